@@ -1,0 +1,100 @@
+"""Checkpoints: orbax behind `save`, `restore` and `latest`.
+
+A checkpoint is a folder `checkpoints/<step>`, written under another name and renamed when
+whole. Arrays are stored without their placement, so that a run restores on any number of
+devices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from cellcount_jax.errors import InputError
+
+Tree = TypeVar("Tree")
+
+
+def save(folder: Path, step: int, tree: Any, *, keep: int) -> None:
+    """Writes a checkpoint, whole or not at all, and removes all but the newest `keep`.
+
+    Args:
+      folder: the workdir's `checkpoints`.
+      step: number of the finished step.
+      tree: arrays, on any devices.
+      keep: how many checkpoints stay.
+    """
+    path = folder.absolute() / str(step)
+    with _quiet():
+        stored = ocp.args.StandardSave(jax.device_get(tree))
+        _checkpointer().save(path, args=stored, force=True)
+    for old in steps(folder)[:-keep]:
+        shutil.rmtree(folder / str(old))
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that there are checkpoints of, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def latest(folder: Path) -> int | None:
+    """The step of the newest checkpoint, whole or damaged; None if there is none."""
+    return max(steps(folder), default=None)
+
+
+def restore(folder: Path, like: Tree) -> tuple[int, Tree] | None:
+    """Reads the newest checkpoint that is whole, and says which ones it passed over.
+
+    Args:
+      folder: the workdir's `checkpoints`.
+      like: a tree of the same structure, shapes and types.
+
+    Returns:
+      Step and tree (NumPy arrays), or None if there is no checkpoint at all.
+
+    Raises:
+      InputError: there are checkpoints, and none of them can be read.
+    """
+    available = steps(folder)
+    template = ocp.args.StandardRestore(jax.device_get(like))
+    for step in reversed(available):
+        path = folder.absolute() / str(step)
+        try:
+            with _quiet():
+                return step, _checkpointer().restore(path, args=template)
+        # Orbax raises whatever its storage layers do; any of it means that this one is damaged.
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            logging.warning("%s: damaged, passed over (%s)", path, reason[0][:200])
+    if available:
+        raise InputError(
+            f"{folder}: none of the checkpoints of steps {available} can be read; remove the folder"
+            " to train from the start"
+        )
+    return None
+
+
+@functools.cache
+def _checkpointer() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax reports each of its steps at the level of info; only its warnings matter."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,345 @@
+"""Every setting once, with its unit, its default and where the default comes from.
+
+A file in `configs/` starts from `default_config()` and sets what differs. A comment in
+brackets names the source: [eq. 2], [paper], [authors] (their TensorFlow code) or [ours].
+`validate` turns an impossible value into an error that names the key.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from cellcount_jax.errors import InputError
+
+KINDS = ("vgg", "mbm", "volumes", "folder", "synthetic")
+NORMALISATIONS = ("dataset", "standardise", "robust_log")
+KERNELS = ("inverse_distance", "gaussian", "mask")
+NORMS = ("batch", "instance")
+ATTENTIONS = ("block", "global", "none")
+IMAGE_PERTURBATIONS = ("noise", "contrast", "brightness", "sharpness")
+PERTURBATIONS = ("feature_noise_last", "feature_noise_all", *IMAGE_PERTURBATIONS)
+SCHEDULES = ("cosine", "restarts")
+RULES = ("peaks", "components", "fidt")
+DTYPES = ("float32", "bfloat16", "float64")
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The defaults: 2D, 2 cores, the paper's method."""
+    c = ml_collections.ConfigDict()
+    c.name = "default"  # names the default workdir, runs/<name>
+    c.seed = 0  # initial weights, batches, augmentation, noise
+
+    c.data = ml_collections.ConfigDict()
+    c.data.kind = "vgg"  # which reader: KINDS
+    c.data.dir = ""  # folder with the images; empty = the built-in synthetic set
+    c.data.ndim = 2  # 2 images or 3 volumes
+    c.data.num_labelled = -1  # training images whose dots are used; -1 = all of the split
+    c.data.num_unlabelled = -1  # training images used without dots; -1 = all that are left
+    c.data.split_seed = 5455  # of the train/test permutation [authors]
+    c.data.train_names = ()  # volumes: which are labelled, in this order; () = sorted
+    c.data.region = ""  # where the training labels count, e.g. 'y<120'; '' = everywhere
+    c.data.held_out_region = ""  # another region of the same volumes as a further test set
+    c.data.test_fraction = 0.2  # folder without test/: share of labelled images held out
+    c.data.spacing = ()  # voxel edges in micrometres, overrides the files'; () = from file
+    c.data.normalisation = "dataset"  # NORMALISATIONS, see data/normalise.py
+
+    c.target = ml_collections.ConfigDict()
+    c.target.kernel = "inverse_distance"  # KERNELS; 'mask' is the full-annotation baseline
+    c.target.scale = 100.0  # the map is learned multiplied by this [authors, VGG]
+    c.target.gamma = (0.02, 0.75)  # slope and constant of the exponent [eq. 2]
+    c.target.c = 1.0  # [eq. 2]
+    c.target.unit = 0.0  # micrometres that count as 1 in the kernel; 0 = finest voxel edge
+    c.target.max_distance = 32.0  # in units; the map (0.008 there) is 0 beyond [ours]
+    c.target.sigma = 1.0  # of the Gaussian kernel, in units [ours: 1 beats 2 on VGG]
+
+    c.model = ml_collections.ConfigDict()
+    c.model.features = 16  # of the first level, doubling per level; paper: 32
+    c.model.levels = 4  # [authors]
+    c.model.strides = ()  # per pooling, per axis; () = 2 everywhere [authors]
+    c.model.norm = "batch"  # NORMS; instance [authors] cannot be tiled
+    c.model.norm_momentum = 0.95  # of the running statistics, per step [ours]
+    c.model.attention = "block"  # ATTENTIONS; block = fixed blocks of train.crop [ours]
+    c.model.dropout = 0.3  # on the attention weights [authors]
+    c.model.head_bias = 1.0  # initial; a ReLU head that starts at 0 can stay dead [ours]
+    c.model.dtype = "float32"  # of the computation; parameters stay float32
+
+    c.consistency = ml_collections.ConfigDict()
+    c.consistency.weight = 1.0  # w of eq. 3 at the end of the ramp; 0 = supervised only
+    c.consistency.perturbation = "feature_noise_last"  # PERTURBATIONS [paper: last]
+    c.consistency.strength = 1.0  # noise U(1 - s, 1 + s) [authors: U(0, 2)], or the image's
+    c.consistency.focal = True  # focal weight; False is alpha = 1
+    c.consistency.focal_sigma = 1.0  # of the focal weight's Gaussian, in voxels [authors]
+    c.consistency.focal_radius = 2  # its reach in voxels: 5 taps [authors]
+    c.consistency.focal_floor = 0.1  # maxima of the map below this are background [FIDT]
+    c.consistency.ramp_up = 0.3  # share of training until w is reached [ours]
+
+    c.augment = ml_collections.ConfigDict()
+    c.augment.flips = True  # along every axis [authors]
+    c.augment.transpose = True  # y and x exchanged: with flips, all quarter turns [authors]
+    c.augment.gain = 0.0  # image times exp(U(-g, g))
+    c.augment.offset = 0.0  # plus U(-o, o), in normalised units
+    c.augment.noise = 0.0  # plus Gaussian noise of a deviation U(0, n), normalised units
+
+    c.optim = ml_collections.ConfigDict()
+    c.optim.learning_rate = 1e-3  # at the start of the schedule [paper]
+    c.optim.schedule = "cosine"  # SCHEDULES; restarts: cycles doubling in length [authors]
+    c.optim.first_cycle = 50  # steps of the first cycle with restarts [authors]
+    c.optim.weight_decay = 0.0  # decoupled [authors: 1.0; no difference seen at 16 features]
+
+    c.train = ml_collections.ConfigDict()
+    c.train.steps = 500
+    c.train.crop = (128, 128)  # voxels; [paper: 224 x 224; 3D: 56 x 200 x 200]
+    c.train.batch_labelled = 4  # crops a step, over all devices [authors: 8]
+    c.train.batch_unlabelled = 4  # [authors: 80]
+    c.train.scan_length = 10  # steps in one compiled call
+    c.train.checkpoint_every = 100  # steps, a multiple of scan_length
+    c.train.evaluate_every = 0  # steps between evaluations in training; 0 = at the end only
+    c.train.keep_checkpoints = 2
+    c.train.tensorboard = False  # curves for TensorBoard too; needs the extra tensorboard
+
+    c.detect = ml_collections.ConfigDict()
+    c.detect.rule = "peaks"  # RULES; the paper: components; the figures of all are kept
+    c.detect.min_distance = (1, 1)  # voxels: no two peaks closer along every axis
+    c.detect.threshold = 0.0  # on the map, in (0, 1); 0 = calibrated on training images
+
+    c.evaluation = ml_collections.ConfigDict()
+    c.evaluation.max_distance = 5.0  # a detection is true within this: pixels, um if known
+    c.evaluation.overlays = 8  # pictures written per test set
+
+    c.predict = ml_collections.ConfigDict()
+    c.predict.max_voxels = 8_000_000  # a larger image is predicted in tiles of this size
+    return c
+
+
+def variant_of(config: ml_collections.ConfigDict, variant: str) -> bool:
+    """Whether a config file is asked for its `:paper` variant; names the workdir after it.
+
+    Raises:
+      InputError: the variant is unknown.
+    """
+    if variant not in ("", "paper"):
+        raise InputError(
+            f"--config={config.name}.py:{variant}: unknown variant; there is :paper, and none"
+        )
+    if variant:
+        config.name = f"{config.name}_{variant}"
+    return bool(variant)
+
+
+def use_paper_recipe(config: ml_collections.ConfigDict) -> None:
+    """The paper's full training, for an accelerator: size, batch and schedule [authors]."""
+    config.model.features = 32
+    config.train.steps = 12_750
+    config.train.scan_length = 50
+    config.train.checkpoint_every = 750
+    config.optim.learning_rate = 1e-3
+    config.optim.schedule = "restarts"
+    config.consistency.ramp_up = 150 / 12_750
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks a config as far as that is possible without its data.
+
+    Args:
+      config: as from `default_config`, with overrides.
+
+    Raises:
+      InputError: names the key, its value and what is allowed.
+    """
+    _choices(config)
+    _numbers(config)
+    _lengths(config)
+    _multiples(config)
+
+
+def _fail(key: str, value: Any, allowed: str) -> None:
+    raise InputError(f"config.{key} = {value!r}: {allowed}")
+
+
+def _choices(config: ml_collections.ConfigDict) -> None:
+    for key, value, allowed in (
+        ("data.kind", config.data.kind, KINDS),
+        ("data.ndim", config.data.ndim, (2, 3)),
+        ("data.normalisation", config.data.normalisation, NORMALISATIONS),
+        ("target.kernel", config.target.kernel, KERNELS),
+        ("model.norm", config.model.norm, NORMS),
+        ("model.attention", config.model.attention, ATTENTIONS),
+        ("model.dtype", config.model.dtype, DTYPES),
+        ("consistency.perturbation", config.consistency.perturbation, PERTURBATIONS),
+        ("optim.schedule", config.optim.schedule, SCHEDULES),
+        ("detect.rule", config.detect.rule, RULES),
+    ):
+        if value not in allowed:
+            _fail(key, value, "must be one of " + ", ".join(map(str, allowed)))
+
+
+def _numbers(config: ml_collections.ConfigDict) -> None:
+    """Ranges: key, lowest, highest; a tuple is checked element by element."""
+    inf = math.inf
+    tiny = 1e-12
+    below_one = 1 - tiny
+    for key, low, high in (
+        ("seed", 0, 2**31 - 1),
+        ("data.num_labelled", -1, inf),
+        ("data.num_unlabelled", -1, inf),
+        ("data.split_seed", 0, 2**32 - 1),
+        ("data.test_fraction", 0, 0.9),
+        ("data.spacing", tiny, inf),
+        ("target.scale", tiny, inf),
+        ("target.gamma", 0, inf),
+        ("target.c", tiny, inf),
+        ("target.unit", 0, inf),
+        ("target.max_distance", tiny, inf),
+        ("target.sigma", tiny, inf),
+        ("model.features", 1, inf),
+        ("model.levels", 2, 8),
+        ("model.norm_momentum", 0, below_one),
+        ("model.dropout", 0, below_one),
+        ("model.head_bias", -inf, inf),
+        ("consistency.weight", 0, inf),
+        ("consistency.strength", 0, inf),
+        ("consistency.focal_sigma", tiny, inf),
+        ("consistency.focal_radius", 0, inf),
+        ("consistency.focal_floor", 0, inf),
+        ("consistency.ramp_up", 0, 1),
+        ("augment.gain", 0, inf),
+        ("augment.offset", 0, inf),
+        ("augment.noise", 0, inf),
+        ("optim.learning_rate", tiny, inf),
+        ("optim.first_cycle", 1, inf),
+        ("optim.weight_decay", 0, inf),
+        ("train.steps", 1, inf),
+        ("train.crop", 1, inf),
+        ("train.batch_labelled", 1, inf),
+        ("train.batch_unlabelled", 0, inf),
+        ("train.scan_length", 1, inf),
+        ("train.checkpoint_every", 1, inf),
+        ("train.evaluate_every", 0, inf),
+        ("train.keep_checkpoints", 1, inf),
+        ("detect.min_distance", 0, inf),
+        ("detect.threshold", 0, inf),
+        ("evaluation.max_distance", tiny, inf),
+        ("evaluation.overlays", 0, inf),
+        ("predict.max_voxels", 1, inf),
+    ):
+        section, _, name = key.rpartition(".")
+        value = (config[section] if section else config)[name]
+        for number in value if isinstance(value, tuple) else (value,):
+            if not isinstance(number, (int, float)) or isinstance(number, bool):
+                _fail(key, value, "must hold numbers only")
+            if not math.isfinite(number):
+                _fail(key, value, "must be finite")
+            if not low <= number <= high:
+                lowest = "above 0" if low == tiny else f"at least {low}"
+                highest = {inf: "", below_one: " and below 1"}.get(high, f" and at most {high}")
+                _fail(key, value, f"must be {lowest}{highest}")
+
+
+def _lengths(config: ml_collections.ConfigDict) -> None:
+    ndim = config.data.ndim
+    for key, value in (
+        ("train.crop", config.train.crop),
+        ("detect.min_distance", config.detect.min_distance),
+        ("data.spacing", config.data.spacing or (1.0,) * ndim),
+    ):
+        if len(value) != ndim:
+            _fail(key, value, f"needs {ndim} numbers, one an axis, because data.ndim is {ndim}")
+    for key, value in (
+        ("train.crop", config.train.crop),
+        ("detect.min_distance", config.detect.min_distance),
+    ):
+        if not all(isinstance(number, int) for number in value):
+            _fail(key, value, "needs whole numbers of voxels")
+    if not any(config.detect.min_distance):
+        _fail("detect.min_distance", config.detect.min_distance, "must not be 0 on all axes")
+    if len(config.target.gamma) != 2 or config.target.gamma[1] == 0:
+        _fail("target.gamma", config.target.gamma, "needs 2 numbers, slope and constant (above 0)")
+    entries = config.model.levels - 1
+    if config.model.strides and not (
+        len(config.model.strides) == entries
+        and all(isinstance(s, (tuple, list)) and len(s) == ndim for s in config.model.strides)
+        and all(isinstance(n, int) and n > 0 for s in config.model.strides for n in s)
+    ):
+        _fail(
+            "model.strides",
+            config.model.strides,
+            f"needs model.levels - 1 = {entries} entries of {ndim} whole numbers above 0 each",
+        )
+    for axis, (size, stride) in enumerate(
+        zip(config.train.crop, total_stride(config), strict=True)
+    ):
+        if size % stride:
+            _fail(
+                "train.crop",
+                config.train.crop,
+                f"axis {axis} must be a multiple of {stride}, the model's total stride",
+            )
+
+
+def _multiples(config: ml_collections.ConfigDict) -> None:
+    length = config.train.scan_length
+    for key in ("steps", "checkpoint_every", "evaluate_every"):
+        if config.train[key] % length:
+            _fail(
+                f"train.{key}",
+                config.train[key],
+                f"must be a multiple of train.scan_length = {length}",
+            )
+
+
+def strides(config: ml_collections.ConfigDict) -> tuple[tuple[int, ...], ...]:
+    """The pooling of each level, per axis."""
+    default = ((2,) * config.data.ndim,) * (config.model.levels - 1)
+    return tuple(tuple(s) for s in config.model.strides) or default
+
+
+def total_stride(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+    """Voxels of the image along each axis for one voxel of the bottleneck."""
+    return tuple(math.prod(column) for column in zip(*strides(config), strict=True))
+
+
+def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as what a JSON file holds: dictionaries, lists, numbers and strings."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def from_json(stored: Mapping[str, Any], path: Path) -> ml_collections.ConfigDict:
+    """Reads what `to_json` gave.
+
+    Args:
+      stored: content of a config.json.
+      path: of that file, for errors.
+
+    Raises:
+      InputError: its keys are not those of this version.
+    """
+    config = default_config()
+    missing = flatten(config.to_dict()).keys() ^ flatten(stored).keys()
+    if missing:
+        raise InputError(
+            f"{path}: was written by another version, which differs in the settings"
+            f" {', '.join(sorted(missing))}"
+        )
+    for key, value in flatten(stored).items():
+        section, _, name = key.rpartition(".")
+        (config[section] if section else config)[name] = _as_tuple(value)
+    return config
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one dictionary of dotted keys."""
+    flat = {}
+    for key, value in tree.items():
+        inner = isinstance(value, Mapping)
+        flat.update(flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value})
+    return flat
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

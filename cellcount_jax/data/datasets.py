@@ -1,0 +1,282 @@
+"""A data set from its config: which reader, which labels, and that all of it fits together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellcount_jax.data.dot_images import load_mbm, load_vgg
+from cellcount_jax.data.folder import load_folder, load_volumes
+from cellcount_jax.data.formats import check_points_inside
+from cellcount_jax.data.sample import Dataset, Sample
+from cellcount_jax.errors import InputError
+
+_SPACING_TOLERANCE = 0.01  # relative; above it the same cell has another size in voxels
+_COMPARISONS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+}
+
+
+def load(data: Any, *, seed: int) -> Dataset:
+    """Reads the data set that a config describes, and checks it as a whole.
+
+    Args:
+      data: the `data` part of the config, of one of the kinds 'vgg', 'mbm', 'volumes', 'folder'.
+        Counts of -1 mean all; `region` is where the labels of the training images count,
+        `held_out_region` makes a test set 'held_out' of the same images; `spacing` replaces
+        the voxel size of the files.
+      seed: chooses the held-out images of a folder without `test/`; the public sets are split
+        by `data.split_seed`.
+
+    Returns:
+      The data set; its description says what, how many, and from where.
+
+    Raises:
+      InputError: names the key or the file, what was found, and what would be right.
+    """
+    if data.kind not in _READERS:
+        raise InputError(f"data.kind = {data.kind!r}: must be one of {', '.join(_READERS)}.")
+    dataset = _READERS[data.kind](_existing_folder(data.dir), data, seed)
+    if data.spacing:
+        dataset = _with_spacing(dataset, tuple(data.spacing))
+    for sample in _all_samples(dataset):
+        check_sample(sample)
+    _check_agreement(dataset)
+    dataset = _with_regions(dataset, data.region, data.held_out_region)
+    if not any(_points_in_valid(sample) for sample in dataset.labelled):
+        raise InputError(
+            f"data.dir = {str(data.dir)!r}: none of the {len(dataset.labelled)} labelled training"
+            " images has a dot"
+            + (f" in data.region = {data.region!r}." if data.region else " where labels count.")
+        )
+    return dataclasses.replace(dataset, description=_describe(dataset))
+
+
+def parse_region(text: str, shape: Sequence[int]) -> np.ndarray:
+    """The voxels that a text such as 'z>=3,y<120' describes.
+
+    Args:
+      text: conditions on voxel indices that must all hold, separated by commas: an axis (z, y,
+        x), one of < <= > >=, and a number. '' is the whole image.
+      shape: `(D,)` spatial shape.
+
+    Returns:
+      `(*shape)` bool.
+
+    Raises:
+      InputError: names the text: not such a condition, an axis that the image has not, or no
+        voxel at all.
+    """
+    mask = np.ones(tuple(shape), dtype=bool)
+    axes = "zyx"[-len(shape) :]
+    for condition in text.split(",") if text.strip() else ():
+        match = re.fullmatch(r"\s*([a-z])\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)\s*", condition)
+        if match is None or match[1] not in axes:
+            raise InputError(
+                f"region {text!r}: {condition.strip()!r} is not an axis of {', '.join(axes)}, then"
+                " <, <=, > or >=, and a number, such as 'y<120'."
+            )
+        axis = axes.index(match[1])
+        index = np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+        mask &= _COMPARISONS[match[2]](index, float(match[3]))
+    if not mask.any():
+        raise InputError(f"region {text!r}: holds no voxel of an image of {_size(shape)}.")
+    return mask
+
+
+def check_sample(sample: Sample) -> None:
+    """Makes sure that a sample keeps the contract of `Sample`.
+
+    Args:
+      sample: from a reader or a generator.
+
+    Raises:
+      InputError: an array of the wrong shape or type, a dot outside, a spacing that is no size.
+    """
+    ndim = sample.image.ndim - 1
+    who = sample.source or sample.name
+    if ndim not in (2, 3) or sample.image.dtype != np.float32 or not sample.image.size:
+        raise InputError(
+            f"{who}: an image of shape {sample.image.shape} and type {sample.image.dtype};"
+            " float32 of (y, x, channels) or (z, y, x, channels) is needed."
+        )
+    if len(sample.spacing) != ndim or not _are_sizes(sample.spacing):
+        raise InputError(
+            f"{who}: a voxel size of {sample.spacing}; {ndim} positive numbers are needed."
+        )
+    if sample.points is not None:
+        if sample.points.ndim != 2 or sample.points.shape[1] != ndim:
+            raise InputError(
+                f"{who}: points of shape {sample.points.shape}; (N, {ndim}) is needed."
+            )
+        if sample.points.dtype != np.float32 or not np.isfinite(sample.points).all():
+            raise InputError(
+                f"{who}: points of type {sample.points.dtype}; finite float32 is needed."
+            )
+        check_points_inside(sample.points, sample.shape, who)
+    for name, array, dtype in (("valid", sample.valid, np.bool_), ("labels", sample.labels, "i4")):
+        if array is not None and (array.shape != sample.shape or array.dtype != dtype):
+            raise InputError(
+                f"{who}: {name} of shape {array.shape} and type {array.dtype};"
+                f" {np.dtype(dtype)} of {sample.shape} is needed."
+            )
+    if sample.valid is not None and not sample.valid.any():
+        raise InputError(f"{who}: its valid region is empty.")
+
+
+_READERS: Mapping[str, Callable[[Path, Any, int], Dataset]] = {
+    "vgg": lambda directory, data, seed: load_vgg(
+        directory, **_counts(data), split_seed=data.split_seed
+    ),
+    "mbm": lambda directory, data, seed: load_mbm(
+        directory, **_counts(data), split_seed=data.split_seed
+    ),
+    "volumes": lambda directory, data, seed: load_volumes(
+        directory, **_counts(data), train_names=tuple(data.train_names)
+    ),
+    "folder": lambda directory, data, seed: load_folder(
+        directory, **_counts(data), test_fraction=data.test_fraction, seed=seed
+    ),
+}
+
+
+def _counts(data: Any) -> dict[str, int]:
+    return {"num_labelled": data.num_labelled, "num_unlabelled": data.num_unlabelled}
+
+
+def _existing_folder(text: str) -> Path:
+    if not str(text):
+        raise InputError("data.dir = '': the folder with the images is needed.")
+    directory = Path(text)
+    if not directory.is_dir():
+        problem = "is a file" if directory.exists() else "does not exist"
+        raise InputError(f"data.dir = {str(text)!r}: {problem}; a folder with images is needed.")
+    if all(path.name.startswith(".") for path in directory.iterdir()):
+        raise InputError(f"data.dir = {str(text)!r}: the folder is empty.")
+    return directory
+
+
+def _all_samples(dataset: Dataset) -> Iterator[Sample]:
+    yield from dataset.labelled
+    yield from dataset.unlabelled
+    for samples in dataset.tests.values():
+        yield from samples
+
+
+def _with_spacing(dataset: Dataset, spacing: tuple[float, ...]) -> Dataset:
+    def replaced(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        for sample in samples:
+            if len(spacing) != len(sample.shape) or not all(
+                0 < edge < math.inf for edge in spacing
+            ):
+                raise InputError(
+                    f"data.spacing = {spacing}: {len(sample.shape)} positive numbers of micrometres"
+                    f" are needed for {sample.source} of {_size(sample.shape)}."
+                )
+        return tuple(
+            dataclasses.replace(sample, spacing=spacing, spacing_known=True) for sample in samples
+        )
+
+    return dataclasses.replace(
+        dataset,
+        labelled=replaced(dataset.labelled),
+        unlabelled=replaced(dataset.unlabelled),
+        tests={name: replaced(samples) for name, samples in dataset.tests.items()},
+    )
+
+
+def _are_sizes(spacing: Sequence[float]) -> bool:
+    return all(0 < edge < math.inf for edge in spacing)
+
+
+def _check_agreement(dataset: Dataset) -> None:
+    """All images of a set go through one model: same axes, channels and voxel size."""
+    first = dataset.labelled[0]
+    for sample in _all_samples(dataset):
+        pair = f"{first.source} and {sample.source}"
+        if len(sample.shape) != len(first.shape):
+            raise InputError(
+                f"{pair}: the one is {len(first.shape)}D, the other {len(sample.shape)}D; all"
+                " images of a set must have the same dimensions."
+            )
+        if sample.image.shape[-1] != first.image.shape[-1]:
+            raise InputError(
+                f"{pair}: the one has {first.image.shape[-1]} channels, the other"
+                f" {sample.image.shape[-1]}; all images of a set must have the same."
+            )
+        near = all(
+            abs(a - b) <= _SPACING_TOLERANCE * max(a, b)
+            for a, b in zip(first.spacing, sample.spacing, strict=True)
+        )
+        if sample.spacing_known != first.spacing_known or not near:
+            raise InputError(
+                f"{pair}: the one has voxels of {_voxel(first)}, the other of {_voxel(sample)};"
+                " resample them to one size, or set data.spacing if the files are wrong."
+            )
+
+
+def _with_regions(dataset: Dataset, region: str, held_out_region: str) -> Dataset:
+    def within(sample: Sample, text: str) -> Sample:
+        mask = parse_region(text, sample.shape)
+        valid = mask if sample.valid is None else mask & sample.valid
+        if not valid.any():
+            raise InputError(f"region {text!r}: holds no valid voxel of {sample.source}.")
+        return dataclasses.replace(sample, valid=valid)
+
+    tests = dict(dataset.tests)
+    if held_out_region:
+        for sample in dataset.labelled:
+            train = parse_region(region, sample.shape)
+            if (train & parse_region(held_out_region, sample.shape)).any():
+                raise InputError(
+                    f"data.held_out_region = {held_out_region!r}: overlaps data.region ="
+                    f" {region!r}, so that training labels would be tested on."
+                )
+        tests["held_out"] = tuple(within(sample, held_out_region) for sample in dataset.labelled)
+    if not region:
+        return dataclasses.replace(dataset, tests=tests)
+    labelled = tuple(within(sample, region) for sample in dataset.labelled)
+    return dataclasses.replace(dataset, labelled=labelled, tests=tests)
+
+
+def _points_in_valid(sample: Sample) -> int:
+    assert sample.points is not None  # of a labelled sample
+    if sample.valid is None:
+        return len(sample.points)
+    voxels = np.floor(sample.points + 0.5).astype(int)
+    return int(sample.valid[tuple(voxels.T)].sum())
+
+
+def _describe(dataset: Dataset) -> str:
+    first = dataset.labelled[0]
+    shapes = np.array(sorted({sample.shape for sample in _all_samples(dataset)}))
+    smallest, largest = _size(shapes.min(axis=0)), _size(shapes.max(axis=0))
+    size = smallest if smallest == largest else f"{smallest} to {largest}"
+    channels = first.image.shape[-1]
+    tests = [f"{len(samples)} {name}" for name, samples in dataset.tests.items()] or ["0 test"]
+    parts = [f"{len(dataset.labelled)} labelled", f"{len(dataset.unlabelled)} unlabelled", *tests]
+    noun = "images" if len(first.shape) == 2 else "volumes"
+    return (
+        f"{dataset.description}: {', '.join(parts)} {noun} of {size},"
+        f" {channels} channel{'s' if channels > 1 else ''}"
+        + (f", voxels of {_voxel(first)}" if first.spacing_known else "")
+    )
+
+
+def _voxel(sample: Sample) -> str:
+    if not sample.spacing_known:
+        return "unknown size"
+    return " x ".join(f"{edge:g}" for edge in sample.spacing) + " um"
+
+
+def _size(shape: Sequence[int] | np.ndarray) -> str:
+    return "x".join(map(str, shape))

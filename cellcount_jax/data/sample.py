@@ -1,0 +1,60 @@
+"""What every reader and the generator give: samples, and data sets made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One image or volume, with its dots where it is labelled.
+
+    Attributes:
+      name: short name, unique in its set; output files are named after it.
+      image: `(*spatial, channels)` float32, raw intensities as read, finite.
+      points: `(N, D)` float32 dots in index order (`y, x` or `z, y, x`), voxel centres
+        at integers, all inside the image; None for an unlabelled image.
+      spacing: `(D,)` voxel size in micrometres; ones where it is unknown
+        (`spacing_known` False), so that distances are then in voxels.
+      spacing_known: whether the voxel size was read or given.
+      valid: `(*spatial,)` bool, where the labels can be trusted; None means everywhere.
+        Outside it dots are unknown, not absent.
+      labels: `(*spatial,)` int32 instance labels, 0 = background, label i = row i - 1
+        of the points file; None where there is no full annotation.
+      source: the file that the image was read from, or a description.
+    """
+
+    name: str
+    image: np.ndarray
+    points: np.ndarray | None
+    spacing: tuple[float, ...]
+    spacing_known: bool = False
+    valid: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    source: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The spatial shape, without channels."""
+        return self.image.shape[:-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The images of one experiment.
+
+    Attributes:
+      description: one line for banners and reports: what, how many, from where.
+      labelled: the training images with dots (at least one).
+      unlabelled: the training images without dots; may be empty.
+      tests: name of a test set -> its labelled images; the first is the main one. May be
+        empty, and then a run is scored on its training images, and says so.
+    """
+
+    description: str
+    labelled: tuple[Sample, ...]
+    unlabelled: tuple[Sample, ...]
+    tests: Mapping[str, tuple[Sample, ...]]

@@ -1,0 +1,200 @@
+"""TIFF files of microscopes: all of the pixels, or an error that says what is wrong.
+
+tifffile is forgiving: it logs what it finds damaged and fills the gaps with zeros. Here every
+such complaint is an error, since zeros would be counted as background.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from cellcount_jax.data.files import RawImage, replacing
+from cellcount_jax.data.voxel_size import voxel_size
+from cellcount_jax.errors import InputError
+
+
+def read_tiff(path: Path) -> RawImage:
+    """Reads the one image or volume of a TIFF file (plain, ImageJ or OME).
+
+    Args:
+      path: an existing file.
+
+    Returns:
+      The image as stored.
+
+    Raises:
+      InputError: not a TIFF file, truncated, damaged, compressed in a way that cannot be read
+        here, or with several images.
+    """
+    complaints: list[str] = []
+    try:
+        with _collect_log(complaints), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with tifffile.TiffFile(path) as tiff:
+                series = _only_series(tiff, path)
+                _check_complete(series, path)
+                page = series.keyframe
+                raw = RawImage(
+                    pixels=series.asarray(),
+                    axes=series.axes,
+                    voxel=voxel_size(tiff, page),
+                    alpha=any(int(extra) in (1, 2) for extra in page.extrasamples),
+                )
+    except InputError:
+        raise
+    except Exception as error:  # damaged files raise anything, from struct.error to KeyError
+        raise InputError(
+            f"{path}: cannot be read as a TIFF file ({_plain(str(error)) or repr(error)})."
+        ) from error
+    if complaints:
+        raise InputError(
+            f"{path}: damaged or not a regular TIFF file ({_plain(complaints[0])}); save it again,"
+            " for example with ImageJ."
+        )
+    return raw
+
+
+def write_tiff(
+    path: Path, channels_last: np.ndarray, *, spacing: Sequence[float] | None = None
+) -> None:
+    """Writes an ImageJ TIFF, all or nothing.
+
+    Args:
+      path: the file.
+      channels_last: `(*spatial, channels)` uint8, uint16 or float32, or what fits into them
+        without loss; bool becomes 0 and 1.
+      spacing: `(D,)` voxel edges in micrometres.
+
+    Raises:
+      InputError: a type that does not fit, a spacing that is no size, a volume of one plane.
+    """
+    if channels_last.ndim == 4 and channels_last.shape[0] == 1:
+        raise InputError(f"{path}: ImageJ TIFF cannot tell a volume of one plane from an image.")
+    stored = _imagej_type(channels_last, path)
+    axes = "ZCYX"[4 - stored.ndim :]
+    stored = np.moveaxis(stored, -1, -3)
+    if stored.shape[-3] == 1:
+        stored, axes = stored[..., 0, :, :], axes.replace("C", "")
+    metadata: dict[str, str | float] = {"axes": axes}
+    resolution = None
+    if spacing is not None:
+        if not all(0 < edge < math.inf for edge in spacing):
+            raise InputError(f"{path}: spacing {tuple(spacing)}; positive micrometres are needed.")
+        metadata["unit"] = "um"
+        if len(spacing) == 3:
+            metadata["spacing"] = float(spacing[0])
+        resolution = (1 / spacing[-1], 1 / spacing[-2])
+    with replacing(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            np.ascontiguousarray(stored),
+            imagej=True,
+            photometric="minisblack",
+            resolution=resolution,
+            metadata=metadata,
+        )
+
+
+@contextlib.contextmanager
+def _collect_log(messages: list[str]) -> Iterator[None]:
+    """Puts what tifffile logs from warnings up into `messages`, and nowhere else."""
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            messages.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger("tifffile")
+    level, disabled = logger.level, logger.disabled
+    logger.addFilter(collect)
+    logger.setLevel(logging.WARNING)
+    logger.disabled = False
+    try:
+        yield
+    finally:
+        logger.removeFilter(collect)
+        logger.setLevel(level)
+        logger.disabled = disabled
+
+
+def _plain(message: str) -> str:
+    """A library's message without the object that it begins with, and without a full stop."""
+    return re.sub(r"^<.*?>\s+", "", message.strip()).rstrip(".")
+
+
+def _only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
+    series = tiff.series
+    if not series:
+        raise InputError(f"{path}: a TIFF file without an image in it.")
+    if len(series) > 1:
+        sizes = ", ".join("x".join(map(str, one.shape)) for one in series[:4])
+        raise InputError(
+            f"{path}: holds {len(series)} images ({sizes}); save the one to use on its own."
+        )
+    return series[0]
+
+
+def _check_complete(series: tifffile.TiffPageSeries, path: Path) -> None:
+    """Compares what the headers promise with what the file has."""
+    for number, page in enumerate(series.pages):
+        if page is None:
+            raise InputError(f"{path}: plane {number + 1} of {len(series.pages)} is missing.")
+        first = series.keyframe
+        needed = _stored_bytes(first)
+        stored = sum(page.databytecounts)
+        if (
+            len(page.dataoffsets) != math.prod(first.chunked)
+            or not all(page.databytecounts)
+            or stored < needed
+        ):
+            raise InputError(
+                f"{path}: the header of plane {number + 1} does not fit its pixels: it promises"
+                f" {first.nbytes} bytes, and {stored} are stored."
+            )
+        ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
+        _check_end(max(ends), page, path)
+    if series.dataoffset is not None:
+        _check_end(series.dataoffset + series.nbytes, series.keyframe, path)
+
+
+def _check_end(end: int, page: Any, path: Path) -> None:
+    size = page.parent.filehandle.size
+    if end > size:
+        raise InputError(
+            f"{path}: the file is truncated: its pixels reach to byte {end}, it has {size}."
+        )
+
+
+def _stored_bytes(page: tifffile.TiffPage) -> int:
+    """How many bytes the pixels of an uncompressed page take; 0 where that is not fixed."""
+    if page.compression != 1 or page.is_subsampled:
+        return 0
+    width, rows = page.imagewidth, page.imagelength
+    if page.is_tiled:
+        width = page.tilewidth * math.ceil(width / page.tilewidth)
+        rows = page.tilelength * math.ceil(rows / page.tilelength)
+    together = page.samplesperpixel if page.planarconfig == 1 else 1
+    row_bytes = math.ceil(width * together * page.bitspersample / 8)
+    return row_bytes * rows * page.imagedepth * page.samplesperpixel // together
+
+
+def _imagej_type(array: np.ndarray, path: Path) -> np.ndarray:
+    if array.dtype in (np.uint8, np.uint16, np.float32):
+        return array
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    if array.dtype.kind in "ui" and array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max:
+        return array.astype(np.uint16)
+    raise InputError(
+        f"{path}: ImageJ TIFF cannot hold {array.dtype} without loss; use uint8, uint16 or float32."
+    )

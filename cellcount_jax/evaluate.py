@@ -1,0 +1,264 @@
+"""Calibrates the threshold on training images, scores test sets, writes evaluation/."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from cellcount_jax import batches, detect, metrics, predict, report, writers
+from cellcount_jax.config import RULES
+from cellcount_jax.data import formats
+from cellcount_jax.data.files import replacing
+from cellcount_jax.data.sample import Dataset, Sample
+from cellcount_jax.predict import TrainedModel
+
+# Candidate thresholds, as fractions of the target's value at a lone dot.
+_FRACTIONS = np.arange(1, 50) / 50
+# Of the map's maximum, FIDT's own rule, which needs no calibration.
+_FIDT_FRACTION = 100 / 255
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageResult:
+    """What one rule found in one image.
+
+    Attributes:
+      sample: the image.
+      points: `(N, D)` predicted, inside the valid region.
+      scores: `(N,)` the map's values there.
+      true: `(M, D)` dots inside the valid region.
+      matching: by distance.
+      inside: by 'inside the annotated cell', where there are labels.
+    """
+
+    sample: Sample
+    points: np.ndarray
+    scores: np.ndarray
+    true: np.ndarray
+    matching: metrics.Matching
+    inside: metrics.Matching | None
+
+
+def calibrate(
+    model: TrainedModel, samples: Sequence[Sample], maps: Sequence[np.ndarray]
+) -> tuple[TrainedModel, dict[str, float | None]]:
+    """Chooses every rule's threshold on the training images.
+
+    Args:
+      model: before calibration.
+      samples: labelled training images.
+      maps: the model's map of each.
+
+    Returns:
+      The model with thresholds, and each rule's F1 on the training images.
+    """
+    config = model.config
+    geometry = batches.target_geometry(config, model.spacing)
+    peak = batches.peak_value(config, geometry)
+    thresholds: dict[str, float] = {}
+    reached: dict[str, float | None] = {}
+    for rule in RULES:
+        if rule == "fidt":
+            thresholds[rule], reached[rule] = _FIDT_FRACTION, None
+            continue
+        if config.detect.threshold > 0:
+            thresholds[rule], reached[rule] = config.detect.threshold, None
+            continue
+
+        def count_at(threshold: float, rule: str = rule) -> tuple[int, int, int]:
+            found = metrics.pooled(
+                _result(config, s, m, rule, threshold).matching
+                for s, m in zip(samples, maps, strict=True)
+            )
+            return found.tp, found.fp, found.fn
+
+        thresholds[rule], reached[rule] = detect.calibrate(count_at, _FRACTIONS * peak)
+    return dataclasses.replace(model, thresholds=thresholds), reached
+
+
+def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, Any]:
+    """Calibrates and scores a trained model; writes model.json and evaluation/.
+
+    Args:
+      model: trained, not calibrated.
+      dataset: with the test sets; without any, the training images are scored, and the
+        result says so.
+      workdir: of the run.
+
+    Returns:
+      The content of evaluation/metrics.json.
+    """
+    config, folder = model.config, workdir / "evaluation"
+    training_maps = [predict.predict_map(model, s.image) for s in dataset.labelled]
+    model, reached = calibrate(model, dataset.labelled, training_maps)
+    model.save(workdir)
+    sets = dataset.tests or {"train": dataset.labelled}
+    if not dataset.tests:
+        logging.warning("no test images: the scores are of the training images themselves")
+    summary: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for set_name, samples in sets.items():
+        maps = [predict.predict_map(model, s.image) for s in samples]
+        results = {
+            rule: [
+                _result(config, s, m, rule, model.thresholds[rule])
+                for s, m in zip(samples, maps, strict=True)
+            ]
+            for rule in RULES
+        }
+        summary[set_name] = {rule: _scores(found) for rule, found in results.items()}
+        rows += [_row(set_name, rule, r) for rule, found in results.items() for r in found]
+        _write_images(folder / set_name, results[config.detect.rule], config)
+    main_set = next(iter(sets))
+    rule = config.detect.rule
+    content = {
+        "dataset": dataset.description,
+        "set": main_set,
+        "rule": rule,
+        "threshold": model.thresholds[rule],
+        **summary[main_set][rule],
+        "max_distance": config.evaluation.max_distance,
+        "max_distance_unit": "um" if model.spacing_known else "voxel",
+        "thresholds": model.thresholds,
+        "f1_on_training_images": reached,
+        "sets": summary,
+    }
+    _write_table(folder / "per_image.csv", rows)
+    writers.write_json(folder / "metrics.json", content)
+    return content
+
+
+def _result(
+    config: ml_collections.ConfigDict, sample: Sample, map: np.ndarray, rule: str, threshold: float
+) -> ImageResult:
+    points, scores = detect.locate(
+        map, rule=rule, threshold=threshold, min_distance=tuple(config.detect.min_distance)
+    )
+    true = np.asarray(sample.points)
+    labels = sample.labels
+    if sample.valid is not None:
+        kept = _inside(points, sample.valid)
+        points, scores = points[kept], scores[kept]
+        true = true[_inside(true, sample.valid)]
+        labels = None if labels is None else np.where(sample.valid, labels, 0)
+    matching = metrics.match_points(
+        points, true, max_distance=config.evaluation.max_distance, spacing=sample.spacing
+    )
+    inside = None
+    if labels is not None:
+        inside = metrics.match_labels(points, labels, spacing=sample.spacing)
+    return ImageResult(sample, points, scores, true, matching, inside)
+
+
+def _inside(points: np.ndarray, region: np.ndarray) -> np.ndarray:
+    return region[tuple(np.floor(points + 0.5).astype(int).T)]
+
+
+def _scores(results: Sequence[ImageResult]) -> dict[str, Any]:
+    """Pooled scores of one set; counts are compared image by image."""
+    found = metrics.pooled(r.matching for r in results)
+    predicted = [len(r.points) for r in results]
+    true = [len(r.true) for r in results]
+    scores: dict[str, Any] = {
+        "images": len(results),
+        "true": sum(true),
+        "predicted": sum(predicted),
+        "precision": found.precision,
+        "recall": found.recall,
+        "f1": found.f1,
+        "mae": metrics.mean_absolute_error(predicted, true),
+        "rmse": metrics.root_mean_squared_error(predicted, true),
+    }
+    inside = [r.inside for r in results if r.inside is not None]
+    if len(inside) == len(results):
+        pooled = metrics.pooled(inside)
+        scores["inside_cell"] = {
+            "precision": pooled.precision,
+            "recall": pooled.recall,
+            "f1": pooled.f1,
+        }
+    return scores
+
+
+def _row(set_name: str, rule: str, result: ImageResult) -> dict[str, Any]:
+    m = result.matching
+    return {
+        "set": set_name,
+        "image": result.sample.name,
+        "rule": rule,
+        "true": len(result.true),
+        "predicted": len(result.points),
+        "tp": m.tp,
+        "fp": m.fp,
+        "fn": m.fn,
+        "precision": round(m.precision, 4),
+        "recall": round(m.recall, 4),
+        "f1": round(m.f1, 4),
+    }
+
+
+def _write_images(
+    folder: Path, results: Sequence[ImageResult], config: ml_collections.ConfigDict
+) -> None:
+    """Points of every image, and pictures of the first ones."""
+    for i, r in enumerate(results):
+        formats.write_points(folder / f"{r.sample.name}.csv", r.points, scores=r.scores)
+        if i >= config.evaluation.overlays:
+            continue
+        found = np.zeros(len(r.points), bool)
+        found[r.matching.pairs[:, 0]] = True
+        seen = np.zeros(len(r.true), bool)
+        seen[r.matching.pairs[:, 1]] = True
+        report.save_overlay(
+            folder / f"{r.sample.name}.png",
+            r.sample.image,
+            predicted=r.points,
+            true=r.true,
+            matched_predicted=found,
+            matched_true=seen,
+            valid=r.sample.valid,
+            spacing=r.sample.spacing if r.sample.spacing_known else None,
+            title=r.sample.name,
+        )
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def as_table(content: Mapping[str, Any]) -> str:
+    """The scores of an evaluation as lines for a terminal.
+
+    Args:
+      content: of evaluation/metrics.json.
+    """
+    header = ("set", "rule", "threshold", "images", "true", "predicted")
+    header += ("precision", "recall", "F1", "MAE", "RMSE")
+    lines = [header]
+    for set_name, rules in content["sets"].items():
+        for rule, s in rules.items():
+            lines.append(
+                (
+                    set_name,
+                    rule + (" *" if rule == content["rule"] else ""),
+                    f"{content['thresholds'][rule]:.3g}",
+                    *(str(s[k]) for k in ("images", "true", "predicted")),
+                    *(f"{s[k]:.4f}" for k in ("precision", "recall", "f1")),
+                    *(f"{s[k]:.2f}" for k in ("mae", "rmse")),
+                )
+            )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

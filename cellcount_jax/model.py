@@ -1,0 +1,304 @@
+"""SAU-Net: a U-Net with self-attention at its bottleneck, in 2D and 3D.
+
+`SAUNet` is an `Encoder`, a `SelfAttention` on the coarsest level and a `Decoder`, each to
+be called alone (`encode`, `attend`, `decode`), so that noise can be put on the features
+between them and two decoders can share one encoder pass. Images are `(batch, *spatial,
+channels)`; the number of spatial axes is that of `strides`.
+
+Source: Guo et al., SAU-Net, 2021, with the details of the paper's authors' code: a level
+is twice convolution, ReLU, norm, in this order. Ours: batch norm and attention within fixed
+blocks, so that a large image can be predicted in tiles with the same result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from flax import linen as nn
+from jax import Array
+
+from cellcount_jax import config as settings
+from cellcount_jax.layers import Conv, ConvTranspose
+
+Levels = tuple[Array, ...]
+
+
+class Norm(nn.Module):
+    """Batch norm (running statistics unless `train`) or instance norm, by `kind`."""
+
+    kind: str
+    momentum: float
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        if self.kind == "instance":
+            return nn.InstanceNorm(dtype=self.dtype)(x)
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            axis_name=self.axis_name if train else None,
+            dtype=self.dtype,
+        )(x)
+
+
+class ConvLevel(nn.Module):
+    """Twice: 3-wide convolution, ReLU, norm."""
+
+    features: int
+    ndim: int
+    norm: dict[str, Any]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        for i in range(2):
+            x = Conv(self.features, (3,) * self.ndim, dtype=self.dtype, name=f"conv_{i}")(x)
+            x = Norm(**self.norm, name=f"norm_{i}")(nn.relu(x), train=train)
+        return x
+
+
+class Encoder(nn.Module):
+    """The contracting half: `(batch, *spatial, channels)` to its levels, finest first."""
+
+    features: int
+    strides: Sequence[Sequence[int]]
+    norm: dict[str, Any]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Levels:
+        levels: Levels = ()
+        ndim = x.ndim - 2
+        for i in range(len(self.strides) + 1):
+            if i:
+                x = max_pool(x, self.strides[i - 1])
+            features = self.features * 2**i
+            x = ConvLevel(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train=train)
+            levels += (x,)
+        return levels
+
+
+class SelfAttention(nn.Module):
+    """Every voxel of a block looks at every other, and what it sees is added to it.
+
+    .. math:: y = x + norm(ReLU(W \\, softmax(\\theta(x) \\phi(x)^T) g(x)))
+
+    with 1x1 convolutions W, theta, phi, g of as many channels as x, no scaling [authors].
+
+    Attributes:
+      block: size of the attention blocks in voxels of x, on a grid from the origin;
+        None = the whole image is one block.
+      dropout: rate on the attention weights, where `keys` are given.
+    """
+
+    block: Sequence[int] | None
+    dropout: float
+    norm: dict[str, Any]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, keys: Array | None = None) -> Array:
+        batch, *grid, features = x.shape
+        window = (1,) * len(grid)
+        block = [min(b, g) for b, g in zip(self.block or grid, grid, strict=True)]
+
+        def projected(name: str) -> Array:
+            return to_blocks(Conv(features, window, dtype=self.dtype, name=name)(x), block)
+
+        theta, phi, g = projected("theta"), projected("phi"), projected("g")
+        inside = to_blocks(jnp.ones((1, *grid, 1), bool), block)[..., 0]
+        scores = jnp.einsum("bnic,bnjc->bnij", theta, phi, preferred_element_type=jnp.float32)
+        scores = jnp.where(inside[:, :, None, :], scores, -jnp.inf)
+        weights = nn.softmax(scores)
+        if keys is not None and self.dropout > 0:
+            keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.dropout, weights.shape[1:]))
+            weights = jnp.where(keep(keys), weights / (1 - self.dropout), 0.0)
+        seen = jnp.einsum("bnij,bnjc->bnic", weights.astype(self.dtype), g)
+        seen = from_blocks(seen, block, grid)
+        seen = nn.relu(Conv(features, window, dtype=self.dtype, name="out")(seen))
+        return x + Norm(**self.norm, name="norm")(seen, train=train)
+
+
+class Decoder(nn.Module):
+    """The expanding half: levels, finest first, to a map `(batch, *spatial, 1)` float32.
+
+    Attributes:
+      linear: no ReLU on the output (logits, for the full-annotation baseline).
+      output_scale: what the map is divided by: the network learns a target times this.
+    """
+
+    strides: Sequence[Sequence[int]]
+    norm: dict[str, Any]
+    dtype: Any
+    linear: bool
+    head_bias: float
+    output_scale: float
+
+    @nn.compact
+    def __call__(self, levels: Levels, *, train: bool) -> Array:
+        x = levels[-1]
+        ndim = x.ndim - 2
+        for i in reversed(range(len(self.strides))):
+            features = levels[i].shape[-1]
+            x = ConvTranspose(features, self.strides[i], dtype=self.dtype, name=f"up_{i}")(x)
+            x = Norm(**self.norm, name=f"up_norm_{i}")(nn.relu(x), train=train)
+            x = jnp.concatenate([levels[i], x], axis=-1)
+            x = ConvLevel(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train=train)
+        bias = nn.initializers.constant(self.head_bias)
+        x = Conv(1, (1,) * ndim, dtype=self.dtype, bias_init=bias, name="head")(x)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return (x if self.linear else nn.relu(x)) / self.output_scale
+
+
+class SAUNet(nn.Module):
+    """Image to map, `(batch, *spatial, channels)` to `(batch, *spatial, 1)`, any size.
+
+    Attributes:
+      features: channels of the finest level, doubling per level.
+      strides: pooling per level and axis; one level more than entries.
+      norm: 'batch' or 'instance'.
+      norm_momentum: of the running statistics.
+      block: size of the attention blocks in image voxels; None = global, () = no attention.
+      dropout: rate on the attention weights.
+      linear: output logits instead of a non-negative map.
+      head_bias: initial bias of the last convolution.
+      output_scale: the map is divided by this.
+      axis_name: the mapped axis over which batch norm averages while training.
+      dtype: of the computation; parameters and norms' statistics stay float32.
+    """
+
+    features: int = 32
+    strides: Sequence[Sequence[int]] = ((2, 2),) * 3
+    norm: str = "batch"
+    norm_momentum: float = 0.95
+    block: Sequence[int] | None = None
+    dropout: float = 0.3
+    linear: bool = False
+    head_bias: float = 1.0
+    output_scale: float = 100.0
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        norm = {
+            "kind": self.norm,
+            "momentum": self.norm_momentum,
+            "axis_name": self.axis_name,
+            "dtype": self.dtype,
+        }
+        self.encoder = Encoder(self.features, self.strides, norm, self.dtype)
+        if self.block != ():
+            block = None if self.block is None else _divide(self.block, self._total_stride())
+            self.attention = SelfAttention(block, self.dropout, norm, self.dtype)
+        self.decoder = Decoder(
+            self.strides, norm, self.dtype, self.linear, self.head_bias, self.output_scale
+        )
+
+    def encode(self, x: Array, *, train: bool = False) -> Levels:
+        """The encoder's levels, finest first; the spatial sizes must divide by the stride."""
+        return self.encoder(x, train=train)
+
+    def attend(self, levels: Levels, *, train: bool = False, keys: Array | None = None) -> Levels:
+        """Self-attention on the coarsest level; `keys` `(batch,)` switch dropout on."""
+        if self.block == ():
+            return levels
+        return (*levels[:-1], self.attention(levels[-1], train=train, keys=keys))
+
+    def decode(self, levels: Levels, *, train: bool = False) -> Array:
+        """The map from attended levels."""
+        return self.decoder(levels, train=train)
+
+    def __call__(self, x: Array, *, train: bool = False, keys: Array | None = None) -> Array:
+        """The map of an image of any size: padded with zeros at the far ends, then cut."""
+        spatial = x.shape[1:-1]
+        ends = [-n % s for n, s in zip(spatial, self._total_stride(), strict=True)]
+        x = jnp.pad(x, ((0, 0), *((0, e) for e in ends), (0, 0)))
+        levels = self.attend(self.encode(x, train=train), train=train, keys=keys)
+        full = self.decode(levels, train=train)
+        return full[(slice(None), *(slice(n) for n in spatial))]
+
+    def _total_stride(self) -> tuple[int, ...]:
+        return tuple(math.prod(column) for column in zip(*self.strides, strict=True))
+
+
+def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = None) -> SAUNet:
+    """The network that a config describes."""
+    c = config.model
+    blocks = {"block": tuple(config.train.crop), "global": None, "none": ()}
+    return SAUNet(
+        features=c.features,
+        strides=settings.strides(config),
+        norm=c.norm,
+        norm_momentum=c.norm_momentum,
+        block=blocks[c.attention],
+        dropout=c.dropout,
+        linear=config.target.kernel == "mask",
+        head_bias=0.0 if config.target.kernel == "mask" else c.head_bias,
+        output_scale=1.0 if config.target.kernel == "mask" else config.target.scale,
+        axis_name=axis_name,
+        dtype=jnp.dtype(c.dtype),
+    )
+
+
+def receptive_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """How far, in voxels per axis, an output voxel sees without attention.
+
+    Two 3-wide convolutions reach 2 voxels of their level, in the encoder and, but for the
+    coarsest level, in the decoder; pooling reaches to the far end of its window.
+    """
+    radii = []
+    for column in zip(*strides, strict=True):
+        cumulative = [math.prod(column[:i]) for i in range(len(column) + 1)]
+        radii.append(4 * sum(cumulative[:-1]) + 2 * cumulative[-1] + cumulative[-1] - 1)
+    return tuple(radii)
+
+
+def max_pool(x: Array, stride: Sequence[int]) -> Array:
+    """Maximum over windows of `stride`; a reshape, whose gradient is fast everywhere."""
+    shape = [x.shape[0]]
+    for size, step in zip(x.shape[1:-1], stride, strict=True):
+        shape += [size // step, step]
+    windows = x.reshape(*shape, x.shape[-1])
+    return windows.max(axis=tuple(range(2, windows.ndim - 1, 2)))
+
+
+def to_blocks(x: Array, block: Sequence[int]) -> Array:
+    """`(batch, *grid, c)` to `(batch, blocks, voxels of a block, c)`, zero-padded."""
+    batch, *grid, features = x.shape
+    ends = [-g % b for g, b in zip(grid, block, strict=True)]
+    x = jnp.pad(x, ((0, 0), *((0, e) for e in ends), (0, 0)))
+    shape = [batch]
+    for size, step in zip(x.shape[1:-1], block, strict=True):
+        shape += [size // step, step]
+    ndim = len(grid)
+    order = (0, *range(1, 2 * ndim, 2), *range(2, 2 * ndim + 1, 2), 2 * ndim + 1)
+    return (
+        x.reshape(*shape, features).transpose(order).reshape(batch, -1, math.prod(block), features)
+    )
+
+
+def from_blocks(blocks: Array, block: Sequence[int], grid: Sequence[int]) -> Array:
+    """Undoes `to_blocks`: `(batch, blocks, voxels, c)` to `(batch, *grid, c)`."""
+    counts = [-(-g // b) for g, b in zip(grid, block, strict=True)]
+    ndim = len(counts)
+    x = blocks.reshape(blocks.shape[0], *counts, *block, blocks.shape[-1])
+    order = [0]
+    for axis in range(ndim):
+        order += [1 + axis, 1 + ndim + axis]
+    x = x.transpose(*order, 2 * ndim + 1)
+    padded = [c * b for c, b in zip(counts, block, strict=True)]
+    x = x.reshape(blocks.shape[0], *padded, blocks.shape[-1])
+    return x[(slice(None), *(slice(g) for g in grid))]
+
+
+def _divide(block: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
+    if any(b % s for b, s in zip(block, stride, strict=True)):
+        raise ValueError(f"attention block {tuple(block)} is not a multiple of stride {stride}")
+    return tuple(b // s for b, s in zip(block, stride, strict=True))

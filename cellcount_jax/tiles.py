@@ -1,0 +1,202 @@
+"""Grids of overlapping tiles, for images that do not fit the accelerator at once.
+
+Every tile reads its outer region and answers for its core; the cores tile the image exactly
+once. Regions are half-open slices in image coordinates, one per spatial axis. Pure
+functions, 2D and 3D alike.
+
+Outer regions start on the block grid, anchored at the image's origin, on which pooling and
+blockwise attention lie: so a tile is computed on the same grid as the whole image, and with
+a halo of at least the network's receptive radius its core equals the whole image's map.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cellcount_jax.errors import InputError
+
+
+class Tile(NamedTuple):
+    """One tile.
+
+    Attributes:
+      outer: what is read, in image coordinates.
+      core: what the tile answers for, in image coordinates.
+      inner: the core, relative to the outer region.
+    """
+
+    outer: tuple[slice, ...]
+    core: tuple[slice, ...]
+    inner: tuple[slice, ...]
+
+
+def tile_grid(
+    shape: Sequence[int], *, core: Sequence[int], halo: Sequence[int], block: Sequence[int]
+) -> list[Tile]:
+    """Lays tiles over an image.
+
+    Args:
+      shape: `(D,)` spatial shape of the image, in voxels.
+      core: `(D,)` size of the cores, multiples of `block`; the last ones end with the image.
+      halo: `(D,)` voxels that a tile reads at least on each side of its core, except
+        beyond the image.
+      block: `(D,)` the grid on which outer regions start, and end unless the image ends.
+
+    Returns:
+      The tiles, in index order of their cores.
+
+    Raises:
+      InputError: if the sizes are not D whole numbers, not positive (`halo`: negative), or
+        a core is no multiple of the block.
+    """
+    _check_sizes(shape, halo, block)
+    _check_size("core", core, len(shape), least=1)
+    for axis, (size, step) in enumerate(zip(core, block, strict=True)):
+        if size % step:
+            raise InputError(
+                f"core is {size} on axis {axis}; it must be a multiple of the block of {step}."
+            )
+    axes = [_axis_tiles(*sizes) for sizes in zip(shape, core, halo, block, strict=True)]
+    return [
+        Tile(*(tuple(regions) for regions in zip(*parts, strict=True)))
+        for parts in itertools.product(*axes)
+    ]
+
+
+def stitch(tiles: Sequence[Tile], maps: Iterable[np.ndarray], shape: Sequence[int]) -> np.ndarray:
+    """Assembles the whole map from the cores of the tiles' maps.
+
+    Args:
+      tiles: as `tile_grid` gives them.
+      maps: one per tile, in their order, `(*outer, ...)`: the tile's outer region, and any
+        further axes such as channels. May be a generator: one map is held at a time.
+      shape: `(D,)` spatial shape of the image.
+
+    Returns:
+      `(*shape, ...)`, of the first map's data type.
+
+    Raises:
+      InputError: if the maps are not as many as the tiles, one has not its outer region's
+        shape, or the cores do not fill the image.
+    """
+    shape = tuple(shape)
+    owned = sum(math.prod(_extent(tile.core)) for tile in tiles)
+    if owned != math.prod(shape):
+        raise InputError(
+            f"The cores of the {len(tiles)} tiles hold {owned} voxels, an image of shape {shape} "
+            f"{math.prod(shape)}; they must be those of the tile grid of this image."
+        )
+    whole: np.ndarray | None = None
+    placed = 0
+    for tile, part in itertools.zip_longest(tiles, maps):
+        if tile is None or part is None:
+            raise InputError(
+                f"There are {'more' if tile is None else f'only {placed}'} maps for "
+                f"{len(tiles)} tiles; there must be one of each."
+            )
+        outer = _extent(tile.outer)
+        if part.shape[: len(shape)] != outer:
+            raise InputError(
+                f"The map of tile {placed} has shape {part.shape}; it must begin with {outer}, "
+                "the shape of the tile's outer region."
+            )
+        if whole is None:
+            whole = np.empty(shape + part.shape[len(shape) :], part.dtype)
+        whole[tile.core] = part[tile.inner]
+        placed += 1
+    assert whole is not None  # an image without voxels has no tiles, and was refused
+    return whole
+
+
+def choose_core(
+    shape: Sequence[int], *, halo: Sequence[int], block: Sequence[int], max_voxels: int
+) -> tuple[int, ...]:
+    """Chooses the largest core whose tiles stay within a number of voxels.
+
+    Large cores waste the least on halos. The largest is the one that covers most of the
+    image, then the one that needs the smaller outer region.
+
+    Args:
+      shape: `(D,)` spatial shape of the image, in voxels.
+      halo: `(D,)`, as for `tile_grid`.
+      block: `(D,)`, as for `tile_grid`.
+      max_voxels: the most voxels that an outer region may have.
+
+    Returns:
+      The core for `tile_grid`, multiples of `block`; where the whole image fits, the image
+      rounded up to blocks.
+
+    Raises:
+      InputError: if the sizes are not D whole numbers in range, or if not even cores of
+        one block fit; the message says how many voxels they need.
+    """
+    _check_sizes(shape, halo, block)
+    options = []
+    for size, margin, step in zip(shape, halo, block, strict=True):
+        cores = np.arange(step, size + step, step)
+        widest = [
+            max(outer.stop - outer.start for outer, _, _ in _axis_tiles(size, core, margin, step))
+            for core in cores.tolist()
+        ]
+        options.append((cores, np.minimum(cores, size), np.array(widest)))
+    least = math.prod(int(widest.min()) for _, _, widest in options)
+    if least > max_voxels:
+        raise InputError(
+            f"max_voxels is {max_voxels}; a tile of an image of shape {tuple(shape)} needs at "
+            f"least {least}, with a halo of {tuple(halo)} and blocks of {tuple(block)}."
+        )
+    best: tuple[tuple[int, int], tuple[int, ...]] | None = None
+    *leading, (last_cores, last_covered, last_widest) = options
+    for choice in itertools.product(*(range(len(cores)) for cores, _, _ in leading)):
+        widest_voxels = math.prod(int(leading[a][2][i]) for a, i in enumerate(choice))
+        fits = last_widest * widest_voxels <= max_voxels
+        if not fits.any():
+            continue
+        covered = math.prod(int(leading[a][1][i]) for a, i in enumerate(choice))
+        last = np.lexsort((last_widest, -np.where(fits, last_covered, 0)))[0]
+        merit = (covered * int(last_covered[last]), -widest_voxels * int(last_widest[last]))
+        if best is None or merit > best[0]:
+            leading_core = (int(leading[a][0][i]) for a, i in enumerate(choice))
+            best = merit, (*leading_core, int(last_cores[last]))
+    assert best is not None  # the smallest outer regions fit, as checked above
+    return best[1]
+
+
+def _axis_tiles(size: int, core: int, halo: int, block: int) -> list[tuple[slice, slice, slice]]:
+    """Outer, core and inner slices along one axis."""
+    tiles = []
+    for start in range(0, size, core):
+        stop = min(start + core, size)
+        outer_start = max((start - halo) // block * block, 0)
+        outer_stop = min(-(-(stop + halo) // block) * block, size)
+        tiles.append(
+            (
+                slice(outer_start, outer_stop),
+                slice(start, stop),
+                slice(start - outer_start, stop - outer_start),
+            )
+        )
+    return tiles
+
+
+def _extent(region: tuple[slice, ...]) -> tuple[int, ...]:
+    return tuple(part.stop - part.start for part in region)
+
+
+def _check_sizes(shape: Sequence[int], halo: Sequence[int], block: Sequence[int]) -> None:
+    _check_size("shape", shape, len(shape), least=1)
+    _check_size("halo", halo, len(shape), least=0)
+    _check_size("block", block, len(shape), least=1)
+
+
+def _check_size(name: str, sizes: Sequence[int], ndim: int, *, least: int) -> None:
+    if ndim == 0 or len(sizes) != ndim or any(size != int(size) or size < least for size in sizes):
+        raise InputError(
+            f"{name} is {tuple(sizes)}; it must be {max(ndim, 1)} whole numbers, "
+            f"each at least {least}."
+        )

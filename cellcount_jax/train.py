@@ -1,0 +1,267 @@
+"""The training loop: data on the device, steps in compiled runs, checkpoints, evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from absl import logging
+from jax import Array
+
+from cellcount_jax import batches, checkpoint, evaluate, parallel, writers
+from cellcount_jax import config as settings
+from cellcount_jax.data import datasets, normalise, synthetic
+from cellcount_jax.data.sample import Dataset
+from cellcount_jax.errors import InputError
+from cellcount_jax.predict import TrainedModel, inference_variables, restore_variables
+from cellcount_jax.step import Metrics, TrainState, create_train_state, train_step
+
+
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """Trains, or goes on training, and evaluates at the end.
+
+    Args:
+      config: the experiment.
+      workdir: folder for all that the run writes; one of the same config is resumed.
+
+    Returns:
+      The content of evaluation/metrics.json, or None if a signal stopped the run early.
+
+    Raises:
+      InputError: a setting or a file cannot be used; nothing has been written then.
+    """
+    settings.validate(config)
+    devices = jax.local_devices()
+    shares = {
+        name: parallel.split_batch(config.train[name], len(devices), f"train.{name}")
+        for name in ("batch_labelled", "batch_unlabelled")
+    }
+    dataset = load_dataset(config)
+    logging.info("data: %s", dataset.description)
+    normalisation = fit_normalisation(dataset, config)
+    data = batches.on_device(dataset, normalisation, config)
+    if data.unlabelled is not None and not dataset.unlabelled:
+        logging.info("no unlabelled images: the consistency loss uses the labelled ones")
+    _claim(workdir, config)
+
+    init_key, key = jax.random.split(jax.random.key(config.seed))
+    channels = dataset.labelled[0].image.shape[-1]
+    state = create_train_state(init_key, config, channels=channels, axis_name=parallel.AXIS)
+    restored = checkpoint.restore(workdir / "checkpoints", state)
+    if restored is not None:
+        state = restored[1]
+        logging.info("resuming %s after step %d of %d", workdir, restored[0], config.train.steps)
+    geometry = batches.target_geometry(config, dataset.labelled[0].spacing)
+    step = functools.partial(_draw_and_step, config=config, geometry=geometry, shares=shares)
+    run = parallel.scanned(step, length=config.train.scan_length, devices=devices)
+
+    def score(state: TrainState) -> dict[str, Any]:
+        variables = inference_variables(jax.device_get(state))
+        return evaluate.evaluate(
+            _trained(variables, dataset, normalisation, config), dataset, workdir
+        )
+
+    state, data, key = parallel.replicate((state, data, key), devices)
+    state = _loop(run, state, data, key, config, workdir, score)
+    if int(state.step) < config.train.steps:
+        return None
+    return score(state)
+
+
+def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates the latest checkpoint of a run.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+
+    Returns:
+      The content of evaluation/metrics.json.
+
+    Raises:
+      InputError: there is no checkpoint, or the config is another.
+    """
+    settings.validate(config)
+    _compare(workdir, config)
+    if checkpoint.latest(workdir / "checkpoints") is None:
+        raise InputError(f"{workdir}: has no checkpoint to evaluate; train first")
+    dataset = load_dataset(config)
+    logging.info("data: %s", dataset.description)
+    variables = restore_variables(workdir, config, channels=dataset.labelled[0].image.shape[-1])
+    normalisation = fit_normalisation(dataset, config)
+    model = _trained(variables, dataset, normalisation, config)
+    return evaluate.evaluate(model, dataset, workdir)
+
+
+def load_dataset(config: ml_collections.ConfigDict) -> Dataset:
+    """The data set of a config: its folder, or the built-in synthetic one.
+
+    Raises:
+      InputError: see `datasets.load`; or the images have another number of dimensions.
+    """
+    d = config.data
+    if d.kind == "synthetic" or not d.dir:
+        if d.kind == "folder":
+            raise InputError("config.data.dir = '': name the folder with your images")
+        numbers = [None if n < 0 else n for n in (d.num_labelled, d.num_unlabelled)]
+        return synthetic.synthetic_dataset(
+            ndim=d.ndim, seed=d.split_seed, num_labelled=numbers[0], num_unlabelled=numbers[1]
+        )
+    dataset = datasets.load(d, seed=d.split_seed)
+    first = dataset.labelled[0]
+    if len(first.shape) != d.ndim:
+        raise InputError(
+            f"{first.source}: is {len(first.shape)}D, but config.data.ndim = {d.ndim}; set"
+            f" config.data.ndim = {len(first.shape)} with a train.crop and detect.min_distance of"
+            f" {len(first.shape)} numbers"
+        )
+    return dataset
+
+
+def fit_normalisation(
+    dataset: Dataset, config: ml_collections.ConfigDict
+) -> normalise.Normalisation:
+    """The normalisation of a data set's training images, labelled or not."""
+    images = (s.image for s in (*dataset.labelled, *dataset.unlabelled))
+    return normalise.fit(images, config.data.normalisation)
+
+
+def _trained(
+    variables: Any,
+    dataset: Dataset,
+    normalisation: normalise.Normalisation,
+    config: ml_collections.ConfigDict,
+) -> TrainedModel:
+    first = dataset.labelled[0]
+    return TrainedModel(
+        config=config,
+        variables=variables,
+        normalisation=normalisation,
+        channels=first.image.shape[-1],
+        spacing=first.spacing,
+        spacing_known=first.spacing_known,
+    )
+
+
+def _draw_and_step(
+    state: TrainState,
+    data: batches.TrainingData,
+    key: Array,
+    *,
+    config: ml_collections.ConfigDict,
+    geometry: batches.TargetGeometry,
+    shares: dict[str, int],
+) -> tuple[TrainState, Metrics]:
+    """Draws this device's share of a batch and takes a step on it."""
+    labelled_key, unlabelled_key, step_key = jax.random.split(key, 3)
+    draw = functools.partial(parallel.example_keys, axis_name=parallel.AXIS)
+    batch = batches.draw_labelled(
+        draw(labelled_key, shares["batch_labelled"]),
+        data.labelled,
+        config=config,
+        geometry=geometry,
+    )
+    if data.unlabelled is not None:
+        batch["unlabelled"] = batches.draw_unlabelled(
+            draw(unlabelled_key, shares["batch_unlabelled"]),
+            data.unlabelled,
+            config=config,
+            geometry=geometry,
+        )
+    return train_step(state, batch, step_key, config=config, axis_name=parallel.AXIS)
+
+
+def _loop(
+    run: Callable[[Any, Any, Array], tuple[Any, Any]],
+    state: TrainState,
+    data: batches.TrainingData,
+    key: Array,
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    score: Callable[[TrainState], dict[str, Any]],
+) -> TrainState:
+    t = config.train
+    step = int(state.step)
+    writer = writers.MetricsWriter(workdir, after_step=step, tensorboard=t.tensorboard)
+    progress = writers.Progress(total=t.steps, done=step)
+    with _stop_requested() as stopping, contextlib.closing(writer), progress:
+        while step < t.steps:
+            started = time.perf_counter()
+            state, losses = run(state, data, key)
+            means = {name: float(values.mean()) for name, values in losses.items()}
+            step += t.scan_length
+            means["seconds"] = round(time.perf_counter() - started, 4)
+            writer.write(step, means)
+            progress.update(step, means["loss"])
+            if not means["loss"] < float("inf"):
+                raise InputError(
+                    f"the loss is {means['loss']} at step {step}: training diverged; lower"
+                    f" config.optim.learning_rate = {config.optim.learning_rate}"
+                )
+            if step % t.checkpoint_every == 0 or step == t.steps or stopping():
+                checkpoint.save(workdir / "checkpoints", step, state, keep=t.keep_checkpoints)
+            if stopping():
+                logging.info("stopped after step %d; the same command goes on from there", step)
+                break
+            if t.evaluate_every and step % t.evaluate_every == 0 and step < t.steps:
+                content = score(state)
+                writer.write(step, {name: content[name] for name in ("f1", "mae", "threshold")})
+    return state
+
+
+@contextlib.contextmanager
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turns SIGTERM and Ctrl-C into a question the loop can ask; the second one kills."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def remember(number: int, _: Any) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, remember)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _claim(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Makes the workdir this config's, or sees that it already is."""
+    if (workdir / "config.json").exists():
+        _compare(workdir, config)
+        return
+    if (workdir / "checkpoints").exists():
+        raise InputError(f"{workdir}: holds checkpoints without a config.json; use another workdir")
+    writers.write_json(workdir / "config.json", settings.to_json(config))
+
+
+def _compare(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    path = workdir / "config.json"
+    try:
+        stored = settings.flatten(json.loads(path.read_text()))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, so there is no run to evaluate") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not valid JSON ({error})") from error
+    given = settings.flatten(settings.to_json(config))
+    differing = [
+        f"{key} (there {stored.get(key, 'missing')!r}, given {given.get(key, 'missing')!r})"
+        for key in sorted(stored.keys() | given.keys())
+        if stored.get(key, "missing") != given.get(key, "missing")
+    ]
+    if differing:
+        raise InputError(
+            f"{workdir}: holds a run of another config; use another --workdir, or the same"
+            f" settings. They differ in {', '.join(differing)}"
+        )

@@ -1,0 +1,126 @@
+"""What a run tells while it trains: metrics.jsonl, a progress bar or log lines, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from tqdm import tqdm
+
+from cellcount_jax.data.files import replacing
+from cellcount_jax.errors import InputError
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, whole or not at all; no number in it is infinite or NaN."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+class MetricsWriter:
+    """Appends one JSON object a line to metrics.jsonl, and to TensorBoard by option."""
+
+    def __init__(self, workdir: Path, *, after_step: int, tensorboard: bool) -> None:
+        """Opens the file, cut back to what a run resumed after `after_step` has done.
+
+        Raises:
+          InputError: TensorBoard is asked for and not installed.
+        """
+        path = workdir / "metrics.jsonl"
+        _cut_back(path, after_step)
+        self._board = _tensorboard(workdir) if tensorboard else None
+        self._file = path.open("a")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds the values of a step; a value that is not finite is written as null."""
+        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _cut_back(path: Path, step: int) -> None:
+    """Drops the lines after a step, and a last one that a killed run left unfinished."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            logging.warning("%s: dropped an unreadable line", path)
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept))
+
+
+def _tensorboard(workdir: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "config.train.tensorboard = True needs tensorboardX, which is not installed:"
+            " pip install 'cellcount_jax[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(workdir / "tensorboard"))
+
+
+class Progress:
+    """A bar for a person at a terminal, a line now and then for a log file.
+
+    Both tell the step, the loss, steps per second and the time left. Use as a context.
+    """
+
+    def __init__(self, *, total: int, done: int) -> None:
+        self._total, self._first = total, done
+        self._started = self._told = time.monotonic()
+        at_terminal = sys.stderr.isatty()
+        self._bar = (
+            tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
+            if at_terminal
+            else None
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, step: int, loss: float) -> None:
+        """Tells that a step is finished."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._told < _SECONDS_BETWEEN_LINES and step < self._total:
+            return
+        self._told = now
+        rate = (step - self._first) / max(now - self._started, 1e-9)
+        left = (self._total - step) / rate
+        logging.info(
+            "step %d of %d, loss %.4g, %.3g steps/s, %s left",
+            step,
+            self._total,
+            loss,
+            rate,
+            f"{left / 60:.1f} min" if left >= 60 else f"{left:.0f} s",
+        )
