@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -63,7 +64,8 @@ def restore(folder: Path, like: Tree) -> tuple[int, Tree] | None:
       Step and tree (NumPy arrays), or None if there is no checkpoint at all.
 
     Raises:
-      InputError: there are checkpoints, and none of them can be read.
+      InputError: there are checkpoints, and none of them can be read, or the newest that can is
+        of arrays of other shapes.
     """
     available = steps(folder)
     template = ocp.args.StandardRestore(jax.device_get(like))
@@ -71,17 +73,29 @@ def restore(folder: Path, like: Tree) -> tuple[int, Tree] | None:
         path = folder.absolute() / str(step)
         try:
             with _quiet():
-                return step, _checkpointer().restore(path, args=template)
+                tree = _checkpointer().restore(path, args=template)
         # Orbax raises whatever its storage layers do; any of it means that this one is damaged.
         except Exception as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             logging.warning("%s: damaged, passed over (%s)", path, reason[0][:200])
+            continue
+        # Orbax gives arrays as they were stored, whatever it is asked for.
+        if _shapes(tree) != _shapes(like):
+            raise InputError(
+                f"{path}: is of another network than this config and data make, for example for"
+                " images with another number of channels; use another workdir"
+            )
+        return step, tree
     if available:
         raise InputError(
             f"{folder}: none of the checkpoints of steps {available} can be read; remove the folder"
             " to train from the start"
         )
     return None
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    return [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 @functools.cache

@@ -107,11 +107,7 @@ def find_components(
 ) -> np.ndarray: ...
 @overload
 def find_components(
-    map: np.ndarray,
-    *,
-    threshold_abs: float,
-    connectivity: int = ...,
-    return_scores: Literal[True],
+    map: np.ndarray, *, threshold_abs: float, connectivity: int = ..., return_scores: Literal[True]
 ) -> tuple[np.ndarray, np.ndarray]: ...
 def find_components(
     map: np.ndarray,
@@ -226,7 +222,7 @@ def calibrate(
 def locate(
     map: np.ndarray,
     *,
-    rule: Literal["peaks", "components", "fidt"],
+    rule: str,
     threshold: float,
     min_distance: int | Sequence[int] = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -240,12 +236,17 @@ def locate(
       min_distance: of peaks, see `find_peaks`.
 
     Returns:
-      Points `(N, D)` float32 and their scores `(N,)`, the map's values there.
+      Points `(N, D)` float32 and their scores `(N,)`, the largest values of each.
+
+    Raises:
+      InputError: the rule is unknown.
     """
     if rule == "components":
         return find_components(map, threshold_abs=threshold, return_scores=True)
     if rule == "fidt":
         threshold = fidt_threshold(map, fraction=threshold)
+    elif rule != "peaks":
+        raise InputError(f"rule is {rule!r}; it must be peaks, components or fidt.")
     return find_peaks(map, threshold_abs=threshold, min_distance=min_distance, return_scores=True)
 
 

@@ -12,12 +12,12 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from cellcount_jax import batches, detect, metrics, predict, report, writers
+from cellcount_jax import batches, detect, inference, metrics, report, writers
 from cellcount_jax.config import RULES
 from cellcount_jax.data import formats
 from cellcount_jax.data.files import replacing
 from cellcount_jax.data.sample import Dataset, Sample
-from cellcount_jax.predict import TrainedModel
+from cellcount_jax.inference import TrainedModel
 
 # Candidate thresholds, as fractions of the target's value at a lone dot.
 _FRACTIONS = np.arange(1, 50) / 50
@@ -96,7 +96,7 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
       The content of evaluation/metrics.json.
     """
     config, folder = model.config, workdir / "evaluation"
-    training_maps = [predict.predict_map(model, s.image) for s in dataset.labelled]
+    training_maps = [inference.predict_map(model, s.image) for s in dataset.labelled]
     model, reached = calibrate(model, dataset.labelled, training_maps)
     model.save(workdir)
     sets = dataset.tests or {"train": dataset.labelled}
@@ -105,7 +105,7 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
     summary: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for set_name, samples in sets.items():
-        maps = [predict.predict_map(model, s.image) for s in samples]
+        maps = [inference.predict_map(model, s.image) for s in samples]
         results = {
             rule: [
                 _result(config, s, m, rule, model.thresholds[rule])
@@ -242,20 +242,19 @@ def as_table(content: Mapping[str, Any]) -> str:
     Args:
       content: of evaluation/metrics.json.
     """
-    header = ("set", "rule", "threshold", "images", "true", "predicted")
-    header += ("precision", "recall", "F1", "MAE", "RMSE")
-    lines = [header]
+    counts = ("images", "true", "predicted")
+    lines = [["set", "rule", "threshold", *counts, "precision", "recall", "F1", "MAE", "RMSE"]]
     for set_name, rules in content["sets"].items():
         for rule, s in rules.items():
             lines.append(
-                (
+                [
                     set_name,
                     rule + (" *" if rule == content["rule"] else ""),
                     f"{content['thresholds'][rule]:.3g}",
-                    *(str(s[k]) for k in ("images", "true", "predicted")),
+                    *(str(s[k]) for k in counts),
                     *(f"{s[k]:.4f}" for k in ("precision", "recall", "f1")),
                     *(f"{s[k]:.2f}" for k in ("mae", "rmse")),
-                )
+                ]
             )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

@@ -13,17 +13,21 @@ from jax import Array
 from cellcount_jax.targets import gaussian_filter_along
 
 
-def density_loss(prediction: Array, target: Array) -> Array:
+def density_loss(prediction: Array, target: Array, *, dot_weight: float = 0.0) -> Array:
     """Squared error of a density map, the first term of equation 3, elementwise.
 
+    .. math:: (1 + w M) (f - M)^2
+
     Args:
-      prediction: map of the network, any shape.
-      target: map of the dots, same shape.
+      prediction: f, map of the network, any shape.
+      target: M, map of the dots, same shape.
+      dot_weight: w; 0 is the paper's. A larger one asks for more near the dots, where the
+        few voxels lie that separate cells.
 
     Returns:
-      `(prediction - target)^2`, same shape.
+      Same shape.
     """
-    return jnp.square(prediction - target)
+    return (1.0 + dot_weight * target) * jnp.square(prediction - target)
 
 
 def mask_loss(logits: Array, target: Array) -> Array:

@@ -5,16 +5,22 @@ python -m cellcount_jax.main --config=configs/vgg.py --config.data.dir=DIR --wor
 
 from __future__ import annotations
 
+import difflib
 import logging as std_logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from cellcount_jax import config as settings
+from cellcount_jax import evaluate, train
 from cellcount_jax.errors import InputError
+
+Result = TypeVar("Result")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Settings of the run, a file of configs/, e.g. configs/vgg.py."
@@ -28,57 +34,82 @@ _MODE = flags.DEFINE_enum(
     ["train_and_evaluate", "evaluate"],
     "Train (or go on training) and evaluate, or evaluate the latest checkpoint.",
 )
-_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main(_: Sequence[str]) -> None:
     """Runs what the flags say."""
-    # JAX is slow to import: flags are checked before.
-    from cellcount_jax import evaluate, train
-
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     started = time.perf_counter()
-    if _MODE.value == "evaluate":
-        content = train.evaluate_only(config, workdir)
-    else:
-        content = train.train_and_evaluate(config, workdir)
+    run = train.evaluate_only if _MODE.value == "evaluate" else train.train_and_evaluate
+    content = run(config, workdir)
     if content is not None:
         print(f"\n{content['dataset']}\n{evaluate.as_table(content)}")
         print(f"* the rule of this run. {time.perf_counter() - started:.0f} s; see {workdir}")
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
-    """Parses flags; a wrong setting is one line instead of a traceback."""
+    """Parses the flags.
+
+    Raises:
+      InputError: names the flag or the setting that is wrong, and what is allowed.
+    """
     try:
         remaining = flags.FLAGS(list(arguments))
         if len(remaining) > 1:
-            raise InputError(f"unexpected argument {remaining[1]!r}; settings are --config.key=value")
+            raise InputError(
+                f"unexpected argument {remaining[1]!r}; settings are --config.key=value"
+            )
         if _CONFIG.value is None:
             raise InputError("--config is missing, e.g. --config=configs/vgg.py")
+        # A config file that could not be read says so here, when the first setting is asked for.
+        if not _CONFIG.value.name:
+            raise InputError("config.name = '': must not be empty, the default workdir has it")
         return remaining
-    except (InputError, flags.Error, LookupError, AttributeError, TypeError, ValueError, OSError) as error:
-        if "--debug" in arguments:
-            raise
-        _exit(error)
-        raise
+    except (LookupError, AttributeError) as error:
+        for argument in arguments:
+            key = argument.lstrip("-").split("=")[0]
+            if key.startswith("config."):
+                _check_key(key.removeprefix("config."))
+        raise error
+    except OSError as error:
+        raise InputError(f"--config: {str(error).splitlines()[-1].strip()}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        # An error inside a config file comes with its traceback in the text.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        plain = lines[-1] if "Traceback" in str(error) else " ".join(lines)
+        raise InputError(plain.removeprefix("cellcount_jax.errors.InputError: ")) from error
 
 
-def _exit(error: BaseException) -> None:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(1)
+def _check_key(key: str) -> None:
+    known = settings.flatten(settings.default_config().to_dict())
+    if key not in known:
+        section = key.rpartition(".")[0]
+        near = difflib.get_close_matches(key, known, n=1)
+        beside = sorted(k for k in known if k.rpartition(".")[0] == section)
+        hint = f"; did you mean config.{near[0]}?" if near else ""
+        there = f" There are {', '.join(beside)}." if beside else ""
+        raise InputError(f"config.{key}: no such setting{hint}{there}")
 
 
-def _main(arguments: Sequence[str]) -> None:
-    try:
-        main(arguments)
-    except (InputError, OSError) as error:
-        if _DEBUG.value:
-            raise
-        _exit(error)
+def _fails_plainly(call: Callable[[Sequence[str]], Result]) -> Callable[[Sequence[str]], Result]:
+    """Turns an error of the user's into one line and exit status 1."""
+
+    def wrapped(arguments: Sequence[str]) -> Result:
+        try:
+            return call(arguments)
+        except (InputError, OSError) as error:
+            if "--debug" in sys.argv:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    return wrapped
 
 
 if __name__ == "__main__":
     logging.set_verbosity(logging.INFO)
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
-    app.run(_main, flags_parser=_parse)
+    logging.get_absl_handler().setFormatter(std_logging.Formatter("%(asctime)s %(message)s"))
+    app.run(_fails_plainly(main), flags_parser=_fails_plainly(_parse))

@@ -12,6 +12,7 @@ blocks, so that a large image can be predicted in tiles with the same result.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -114,7 +115,8 @@ class SelfAttention(nn.Module):
 
         theta, phi, g = projected("theta"), projected("phi"), projected("g")
         inside = to_blocks(jnp.ones((1, *grid, 1), bool), block)[..., 0]
-        scores = jnp.einsum("bnic,bnjc->bnij", theta, phi, preferred_element_type=jnp.float32)
+        at_least_float32 = jnp.promote_types(self.dtype, jnp.float32)
+        scores = jnp.einsum("bnic,bnjc->bnij", theta, phi, preferred_element_type=at_least_float32)
         scores = jnp.where(inside[:, :, None, :], scores, -jnp.inf)
         weights = nn.softmax(scores)
         if keys is not None and self.dropout > 0:
@@ -261,12 +263,16 @@ def receptive_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
 
 
 def max_pool(x: Array, stride: Sequence[int]) -> Array:
-    """Maximum over windows of `stride`; a reshape, whose gradient is fast everywhere."""
-    shape = [x.shape[0]]
-    for size, step in zip(x.shape[1:-1], stride, strict=True):
-        shape += [size // step, step]
-    windows = x.reshape(*shape, x.shape[-1])
-    return windows.max(axis=tuple(range(2, windows.ndim - 1, 2)))
+    """Maximum over windows of `stride`, axis by axis and pair by pair.
+
+    The gradient of `jnp.max` divides by how many voxels equal the maximum, and that is 0/0
+    where the compiler computes the input again with other rounding; that of a pair does not.
+    """
+    for axis, step in enumerate(stride, start=1):
+        windows = x.reshape(*x.shape[:axis], -1, step, *x.shape[axis + 1 :])
+        parts = (jax.lax.index_in_dim(windows, i, axis + 1, keepdims=False) for i in range(step))
+        x = functools.reduce(jnp.maximum, parts)
+    return x
 
 
 def to_blocks(x: Array, block: Sequence[int]) -> Array:

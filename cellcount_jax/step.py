@@ -71,7 +71,9 @@ def create_train_state(
     """
     model = create_model(config, axis_name=axis_name)
     example = jnp.zeros((1, *config.train.crop, channels))
-    variables = model.init(key, example)
+    # Flax makes them float32; a float64 model needs them in float64, statistics included.
+    dtype = jnp.promote_types(model.dtype, jnp.float32)
+    variables = jax.tree.map(lambda x: x.astype(dtype), model.init(key, example))
     return TrainState.create(
         apply_fn=model.apply,
         params=variables["params"],
@@ -180,7 +182,8 @@ def _supervised_loss(prediction: Array, target: Array, config: ml_collections.Co
     if config.target.kernel == "mask":
         return losses.mask_loss(prediction, target)
     # The network's output before the division by the scale is what is compared [authors].
-    return losses.density_loss(config.target.scale * prediction, config.target.scale * target)
+    t = config.target
+    return t.scale**2 * losses.density_loss(prediction, target, dot_weight=t.dot_weight)
 
 
 def _consistency_loss(

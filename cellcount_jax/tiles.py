@@ -92,8 +92,7 @@ def stitch(tiles: Sequence[Tile], maps: Iterable[np.ndarray], shape: Sequence[in
             f"{math.prod(shape)}; they must be those of the tile grid of this image."
         )
     whole: np.ndarray | None = None
-    placed = 0
-    for tile, part in itertools.zip_longest(tiles, maps):
+    for placed, (tile, part) in enumerate(itertools.zip_longest(tiles, maps)):
         if tile is None or part is None:
             raise InputError(
                 f"There are {'more' if tile is None else f'only {placed}'} maps for "
@@ -108,7 +107,6 @@ def stitch(tiles: Sequence[Tile], maps: Iterable[np.ndarray], shape: Sequence[in
         if whole is None:
             whole = np.empty(shape + part.shape[len(shape) :], part.dtype)
         whole[tile.core] = part[tile.inner]
-        placed += 1
     assert whole is not None  # an image without voxels has no tiles, and was refused
     return whole
 

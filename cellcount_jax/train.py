@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import signal
 import time
@@ -19,9 +20,14 @@ from jax import Array
 from cellcount_jax import batches, checkpoint, evaluate, parallel, writers
 from cellcount_jax import config as settings
 from cellcount_jax.data import datasets, normalise, synthetic
-from cellcount_jax.data.sample import Dataset
+from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
-from cellcount_jax.predict import TrainedModel, inference_variables, restore_variables
+from cellcount_jax.inference import (
+    TrainedModel,
+    inference_variables,
+    restore_variables,
+    tile_grid,
+)
 from cellcount_jax.step import Metrics, TrainState, create_train_state, train_step
 
 
@@ -45,12 +51,16 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
         for name in ("batch_labelled", "batch_unlabelled")
     }
     dataset = load_dataset(config)
-    logging.info("data: %s", dataset.description)
     normalisation = fit_normalisation(dataset, config)
+    _check_predictable(dataset, config)
+    if config.train.tensorboard:
+        writers.require_tensorboard()
     data = batches.on_device(dataset, normalisation, config)
+    _claim(workdir, config)
+    logging.info("data: %s", dataset.description)
     if data.unlabelled is not None and not dataset.unlabelled:
         logging.info("no unlabelled images: the consistency loss uses the labelled ones")
-    _claim(workdir, config)
+    logging.info("%d %s device(s), results in %s", len(devices), devices[0].platform, workdir)
 
     init_key, key = jax.random.split(jax.random.key(config.seed))
     channels = dataset.labelled[0].image.shape[-1]
@@ -70,10 +80,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
         )
 
     state, data, key = parallel.replicate((state, data, key), devices)
-    state = _loop(run, state, data, key, config, workdir, score)
-    if int(state.step) < config.train.steps:
-        return None
-    return score(state)
+    trained = _loop(run, state, data, key, config, workdir, score)
+    return None if trained is None else score(trained)
 
 
 def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -129,9 +137,33 @@ def load_dataset(config: ml_collections.ConfigDict) -> Dataset:
 def fit_normalisation(
     dataset: Dataset, config: ml_collections.ConfigDict
 ) -> normalise.Normalisation:
-    """The normalisation of a data set's training images, labelled or not."""
-    images = (s.image for s in (*dataset.labelled, *dataset.unlabelled))
-    return normalise.fit(images, config.data.normalisation)
+    """The normalisation of a data set's training images, labelled or not.
+
+    Raises:
+      InputError: names an image, of training or test, that cannot be normalised so.
+    """
+    training = (*dataset.labelled, *dataset.unlabelled)
+    fitted = normalise.fit((s.image for s in training), config.data.normalisation)
+    for sample in itertools.chain(training, *dataset.tests.values()):
+        with _naming(sample):
+            fitted(sample.image)
+    return fitted
+
+
+def _check_predictable(dataset: Dataset, config: ml_collections.ConfigDict) -> None:
+    """Makes sure, before hours of training, that the images can be evaluated afterwards."""
+    for sample in itertools.chain(dataset.labelled, *dataset.tests.values()):
+        with _naming(sample):
+            tile_grid(config, sample.shape)
+
+
+@contextlib.contextmanager
+def _naming(sample: Sample) -> Iterator[None]:
+    """Says in an error which image it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{sample.source or sample.name}: {error}") from error
 
 
 def _trained(
@@ -187,7 +219,8 @@ def _loop(
     config: ml_collections.ConfigDict,
     workdir: Path,
     score: Callable[[TrainState], dict[str, Any]],
-) -> TrainState:
+) -> TrainState | None:
+    """Trains to the last step; None if a signal asked to stop."""
     t = config.train
     step = int(state.step)
     writer = writers.MetricsWriter(workdir, after_step=step, tensorboard=t.tensorboard)
@@ -206,14 +239,16 @@ def _loop(
                     f"the loss is {means['loss']} at step {step}: training diverged; lower"
                     f" config.optim.learning_rate = {config.optim.learning_rate}"
                 )
-            if step % t.checkpoint_every == 0 or step == t.steps or stopping():
-                checkpoint.save(workdir / "checkpoints", step, state, keep=t.keep_checkpoints)
-            if stopping():
-                logging.info("stopped after step %d; the same command goes on from there", step)
-                break
+            # Before the checkpoint: a run that resumes from it does not evaluate this step again.
             if t.evaluate_every and step % t.evaluate_every == 0 and step < t.steps:
                 content = score(state)
                 writer.write(step, {name: content[name] for name in ("f1", "mae", "threshold")})
+            stop = stopping()
+            if step % t.checkpoint_every == 0 or step == t.steps or stop:
+                checkpoint.save(workdir / "checkpoints", step, state, keep=t.keep_checkpoints)
+            if stop:
+                logging.info("stopped after step %d; the same command goes on from there", step)
+                return None
     return state
 
 
@@ -227,7 +262,7 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
         received.append(number)
         signal.signal(number, before[number])
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (int(signal.SIGTERM), int(signal.SIGINT)):
         before[number] = signal.signal(number, remember)
     try:
         yield lambda: bool(received)

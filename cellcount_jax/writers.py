@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import sys
@@ -29,11 +30,7 @@ class MetricsWriter:
     """Appends one JSON object a line to metrics.jsonl, and to TensorBoard by option."""
 
     def __init__(self, workdir: Path, *, after_step: int, tensorboard: bool) -> None:
-        """Opens the file, cut back to what a run resumed after `after_step` has done.
-
-        Raises:
-          InputError: TensorBoard is asked for and not installed.
-        """
+        """Opens the file, cut back to what a run resumed after `after_step` has done."""
         path = workdir / "metrics.jsonl"
         _cut_back(path, after_step)
         self._board = _tensorboard(workdir) if tensorboard else None
@@ -70,14 +67,22 @@ def _cut_back(path: Path, step: int) -> None:
         temporary.write_text("".join(kept))
 
 
-def _tensorboard(workdir: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
+def require_tensorboard() -> None:
+    """Makes sure, before anything is written, that curves for TensorBoard can be.
+
+    Raises:
+      InputError: the extra is not installed.
+    """
+    if importlib.util.find_spec("tensorboardX") is None:
         raise InputError(
             "config.train.tensorboard = True needs tensorboardX, which is not installed:"
             " pip install 'cellcount_jax[tensorboard]'"
-        ) from error
+        )
+
+
+def _tensorboard(workdir: Path) -> Any:
+    from tensorboardX import SummaryWriter
+
     return SummaryWriter(str(workdir / "tensorboard"))
 
 
@@ -88,8 +93,9 @@ class Progress:
     """
 
     def __init__(self, *, total: int, done: int) -> None:
-        self._total, self._first = total, done
-        self._started = self._told = time.monotonic()
+        self._total = total
+        self._told = time.monotonic()
+        self._timed_from: tuple[int, float] | None = None
         at_terminal = sys.stderr.isatty()
         self._bar = (
             tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
@@ -111,16 +117,22 @@ class Progress:
             self._bar.update(step - self._bar.n)
             return
         now = time.monotonic()
-        if now - self._told < _SECONDS_BETWEEN_LINES and step < self._total:
-            return
-        self._told = now
-        rate = (step - self._first) / max(now - self._started, 1e-9)
-        left = (self._total - step) / rate
-        logging.info(
-            "step %d of %d, loss %.4g, %.3g steps/s, %s left",
-            step,
-            self._total,
-            loss,
-            rate,
-            f"{left / 60:.1f} min" if left >= 60 else f"{left:.0f} s",
-        )
+        if self._timed_from is not None and (
+            now - self._told >= _SECONDS_BETWEEN_LINES or step == self._total
+        ):
+            self._told = now
+            first, started = self._timed_from
+            rate = (step - first) / max(now - started, 1e-9)
+            left = (self._total - step) / rate
+            logging.info(
+                "step %d of %d, loss %.4g, %.3g steps/s, %s left",
+                step,
+                self._total,
+                loss,
+                rate,
+                f"{left / 60:.1f} min" if left >= 60 else f"{left:.0f} s",
+            )
+        if self._timed_from is None:
+            # The first call compiles, which says nothing of the time to come.
+            logging.info("step %d of %d, loss %.4g (compiled)", step, self._total, loss)
+            self._timed_from = (step, now)

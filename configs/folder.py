@@ -1,4 +1,4 @@
-"""A folder of one's own."""
+"""folder DOC"""
 
 import ml_collections
 
@@ -6,10 +6,11 @@ from cellcount_jax import config as settings
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings; `:paper` for an accelerator, `:3d` for volumes."""
+    """The settings for images; `:3d` for volumes, `:paper` for images on an accelerator."""
     config = settings.default_config()
     config.name = "folder"
     config.data.kind = "folder"
     config.data.normalisation = "robust_log"
-    config.optim.learning_rate = 3e-3
+    known = {"paper": settings.use_paper_recipe, "3d": settings.use_volumes}
+    settings.use_variant(config, variant, known)
     return config

@@ -1,4 +1,4 @@
-"""MBM bone marrow."""
+"""mbm DOC"""
 
 import ml_collections
 
@@ -6,16 +6,11 @@ from cellcount_jax import config as settings
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings; `:paper` for an accelerator."""
+    """The settings; `:paper` is the paper's full recipe for an accelerator."""
     config = settings.default_config()
     config.name = "mbm"
     config.data.kind = "mbm"
     config.evaluation.max_distance = 8.0
     config.detect.min_distance = (2, 2)
-    config.optim.learning_rate = 3e-3
-    if settings.variant_of(config, variant):
-        settings.use_paper_recipe(config)
-        config.train.crop = (224, 224)
-        config.train.batch_labelled = 8
-        config.train.batch_unlabelled = 80
+    settings.use_variant(config, variant, {"paper": settings.use_paper_recipe})
     return config

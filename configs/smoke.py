@@ -1,15 +1,25 @@
-"""smoke"""
+"""Smoke test: a tiny network on the synthetic set, to see that all parts work.
 
-from cellcount_jax.config import default_config
+python -m cellcount_jax.main --config=configs/smoke.py
+"""
+
+import ml_collections
+
+from cellcount_jax import config as settings
 
 
-def get_config():
-    config = default_config()
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The settings."""
+    config = settings.default_config()
     config.name = "smoke"
     config.data.kind = "synthetic"
+    config.data.num_labelled = 4
+    config.data.num_unlabelled = 4
     config.model.features = 4
-    config.train.steps = 60
-    config.train.checkpoint_every=20
+    config.optim.learning_rate = 1e-2
+    config.train.steps = 100
+    config.train.checkpoint_every = 50
     config.train.crop = (64, 64)
-    config.optim.learning_rate = 3e-3
+    config.evaluation.overlays = 2
+    settings.use_variant(config, variant, {})
     return config

@@ -1,14 +1,15 @@
-"""VGG cells, 8 labelled images, sized for 2 cores.
+"""vgg DOC"""
 
-python -m cellcount_jax.main --config=configs/vgg.py --config.data.dir=../shared/data/vgg
-"""
+import ml_collections
 
-from cellcount_jax.config import default_config
+from cellcount_jax import config as settings
 
 
-def get_config(variant="cpu"):
-    config = default_config()
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The settings; `:paper` is the paper's full recipe for an accelerator."""
+    config = settings.default_config()
     config.name = "vgg"
+    config.data.kind = "vgg"
     config.data.num_labelled = 8
-    config.optim.learning_rate = 3e-3
+    settings.use_variant(config, variant, {"paper": settings.use_paper_recipe})
     return config

@@ -35,6 +35,7 @@ def load(kind: str, directory: Path | str, *, seed: int = 0, **options: Any) -> 
         "num_unlabelled": -1,
         "split_seed": 5455,
         "train_names": (),
+        "unlabelled_names": (),
         "region": "",
         "held_out_region": "",
         "test_fraction": 0.0,
@@ -220,8 +221,9 @@ def test_volumes_that_are_not_labelled_are_unlabelled_after_the_others(volumes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train_names": ("t1", "nix")}, "has no volume 'nix'; it has t1, t2, t3"),
+        ({"train_names": ("t1", "nix")}, "there is no volume 'nix'; there are t1, t2, t3"),
         ({"train_names": ("t1", "t1")}, "stands there twice"),
+        ({"unlabelled_names": ("nix",)}, r"data\.unlabelled_names = \('nix',\): there is no"),
         ({"train_names": ("t1",), "num_labelled": 2}, r"data\.num_labelled = 2: there are 1"),
     ],
 )

@@ -141,7 +141,10 @@ _READERS: Mapping[str, Callable[[Path, Any, int], Dataset]] = {
         directory, **_counts(data), split_seed=data.split_seed
     ),
     "volumes": lambda directory, data, seed: load_volumes(
-        directory, **_counts(data), train_names=tuple(data.train_names)
+        directory,
+        **_counts(data),
+        train_names=tuple(data.train_names),
+        unlabelled_names=tuple(data.unlabelled_names),
     ),
     "folder": lambda directory, data, seed: load_folder(
         directory, **_counts(data), test_fraction=data.test_fraction, seed=seed

@@ -7,7 +7,7 @@ labels, `cells_valid.tif` a mask of where its dots are complete.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,12 @@ def load_folder(
 
 
 def load_volumes(
-    directory: Path, *, num_labelled: int, num_unlabelled: int, train_names: Sequence[str] = ()
+    directory: Path,
+    *,
+    num_labelled: int,
+    num_unlabelled: int,
+    train_names: Sequence[str] = (),
+    unlabelled_names: Sequence[str] = (),
 ) -> Dataset:
     """Volumes in `train/`, `test/` and `unlabeled/` (or `unlabelled/`), as the light-sheet sets.
 
@@ -92,6 +97,7 @@ def load_volumes(
       num_unlabelled: volumes used without dots: those of `unlabeled/`, sorted, then those of
         `train/` that are not labelled; -1 = all.
       train_names: which of `train/` may be labelled, in this order; () = all, sorted.
+      unlabelled_names: which volumes may be used without dots, in this order; () = all.
 
     Returns:
       The data set, with the test set 'test' where there is such a folder.
@@ -102,27 +108,19 @@ def load_volumes(
     if not (directory / "train").is_dir():
         raise InputError(f"{directory}: has no folder train/, where the labelled volumes are.")
     train = {entry.name: entry for entry in _labelled_part(directory / "train")}
-    for name in train_names:
-        if name not in train:
-            raise InputError(
-                f"data.train_names = {tuple(train_names)}: {directory / 'train'} has no volume"
-                f" {name!r}; it has {', '.join(train)}."
-            )
-    if len(set(train_names)) < len(train_names):
-        raise InputError(f"data.train_names = {tuple(train_names)}: a name stands there twice.")
-    first = list(train_names) or list(train)
-    with_dots = [train[name] for name in first]
-    left_over = [train[name] for name in train if name not in first]
+    with_dots = _named(train.values(), train_names, key="data.train_names")
+    left_over = [entry for entry in train.values() if entry not in with_dots]
     spellings = [directory / name for name in ("unlabeled", "unlabelled")]
     present = [folder for folder in spellings if folder.is_dir()]
     if len(present) > 1:
         raise InputError(f"{present[0]}: and {present[1]} are both there; one is needed.")
-    without = [entry for folder in present for entry in scan(folder)]
+    without = [entry for folder in present for entry in scan(folder)] + left_over
+    without = _named(without, unlabelled_names, key="data.unlabelled_names")
     test = _labelled_part(directory / "test") if (directory / "test").is_dir() else []
     dataset = _dataset(
         f"Volumes from {directory}",
         with_dots,
-        [*without, *left_over],
+        without,
         test,
         num_labelled,
         num_unlabelled,
@@ -217,6 +215,22 @@ def read_entry(entry: Entry, *, with_dots: bool) -> Sample:
         labels=labels,
         source=str(entry.image),
     )
+
+
+def _named(entries: Iterable[Entry], names: Sequence[str], *, key: str) -> list[Entry]:
+    """The entries of these names, in this order; all of them if there are no names."""
+    if not names:
+        return list(entries)
+    there = {entry.name: entry for entry in entries}
+    for name in names:
+        if name not in there:
+            raise InputError(
+                f"{key} = {tuple(names)}: there is no volume {name!r}; there are"
+                f" {', '.join(there)}."
+            )
+    if len(set(names)) < len(names):
+        raise InputError(f"{key} = {tuple(names)}: a name stands there twice.")
+    return [there[name] for name in names]
 
 
 def _dataset(

@@ -1,0 +1,52 @@
+"""Cell counting with the inverse distance kernel and self-supervised learning, in JAX.
+
+Guo et al., "Cell counting with inverse distance kernel and self-supervised learning", 2022:
+from a few dots on images to cell locations and counts, in 2D and 3D. The functions here are
+the public ones; each is pure unless it names a file.
+"""
+
+from cellcount_jax.detect import find_components, find_peaks
+from cellcount_jax.errors import InputError
+from cellcount_jax.inference import TrainedModel, count, load_model, predict
+from cellcount_jax.losses import (
+    density_loss,
+    focal_consistency_loss,
+    focal_weight,
+    ramp_up,
+)
+from cellcount_jax.metrics import f1_score, match_points, mean_absolute_error
+from cellcount_jax.model import Decoder, Encoder, SAUNet, SelfAttention
+from cellcount_jax.step import create_train_state, train_step
+from cellcount_jax.targets import (
+    distance_transform,
+    gaussian_density_map,
+    inverse_distance_map,
+)
+from cellcount_jax.train import train_and_evaluate
+
+__all__ = [
+    "Decoder",
+    "Encoder",
+    "InputError",
+    "SAUNet",
+    "SelfAttention",
+    "TrainedModel",
+    "count",
+    "create_train_state",
+    "density_loss",
+    "distance_transform",
+    "f1_score",
+    "find_components",
+    "find_peaks",
+    "focal_consistency_loss",
+    "focal_weight",
+    "gaussian_density_map",
+    "inverse_distance_map",
+    "load_model",
+    "match_points",
+    "mean_absolute_error",
+    "predict",
+    "ramp_up",
+    "train_and_evaluate",
+    "train_step",
+]

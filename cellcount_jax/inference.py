@@ -1,0 +1,213 @@
+"""A trained model, and from an image or volume of any size to cell locations with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax import Array
+
+from cellcount_jax import checkpoint, detect, tiles, writers
+from cellcount_jax import config as settings
+from cellcount_jax.data.normalise import Normalisation
+from cellcount_jax.errors import InputError
+from cellcount_jax.model import create_model, receptive_radius
+from cellcount_jax.step import TrainState, create_train_state
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """All that prediction needs.
+
+    Attributes:
+      config: of the run that trained it.
+      variables: `params` and `batch_stats` of the network.
+      normalisation: of intensities.
+      channels: of the images.
+      spacing: `(D,)` voxel size of the training images, in micrometres if `spacing_known`.
+      spacing_known: whether their voxel size was known.
+      thresholds: detection rule -> threshold, calibrated on the training images; empty
+        before calibration.
+    """
+
+    config: ml_collections.ConfigDict
+    variables: Any
+    normalisation: Normalisation
+    channels: int
+    spacing: tuple[float, ...]
+    spacing_known: bool
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def save(self, workdir: Path) -> None:
+        """Writes model.json: what belongs to the model beside its config and checkpoint."""
+        names = ("channels", "spacing", "spacing_known", "thresholds")
+        stored = {name: getattr(self, name) for name in names}
+        writers.write_json(
+            workdir / "model.json", {**stored, "normalisation": self.normalisation.to_dict()}
+        )
+
+
+def load_model(workdir: str | Path) -> TrainedModel:
+    """Reads the trained model of a run from its latest checkpoint.
+
+    Args:
+      workdir: of a finished run of `cellcount_jax.main`.
+
+    Raises:
+      InputError: the folder is not that of a finished run.
+    """
+    workdir = Path(workdir)
+    config = settings.from_json(_read_json(workdir / "config.json"), workdir / "config.json")
+    stored = _read_json(workdir / "model.json")
+    try:
+        normalisation = Normalisation.from_dict(stored.pop("normalisation"))
+        stored["spacing"] = tuple(stored["spacing"])
+        variables = restore_variables(workdir, config, channels=stored["channels"])
+        return TrainedModel(
+            config=config, variables=variables, normalisation=normalisation, **stored
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{workdir / 'model.json'}: is not a model of this version") from error
+
+
+def restore_variables(workdir: Path, config: ml_collections.ConfigDict, *, channels: int) -> Any:
+    """The network's variables of a run's latest whole checkpoint.
+
+    Raises:
+      InputError: there is none.
+    """
+    shapes = jax.eval_shape(
+        lambda: create_train_state(jax.random.key(0), config, channels=channels)
+    )
+    like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    restored = checkpoint.restore(workdir / "checkpoints", like)
+    if restored is None:
+        raise InputError(f"{workdir / 'checkpoints'}: holds no checkpoint; train first")
+    return inference_variables(restored[1])
+
+
+def inference_variables(state: TrainState) -> Any:
+    """What the network needs of a training state."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file, so {path.parent} is not the workdir of a finished run; train"
+            " one with python -m cellcount_jax.main --config=... --workdir=..."
+        )
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not valid JSON ({error})") from error
+
+
+def predict_map(model: TrainedModel, image: np.ndarray) -> np.ndarray:
+    """The network's map of an image, in tiles where the image is large.
+
+    Args:
+      model: a trained model.
+      image: `(*spatial, channels)` raw intensities.
+
+    Returns:
+      `(*spatial,)` float32; where a dot is certain, about 1 with the inverse-distance kernel.
+
+    Raises:
+      InputError: the image does not fit the model, or is too large for a model whose result
+        would depend on the tiles.
+    """
+    config = model.config
+    if image.ndim - 1 != config.data.ndim or image.shape[-1] != model.channels:
+        raise InputError(
+            f"the image is {image.ndim - 1}D with {image.shape[-1]} channels, the model was trained"
+            f" on {config.data.ndim}D images with {model.channels}"
+        )
+    values = model.normalisation(image)
+    shape = values.shape[:-1]
+    grid = tile_grid(config, shape)
+    maps = (_apply(_static(config), model.variables, values[tile.outer]) for tile in grid)
+    return tiles.stitch(grid, maps, shape)
+
+
+def tile_grid(config: ml_collections.ConfigDict, shape: Sequence[int]) -> list[tiles.Tile]:
+    """The tiles of an image, with which the map is the same as in one piece.
+
+    A voxel sees the attention blocks that its receptive field touches, and what they see.
+    An image of up to `config.predict.max_voxels` is one tile.
+
+    Raises:
+      InputError: the image is too large for one tile, and the model's result would depend on
+        the tiles, or not even the smallest tile is small enough.
+    """
+    if math.prod(shape) <= config.predict.max_voxels:
+        whole = tuple(slice(0, size) for size in shape)
+        return [tiles.Tile(whole, whole, whole)]
+    if config.model.norm != "batch" or config.model.attention == "global":
+        raise InputError(
+            f"the image has {math.prod(shape)} voxels, more than config.predict.max_voxels ="
+            f" {config.predict.max_voxels}, and a model with model.norm ="
+            f" {config.model.norm!r} and model.attention = {config.model.attention!r} cannot be"
+            " predicted in tiles: its result would depend on them"
+        )
+    radius = receptive_radius(settings.strides(config))
+    if config.model.attention == "none":
+        block = settings.total_stride(config)
+        halo = radius
+    else:
+        block = tuple(config.train.crop)
+        halo = tuple(r + b for r, b in zip(radius, block, strict=True))
+    core = tiles.choose_core(shape, halo=halo, block=block, max_voxels=config.predict.max_voxels)
+    return tiles.tile_grid(shape, core=core, halo=halo, block=block)
+
+
+def _static(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
+    return ml_collections.FrozenConfigDict(config)
+
+
+@functools.cache
+def _compiled(config: ml_collections.FrozenConfigDict) -> Callable[[Any, Array], Array]:
+    return jax.jit(create_model(config).apply)
+
+
+def _apply(
+    config: ml_collections.FrozenConfigDict, variables: Any, values: np.ndarray
+) -> np.ndarray:
+    out = np.asarray(_compiled(config)(variables, jnp.asarray(values[None])))[0, ..., 0]
+    return 1 / (1 + np.exp(-out)) if config.target.kernel == "mask" else out
+
+
+def predict(model: TrainedModel, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cell locations in an image.
+
+    Args:
+      model: a trained model.
+      image: `(*spatial, channels)` raw intensities.
+
+    Returns:
+      Points `(N, D)` float32 in voxels and their scores `(N,)`, the map's values there.
+
+    Raises:
+      InputError: see `predict_map`.
+    """
+    rule = model.config.detect.rule
+    return detect.locate(
+        predict_map(model, image),
+        rule=rule,
+        threshold=model.thresholds[rule],
+        min_distance=tuple(model.config.detect.min_distance),
+    )
+
+
+def count(model: TrainedModel, image: np.ndarray) -> int:
+    """The number of cells in an image, see `predict`."""
+    return len(predict(model, image)[0])

@@ -1,0 +1,200 @@
+"""What every test runs under, the real data where they are, and small runs that tests share."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from cellcount_jax import train
+from cellcount_jax.data import formats
+
+ROOT = Path(__file__).parents[1]
+
+# An array that is stretched to more axes without being asked is a mistake.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compiling takes most of the time: what was compiled once serves all tests of a session, and
+# the processes that they start.
+_PROGRAMS = tempfile.mkdtemp(prefix="jax_programs_")
+atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture
+def strict_dtypes() -> Iterator[None]:
+    """Mixing number types in an operation is an error, as it hides a loss of precision."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real images next to the repository; none of it belongs to the project."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data are not here: no folder {folder}")
+    return folder
+
+
+# Few and small: 2D images in PNG files, volumes with regions in TIFF files.
+_TINY_CONFIG = '''
+from cellcount_jax import config as settings
+
+
+def get_config(variant=""):
+    config = settings.default_config()
+    config.name = "tiny"
+    config.data.dir = {folder!r}
+    if variant == "3d":
+        settings.use_volumes(config)
+        config.data.kind = "volumes"
+        config.data.region = "y<24"
+        config.data.held_out_region = "y>=28"
+        config.model.strides = ((1, 2, 2),)
+        config.model.attention = "none"
+        config.consistency.weight = 0.0
+        config.train.crop = (8, 16, 16)
+    else:
+        config.data.kind = "folder"
+        config.train.crop = (16, 16)
+        config.train.evaluate_every = 80
+    config.model.features = 4
+    config.model.levels = 2
+    config.target.max_distance = 8.0
+    config.optim.learning_rate = 1e-2
+    config.train.steps = 160
+    config.train.scan_length = 2
+    config.train.checkpoint_every = 16
+    config.evaluation.overlays = 1
+    return config
+'''
+
+
+def _cells(
+    seed: int, shape: Sequence[int], spacing: Sequence[float], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bright Gaussian cells at least 5 um apart on a noisy background, and their centres."""
+    rng = np.random.default_rng(seed)
+    edges = np.asarray(spacing)
+    centres: list[np.ndarray] = []
+    while len(centres) < count:
+        centre = rng.uniform(1, np.subtract(shape, 2))
+        if all(np.linalg.norm((centre - other) * edges) > 5 for other in centres):
+            centres.append(centre)
+    grid = np.moveaxis(np.indices(shape), 0, -1)
+    image = rng.normal(30, 4, shape)
+    for centre in centres:
+        image += 150 * np.exp(-np.square((grid - centre) * edges).sum(-1) / 4.5)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8), np.asarray(centres, np.float32)
+
+
+@pytest.fixture(scope="session")
+def cells_2d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one's own: 4 labelled, 2 unlabelled and 2 test images of 40x40."""
+    folder = tmp_path_factory.mktemp("cells_2d")
+    names = ["a0", "a1", "a2", "a3", "u0", "u1", "test/t0", "test/t1"]
+    for seed, name in enumerate(names):
+        image, points = _cells(seed, (40, 40), (1, 1), 8)
+        formats.write_image(folder / f"{name}.png", image)
+        if not name.startswith("u"):
+            formats.write_points(folder / f"{name}.csv", points)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cells_3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1 labelled, 1 unlabelled and 1 test volume of 12x40x40, voxels of 2 x 1 x 1 um."""
+    folder, spacing = tmp_path_factory.mktemp("cells_3d"), (2.0, 1.0, 1.0)
+    for seed, part in enumerate(("train", "test", "unlabeled")):
+        image, points = _cells(seed, (12, 40, 40), spacing, 20)
+        formats.write_image(folder / part / f"{part}.tif", image, spacing=spacing)
+        if part != "unlabeled":
+            formats.write_points(folder / part / f"{part}.csv", points)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config_file_2d(tmp_path_factory: pytest.TempPathFactory, cells_2d: Path) -> Path:
+    """A config file for `cells_2d`."""
+    path = tmp_path_factory.mktemp("configs_2d") / "tiny.py"
+    path.write_text(_TINY_CONFIG.format(folder=str(cells_2d)))
+    return path
+
+
+@pytest.fixture
+def config_2d(config_file_2d: Path) -> ml_collections.ConfigDict:
+    """The settings of `config_file_2d`; a test may change them."""
+    return _load(config_file_2d, "")
+
+
+@pytest.fixture(scope="session")
+def run_2d(tmp_path_factory: pytest.TempPathFactory, config_file_2d: Path) -> Path:
+    """The workdir of a finished and undisturbed run of `config_2d`; not to be changed."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole_2d"
+    assert train.train_and_evaluate(_load(config_file_2d, ""), workdir) is not None
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def run_3d(tmp_path_factory: pytest.TempPathFactory, cells_3d: Path) -> Path:
+    """The workdir of a finished run on `cells_3d`; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs_3d")
+    (folder / "tiny.py").write_text(_TINY_CONFIG.format(folder=str(cells_3d)))
+    assert train.train_and_evaluate(_load(folder / "tiny.py", "3d"), folder / "run") is not None
+    return folder / "run"
+
+
+def _load(path: Path, variant: str) -> ml_collections.ConfigDict:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config: ml_collections.ConfigDict = module.get_config(variant)
+    return config
+
+
+@pytest.fixture(scope="session")
+def start_module() -> Callable[..., subprocess.Popen[str]]:
+    """Starts `python -m cellcount_jax.<name> ARGUMENTS` at the repository's root."""
+
+    def start(name: str, *arguments: str | Path, devices: int = 1) -> subprocess.Popen[str]:
+        flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
+        return subprocess.Popen(
+            [sys.executable, "-m", f"cellcount_jax.{name}", *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_module(
+    start_module: Callable[..., subprocess.Popen[str]],
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a module to its end: exit status, stdout and stderr."""
+
+    def run(name: str, *arguments: str | Path, devices: int = 1) -> tuple[int, str, str]:
+        process = start_module(name, *arguments, devices=devices)
+        out, errors = process.communicate(timeout=300)
+        return process.returncode, out, errors
+
+    return run

@@ -1,0 +1,234 @@
+"""The rules of the house as tests: argument order, keyword-only options, docstrings, imports."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import pytest
+
+import cellcount_jax
+
+PACKAGE = Path(cellcount_jax.__file__).parent
+
+# A module imports only from those above it.
+ORDER = (
+    "errors",
+    "config",
+    "data.sample",
+    "data.files",
+    "data.voxel_size",
+    "data.tiff",
+    "data.png",
+    "data.points",
+    "data.formats",
+    "data.splits",
+    "data.dot_images",
+    "data.folder",
+    "data.datasets",
+    "data.scene",
+    "data.synthetic",
+    "data.normalise",
+    "targets",
+    "augment",
+    "perturb",
+    "layers",
+    "model",
+    "losses",
+    "assignment",
+    "metrics",
+    "detect",
+    "tiles",
+    "parallel",
+    "batches",
+    "step",
+    "checkpoint",
+    "writers",
+    "inference",
+    "report",
+    "evaluate",
+    "train",
+    "predict",
+    "main",
+)
+PURE = (
+    "targets",
+    "augment",
+    "perturb",
+    "layers",
+    "model",
+    "losses",
+    "assignment",
+    "metrics",
+    "detect",
+    "tiles",
+    "parallel",
+    "batches",
+    "step",
+    "data.scene",
+)
+# flax's order, as in its examples: state, batch, key.
+KEY_COMES_LATER = {"step.train_step"}
+# What the project's issues and documents promise.
+PROMISED = {
+    "SAUNet Encoder Decoder SelfAttention",
+    "distance_transform inverse_distance_map gaussian_density_map",
+    "density_loss focal_weight focal_consistency_loss ramp_up",
+    "create_train_state train_step train_and_evaluate",
+    "find_peaks find_components match_points f1_score mean_absolute_error predict count",
+}
+
+
+def load(name: str) -> ModuleType:
+    return importlib.import_module(f"cellcount_jax.{name}")
+
+
+def public(name: str, kind: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
+    """What a module defines itself, and not with a leading underscore."""
+    module = load(name)
+    for member, value in vars(module).items():
+        if not member.startswith("_") and kind(value) and value.__module__ == module.__name__:
+            yield f"{name}.{member}", value
+
+
+def functions(name: str) -> list[tuple[str, Callable[..., Any]]]:
+    """Public functions, and the public methods that the classes of a module define."""
+    found = list(public(name, inspect.isfunction))
+    for owner, cls in public(name, inspect.isclass):
+        for member, value in vars(cls).items():
+            called = member == "__call__" or not member.startswith("_")
+            if called and inspect.isfunction(value) and value.__module__ == cls.__module__:
+                found.append((f"{owner}.{member}", value))
+    return found
+
+
+def random_keys(signature: inspect.Signature) -> list[int]:
+    """Positions of random keys; a `key: str` is the name of a setting."""
+    return [
+        position
+        for position, parameter in enumerate(signature.parameters.values())
+        if parameter.name in ("key", "keys") and parameter.annotation != "str"
+    ]
+
+
+def test_every_module_stands_in_the_order() -> None:
+    found = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert found == set(ORDER)
+    assert len(ORDER) == len(set(ORDER))
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_module_imports_only_from_those_above_it(name: str) -> None:
+    above = ORDER[: ORDER.index(name)]
+    tree = ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_text())
+    for node in ast.walk(tree):
+        imported = []
+        if isinstance(node, ast.Import):
+            imported = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: line {node.lineno}: a relative import"
+            imported = [f"{node.module}.{alias.name}" for alias in node.names]
+        for full in imported:
+            if full.split(".")[0] == "cellcount_jax":
+                inner = full.removeprefix("cellcount_jax.")
+                assert inner in above or inner.rpartition(".")[0] in above, (
+                    f"{name}: line {node.lineno} imports {full}, which is not above it"
+                )
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_random_keys_come_first(name: str) -> None:
+    for label, function in functions(name):
+        positions = random_keys(inspect.signature(function))
+        if positions and label not in KEY_COMES_LATER:
+            keyword_only = list(inspect.signature(function).parameters.values())[positions[0]]
+            first = positions == [0] or keyword_only.kind is inspect.Parameter.KEYWORD_ONLY
+            assert first, f"{label}: the random key comes first"
+
+
+def test_the_step_keeps_the_order_of_flax() -> None:
+    names = list(inspect.signature(load("step").train_step).parameters)
+    assert names[:3] == ["state", "batch", "key"]
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_has_a_default_is_keyword_only(name: str) -> None:
+    for label, function in functions(name):
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.default is not inspect.Parameter.empty:
+                assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, (
+                    f"{label}: {parameter.name} has a default and can be given by position"
+                )
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_what_is_public_is_documented(name: str) -> None:
+    assert load(name).__doc__
+    for label, value in [*public(name, inspect.isfunction), *public(name, inspect.isclass)]:
+        documentation = value.__doc__
+        assert documentation and documentation.strip(), f"{label}: has no docstring"
+        # What a dataclass or NamedTuple without a docstring gets by itself.
+        assert not documentation.startswith(f"{value.__name__}("), f"{label}: has no docstring"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_is_public_is_annotated(name: str) -> None:
+    for label, function in functions(name):
+        signature = inspect.signature(function)
+        assert signature.return_annotation is not inspect.Signature.empty, label
+        for parameter in signature.parameters.values():
+            if parameter.name != "self":
+                assert parameter.annotation is not inspect.Parameter.empty, label
+
+
+def test_the_public_names_are_listed_sorted_and_importable() -> None:
+    listed = cellcount_jax.__all__
+    assert listed == sorted(set(listed))
+    importable = {
+        name
+        for name, value in vars(cellcount_jax).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert importable == set(listed)
+    for name in listed:
+        assert getattr(cellcount_jax, name).__doc__, name
+
+
+def test_what_was_promised_is_public() -> None:
+    assert {name for line in PROMISED for name in line.split()} <= set(cellcount_jax.__all__)
+
+
+def test_the_fixed_signatures() -> None:
+    signatures = {
+        "distance_transform": (["seeds"], {"spacing": None, "max_distance": None}),
+        "inverse_distance_map": (["points", "shape"], {}),
+        "find_peaks": (["map"], {}),
+        "match_points": (["predicted", "true"], {"spacing": None}),
+    }
+    for name, (positional, options) in signatures.items():
+        parameters = inspect.signature(getattr(cellcount_jax, name)).parameters
+        by_position = [
+            p.name for p in parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY
+        ]
+        assert by_position == positional, name
+        for option, default in options.items():
+            assert parameters[option].default is default, f"{name}: {option}"
+    assert {"threshold_abs", "min_distance"} <= set(
+        inspect.signature(cellcount_jax.find_peaks).parameters
+    )
+
+
+def test_pmap_is_in_one_place() -> None:
+    assert hasattr(jax, "pmap")
+    using = [path.stem for path in PACKAGE.rglob("*.py") if "jax.pmap" in path.read_text()]
+    assert using == ["parallel"]

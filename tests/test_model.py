@@ -1,0 +1,374 @@
+"""The network: attention against a loop, sizes and types, and what an output voxel sees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+
+from cellcount_jax import tiles
+from cellcount_jax.config import default_config
+from cellcount_jax.model import (
+    SAUNet,
+    SelfAttention,
+    create_model,
+    from_blocks,
+    max_pool,
+    receptive_radius,
+    to_blocks,
+)
+
+NORM = {"kind": "batch", "momentum": 0.9, "axis_name": None, "dtype": jnp.float32}
+
+# The grid of the bottleneck and the blocks on it: with a remainder on every axis, whole,
+# global, larger than the grid.
+GRIDS: list[tuple[tuple[int, ...], tuple[int, ...] | None]] = [
+    ((5, 7), (2, 3)),
+    ((4, 6), (2, 3)),
+    ((3, 4), None),
+    ((3, 4), (8, 8)),
+    ((3, 5, 4), (2, 2, 3)),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_compilation() -> Iterator[None]:
+    """Compiling takes most of the time of these tests, and speed does not matter to them."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def variables_like(shapes: Any, fill: Callable[[str, tuple[int, ...]], np.ndarray]) -> Any:
+    """Variables of given shapes without the long compilation of real initial ones."""
+
+    def one(path: tuple[Any, ...], leaf: Any) -> Array:
+        return jnp.asarray(fill(path[-1].key, leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, shapes)
+
+
+def random_variables(module: Any, *inputs: Array, seed: int = 0) -> Any:
+    """Random weights, and running statistics that are not those of a new network."""
+    rng = np.random.default_rng(seed)
+
+    def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name in ("scale", "var"):
+            return rng.uniform(0.5, 1.5, shape)
+        width = math.sqrt(2 / math.prod(shape[:-1])) if name == "kernel" else 0.3
+        return width * rng.normal(size=shape)
+
+    shapes = jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x, train=False), *inputs)
+    return variables_like(shapes, fill)
+
+
+def random_image(shape: Sequence[int], seed: int = 1) -> Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def attention(block: tuple[int, ...] | None, dropout: float = 0.3) -> SelfAttention:
+    return SelfAttention(block=block, dropout=dropout, norm=NORM, dtype=jnp.float32)
+
+
+def naive_attention(variables: Any, x: np.ndarray, block: tuple[int, ...] | None) -> np.ndarray:
+    """Voxel by voxel, over the voxels of the same block that are inside the image."""
+    p = jax.tree.map(np.asarray, variables["params"])
+    stats = jax.tree.map(np.asarray, variables["batch_stats"]["norm"]["BatchNorm_0"])
+    affine = p["norm"]["BatchNorm_0"]
+
+    def project(name: str, v: np.ndarray) -> np.ndarray:
+        kernel = p[name]["kernel"]
+        return v @ kernel.reshape(kernel.shape[-2:]) + p[name]["bias"]
+
+    grid = x.shape[1:-1]
+    size = grid if block is None else block
+    y = np.empty_like(x)
+    for b in range(len(x)):
+        for i in np.ndindex(*grid):
+            scores, values = [], []
+            for j in np.ndindex(*grid):
+                if all(a // s == c // s for a, c, s in zip(i, j, size, strict=True)):
+                    scores.append(project("theta", x[b][i]) @ project("phi", x[b][j]))
+                    values.append(project("g", x[b][j]))
+            weights = np.exp(np.array(scores) - max(scores))
+            seen = (weights / weights.sum()) @ np.array(values)
+            out = np.maximum(project("out", seen), 0)
+            out = (out - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
+            y[b][i] = x[b][i] + affine["scale"] * out + affine["bias"]
+    return y
+
+
+@pytest.mark.parametrize(("grid", "block"), GRIDS)
+def test_attention_equals_a_naive_loop(
+    grid: tuple[int, ...], block: tuple[int, ...] | None
+) -> None:
+    module = attention(block)
+    x = random_image((2, *grid, 3))
+    variables = random_variables(module, x)
+    actual = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, x)
+    expected = naive_attention(variables, np.asarray(x), block)
+    assert np.abs(expected - np.asarray(x)).max() > 0.1
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_dropout_keeps_the_mean_and_follows_the_example_keys() -> None:
+    module = attention((2, 3))
+    x = random_image((1, 5, 4, 3))
+    variables = random_variables(module, x)
+    # Behind an inactive ReLU and inference norm, the output is linear in the weights.
+    variables["params"]["out"]["bias"] = jnp.full((3,), 50.0)
+    apply = jax.jit(lambda v, x, keys: module.apply(v, x, train=False, keys=keys))
+    count = 400
+    keys = jax.random.split(jax.random.key(3), count).at[1].set(jax.random.key(4))
+    keys = keys.at[2].set(jax.random.key(4))
+    many = np.asarray(apply(variables, jnp.repeat(x, count, axis=0), keys), np.float64)
+    without = np.asarray(apply(variables, x, None))[0]
+    np.testing.assert_array_equal(many[1], many[2])
+    assert (many[0] != many[1]).mean() > 0.5
+    error = many.mean(axis=0) - without
+    deviation = many.std(axis=0)
+    assert deviation.min() > 1e-3
+    assert np.abs(error / (deviation / math.sqrt(count))).max() < 5
+
+
+@pytest.mark.parametrize(("grid", "block"), [g for g in GRIDS if g[1] is not None])
+def test_blocks_round_trip(grid: tuple[int, ...], block: tuple[int, ...]) -> None:
+    x = random_image((2, *grid, 3))
+    blocks = to_blocks(x, block)
+    counts = [math.ceil(g / b) for g, b in zip(grid, block, strict=True)]
+    assert blocks.shape == (2, math.prod(counts), math.prod(block), 3)
+    np.testing.assert_array_equal(from_blocks(blocks, block, grid), x)
+    first = x[(slice(None), *(slice(b) for b in block))]
+    inside = np.asarray(blocks[:, 0])[(blocks[:, 0] != 0).all(-1)]
+    np.testing.assert_array_equal(inside, np.asarray(first).reshape(-1, 3))
+
+
+@pytest.mark.parametrize(
+    ("size", "stride"), [((6, 8), (2, 2)), ((6, 8), (3, 4)), ((3, 4, 6), (1, 2, 3))]
+)
+def test_max_pool(size: tuple[int, ...], stride: tuple[int, ...]) -> None:
+    x = np.asarray(random_image((2, *size, 3)))
+    pooled = np.asarray(max_pool(jnp.asarray(x), stride))
+    assert pooled.shape[1:-1] == tuple(n // s for n, s in zip(size, stride, strict=True))
+    for i in np.ndindex(*pooled.shape[1:-1]):
+        window = tuple(slice(k * s, (k + 1) * s) for k, s in zip(i, stride, strict=True))
+        expected = x[(slice(None), *window)].reshape(2, -1, 3).max(axis=1)
+        np.testing.assert_array_equal(pooled[(slice(None), *i)], expected)
+
+
+def test_the_parts_make_the_whole_and_padding_is_with_zeros() -> None:
+    model = SAUNet(features=2, strides=((2, 2),) * 2, block=(8, 8), linear=True, output_scale=1.0)
+    cut = random_image((2, 13, 18, 3))
+    image = jnp.pad(cut, ((0, 0), (0, 3), (0, 2), (0, 0)))
+    variables = random_variables(model, image)
+
+    def parts(variables: Any, x: Array) -> Any:
+        levels = model.apply(variables, x, method=SAUNet.encode)
+        attended = model.apply(variables, levels, method=SAUNet.attend)
+        return levels, model.apply(variables, attended, method=SAUNet.decode)
+
+    whole = jax.jit(model.apply)
+    levels, separate = jax.jit(parts)(variables, image)
+    assert [x.shape for x in levels] == [(2, 16, 20, 2), (2, 8, 10, 4), (2, 4, 5, 8)]
+    together = whole(variables, image)
+    assert together.shape == (2, 16, 20, 1) and float(together.std()) > 0.03
+    np.testing.assert_allclose(separate, together, atol=1e-5)
+    np.testing.assert_allclose(whole(variables, cut), together[:, :13, :18], atol=1e-5)
+
+
+@pytest.mark.usefixtures("strict_dtypes")
+@pytest.mark.parametrize("attention_kind", ["global", "none", "block"])
+@pytest.mark.parametrize(
+    ("strides", "sizes"),
+    [
+        (((2, 2), (2, 2), (2, 2)), [(1, 1), (7, 5), (8, 16), (17, 31), (40, 9)]),
+        (((1, 2, 2), (2, 2, 2)), [(1, 1, 1), (3, 7, 5), (4, 8, 8), (9, 17, 30)]),
+    ],
+)
+def test_any_size_keeps_its_size(
+    attention_kind: str, strides: tuple[tuple[int, ...], ...], sizes: list[tuple[int, ...]]
+) -> None:
+    two_voxels = tuple(2 * math.prod(column) for column in zip(*strides, strict=True))
+    block = {"global": None, "none": (), "block": two_voxels}[attention_kind]
+    model = SAUNet(features=2, strides=strides, block=block)
+    for size in sizes:
+        image = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+        out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+        assert out.shape == (2, *size, 1) and out.dtype == jnp.float32
+
+
+def test_an_attention_block_off_the_pooling_grid_is_refused() -> None:
+    model = SAUNet(features=2, strides=((2, 2),) * 2, block=(8, 6))
+    with pytest.raises(ValueError, match=r"\(8, 6\) is not a multiple of stride \(4, 4\)"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+
+
+@pytest.mark.parametrize(
+    ("strides", "expected"),
+    [
+        (((2, 2), (2, 2), (2, 2)), (51, 51)),
+        (((1, 2, 2), (2, 2, 2)), (13, 23, 23)),
+        (((3, 1),), (12, 6)),
+    ],
+)
+def test_receptive_radius_is_how_far_a_voxel_acts(
+    strides: tuple[tuple[int, ...], ...], expected: tuple[int, ...]
+) -> None:
+    """With positive weights nothing cancels: whatever depends on a voxel is not zero."""
+    assert receptive_radius(strides) == expected
+    ndim = len(expected)
+    model = SAUNet(features=1, strides=strides, block=(), output_scale=1.0)
+    total = [math.prod(column) for column in zip(*strides, strict=True)]
+    constants = {"scale": 1.0, "var": 1.0, "bias": 0.0, "mean": 0.0}
+
+    def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return np.full(shape, constants.get(name, 3.0 / math.prod(shape[:-1])))
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *total, 1)))
+    variables = variables_like(shapes, fill)
+    for axis in range(ndim):
+        # Planes of ones, one image for each place that a plane can have on the grid.
+        middle = math.ceil((expected[axis] + 1) / total[axis]) * total[axis]
+        size = [total[a] for a in range(ndim)]
+        size[axis] = 2 * middle + total[axis]
+        images = np.zeros((total[axis], *size, 1), np.float32)
+        for i in range(total[axis]):
+            images[(i, *[slice(None)] * axis, middle + i)] = 1
+        maps = np.asarray(jax.jit(model.apply)(variables, images))
+        other_axes = tuple(a + 1 for a in range(ndim + 1) if a != axis)
+        acts = (maps != 0).any(axis=other_axes)
+        before = [middle + i - np.flatnonzero(row)[0] for i, row in enumerate(acts)]
+        after = [np.flatnonzero(row)[-1] - middle - i for i, row in enumerate(acts)]
+        assert max(before) == max(after) == expected[axis]
+
+
+def in_tiles(model: SAUNet, image: Array, grid: list[tiles.Tile], variables: Any) -> np.ndarray:
+    apply = jax.jit(model.apply)
+    outer = (image[(slice(None), *tile.outer)] for tile in grid)
+    maps = (np.asarray(apply(variables, part))[0] for part in outer)
+    return tiles.stitch(grid, maps, image.shape[1:-1])
+
+
+@pytest.mark.parametrize(
+    ("strides", "block", "shape", "core"),
+    [
+        (((2, 2), (2, 2)), (16, 16), (139, 128), (80, 64)),
+        (((1, 2, 2),), (4, 8, 8), (32, 64, 59), (16, 32, 32)),
+    ],
+)
+def test_a_tiled_map_equals_the_whole(
+    strides: tuple[tuple[int, ...], ...],
+    block: tuple[int, ...],
+    shape: tuple[int, ...],
+    core: tuple[int, ...],
+) -> None:
+    model = SAUNet(features=2, strides=strides, block=block, linear=True, output_scale=1.0)
+    image = random_image((1, *shape, 2))
+    variables = random_variables(model, image)
+    whole = np.asarray(jax.jit(model.apply)(variables, image))[0]
+    halo = tuple(r + b for r, b in zip(receptive_radius(strides), block, strict=True))
+    grid = tiles.tile_grid(shape, core=core, halo=halo, block=block)
+    assert len(grid) > 3
+    assert all(part.outer != tuple(map(slice, shape)) for part in grid)
+    assert whole.std() > 0.1
+    np.testing.assert_allclose(in_tiles(model, image, grid, variables), whole, atol=1e-4)
+
+    narrow = tiles.tile_grid(shape, core=core, halo=(0,) * len(shape), block=block)[:1]
+    part = np.asarray(jax.jit(model.apply)(variables, image[(slice(None), *narrow[0].outer)]))[0]
+    assert np.abs(part - whole[narrow[0].core]).max() > 1e-2, "a halo must be needed"
+
+
+def test_instance_norm_depends_on_the_tile() -> None:
+    """Why a model with it is refused where an image needs tiles."""
+    model = SAUNet(features=2, strides=((2, 2),), norm="instance", block=(8, 8), output_scale=1.0)
+    image = random_image((1, 64, 48, 1)) * jnp.linspace(0.2, 3, 64)[None, :, None, None]
+    variables = random_variables(model, image)
+    halo = tuple(r + 8 for r in receptive_radius(model.strides))
+    grid = tiles.tile_grid((64, 48), core=(32, 48), halo=halo, block=(8, 8))
+    whole = np.asarray(jax.jit(model.apply)(variables, image))[0]
+    assert np.abs(in_tiles(model, image, grid, variables) - whole).max() > 0.05
+
+
+def test_the_papers_network_has_its_shapes_and_count() -> None:
+    config = default_config()
+    config.model.features = 32
+    config.train.crop = (224, 224)
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    variables = jax.eval_shape(create_model(config).init, jax.random.key(0), image)
+    params = variables["params"]
+    channels = [3, 32, 64, 128, 256]
+    for i in range(4):
+        level = params["encoder"][f"level_{i}"]
+        assert level["conv_0"]["kernel"].shape == (3, 3, channels[i], channels[i + 1])
+        assert level["conv_1"]["kernel"].shape == (3, 3, channels[i + 1], channels[i + 1])
+    assert params["decoder"]["up_0"]["kernel"].shape == (2, 2, 64, 32)
+    assert params["decoder"]["level_0"]["conv_0"]["kernel"].shape == (3, 3, 64, 32)
+    assert params["decoder"]["head"]["kernel"].shape == (1, 1, 32, 1)
+
+    def convolution(window: int, inputs: int, outputs: int) -> int:
+        return window * inputs * outputs + outputs
+
+    count = 0
+    for inputs, outputs in zip(channels, channels[1:], strict=False):
+        count += convolution(9, inputs, outputs) + convolution(9, outputs, outputs) + 4 * outputs
+    count += 4 * convolution(1, 256, 256) + 2 * 256
+    for outputs in (128, 64, 32):
+        count += convolution(4, 2 * outputs, outputs) + 2 * outputs
+        count += convolution(9, 2 * outputs, outputs) + convolution(9, outputs, outputs)
+        count += 4 * outputs
+    count += convolution(1, 32, 1)
+    assert sum(x.size for x in jax.tree.leaves(params)) == count
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+def test_bfloat16_computes_but_does_not_store() -> None:
+    half = SAUNet(features=4, strides=((2, 2),), block=(8, 8), output_scale=1.0, dtype=jnp.bfloat16)
+    full = half.clone(dtype=jnp.float32)
+    image = random_image((1, 15, 16, 1))
+    variables = random_variables(half, image)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    rough, exact = (jax.jit(model.apply)(variables, image) for model in (half, full))
+    assert rough.dtype == jnp.float32
+    error = float(jnp.abs(rough - exact).max() / exact.std())
+    assert 1e-5 < error < 0.3
+
+
+@pytest.mark.parametrize("kernel", ["inverse_distance", "mask"])
+def test_a_mask_model_gives_unscaled_logits(kernel: str) -> None:
+    config = default_config()
+    config.target.kernel = kernel
+    model = create_model(config)
+    is_mask = kernel == "mask"
+    assert model.linear == is_mask
+    assert model.output_scale == (1.0 if is_mask else config.target.scale)
+    assert model.head_bias == (0.0 if is_mask else config.model.head_bias)
+
+
+@pytest.mark.parametrize(
+    ("attention_kind", "block"), [("block", (128, 128)), ("global", None), ("none", ())]
+)
+def test_attention_of_a_config(attention_kind: str, block: tuple[int, ...] | None) -> None:
+    config = default_config()
+    config.model.attention = attention_kind
+    assert create_model(config).block == block
+
+
+def test_global_attention_sees_the_whole_image_and_block_attention_its_block() -> None:
+    image = random_image((1, 32, 8, 1))
+    changed = image.at[0, 30, 4, 0].add(5.0)
+    models = {
+        name: SAUNet(features=2, strides=((2, 2),), block=block, output_scale=1.0)
+        for name, block in (("global", None), ("block", (8, 8)))
+    }
+    variables = random_variables(models["global"], image)
+    moved = {}
+    for name, model in models.items():
+        maps = jax.jit(model.apply)(variables, jnp.concatenate([image, changed]))
+        moved[name] = float(jnp.abs(maps[0, :8] - maps[1, :8]).max())
+    assert moved["block"] == 0 and moved["global"] > 1e-3

@@ -1,0 +1,130 @@
+"""Normalisation against NumPy, and what it must not depend on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cellcount_jax.config import NORMALISATIONS
+from cellcount_jax.data.normalise import Normalisation, fit
+from cellcount_jax.errors import InputError
+
+
+def images(channels: int = 3) -> list[np.ndarray]:
+    """Of different sizes and, per channel, different ranges."""
+    rng = np.random.default_rng(0)
+    scale = np.asarray([1.0, 50.0, 4000.0])[:channels]
+    return [
+        (scale * (2 + rng.random((*shape, channels)))).astype(np.float32)
+        for shape in [(20, 30), (25, 17), (9, 8)]
+    ]
+
+
+def tissue(seed: int = 1, shape: tuple[int, ...] = (6, 20, 18)) -> np.ndarray:
+    """A volume of one channel, as bright as a microscope's and nowhere 0."""
+    values = np.random.default_rng(seed).lognormal(7, 0.5, (*shape, 1))
+    return np.round(values).astype(np.float32)
+
+
+def test_dataset() -> None:
+    normalisation = fit((image for image in images()), "dataset")
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images()]).astype(float)
+    np.testing.assert_allclose(normalisation.centre, pixels.mean(0))
+    np.testing.assert_allclose(normalisation.scale, pixels.std(0))
+    for image in images():
+        out = normalisation(image)
+        assert out.shape == image.shape and out.dtype == np.float32
+        np.testing.assert_allclose(out, (image - pixels.mean(0)) / pixels.std(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(20, 30, 2), (5, 6, 7, 1)])
+def test_standardise(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(2).gamma(2, 300, shape).astype(np.float32)
+    axes = tuple(range(len(shape) - 1))
+    values = image.astype(float)
+    expected = (values - values.mean(axes)) / values.std(axes)
+    out = fit([image], "standardise")(image)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    np.testing.assert_allclose(fit([], "standardise")(7 * image + 50), expected, atol=1e-4)
+
+
+def test_robust_log() -> None:
+    image = np.concatenate([tissue(1), tissue(2) ** 2], axis=-1)
+    image[:2, :5] = 0
+    out = fit([image], "robust_log")(image)
+    assert out.dtype == np.float32 and out.shape == image.shape
+    for channel in range(2):
+        logs = np.log(1 + image[..., channel].astype(float))
+        inside = logs[image[..., channel] > 0]
+        deviation = 1.4826 * np.median(np.abs(inside - np.median(inside)))
+        expected = (logs - np.median(inside)) / deviation
+        np.testing.assert_allclose(out[..., channel], expected, atol=1e-4)
+
+
+def test_robust_log_is_blind_to_black_regions() -> None:
+    normalisation = Normalisation("robust_log")
+    image = tissue()
+    surrounded = np.pad(image, ((0, 0), (30, 10), (0, 25), (0, 0)))
+    out = normalisation(surrounded)
+    np.testing.assert_allclose(out[:, 30:50, :18], normalisation(image), atol=1e-5)
+    # Mean and deviation are not: that is why volumes do not use them.
+    standardised = Normalisation("standardise")
+    changed = standardised(surrounded)[:, 30:50, :18] - standardised(image)
+    assert np.abs(changed).min() > 0.1
+
+
+def test_robust_log_is_blind_to_gain() -> None:
+    normalisation = Normalisation("robust_log")
+    image = tissue()
+    np.testing.assert_allclose(normalisation(16 * image), normalisation(image), atol=0.02)
+
+
+def test_robust_log_is_blind_to_a_few_bright_voxels() -> None:
+    normalisation = Normalisation("robust_log")
+    image = tissue()
+    brighter = image.copy()
+    brighter[0, 0] = 65535
+    np.testing.assert_allclose(normalisation(brighter)[1:], normalisation(image)[1:], atol=0.1)
+
+
+@pytest.mark.parametrize("method", NORMALISATIONS)
+@pytest.mark.parametrize("value", [0.0, 1.0, 60000.1])
+def test_a_constant_channel_stays_constant(method: str, value: float) -> None:
+    image = np.random.default_rng(3).integers(1, 1000, (50, 40, 2)).astype(np.float32)
+    image[..., 1] = value
+    out = fit([image], method)(image)
+    np.testing.assert_allclose(out[..., 1], 0, atol=1e-3)
+    assert out[..., 0].std() > 0.5
+
+
+@pytest.mark.parametrize("method", NORMALISATIONS)
+def test_round_trip(method: str) -> None:
+    normalisation = fit(images(), method)
+    stored = json.loads(json.dumps(normalisation.to_dict()))
+    assert Normalisation.from_dict(stored) == normalisation
+    assert (stored["method"], len(stored["centre"])) == (method, 3 if method == "dataset" else 0)
+
+
+def test_the_image_is_left_alone() -> None:
+    image = tissue()
+    before = image.copy()
+    for method in NORMALISATIONS:
+        fit([image], method)(image)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_negative_intensities_under_a_logarithm() -> None:
+    image = tissue()
+    image[1, 2, 3] = -4
+    with pytest.raises(InputError, match=r"lowest -4.*data\.normalisation = 'robust_log'"):
+        Normalisation("robust_log")(image)
+    assert np.isfinite(Normalisation("standardise")(image)).all()
+
+
+def test_another_number_of_channels() -> None:
+    normalisation = fit(images(3), "dataset")
+    with pytest.raises(InputError, match="has 1 channels, the model was trained on 3"):
+        normalisation(tissue())
