@@ -5,6 +5,7 @@ from a few dots on images to cell locations and counts, in 2D and 3D. The functi
 the public ones; each is pure unless it names a file.
 """
 
+from cellcount_jax.attention import SelfAttention
 from cellcount_jax.detect import find_components, find_peaks
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference import TrainedModel, count, load_model, predict
@@ -15,7 +16,7 @@ from cellcount_jax.losses import (
     ramp_up,
 )
 from cellcount_jax.metrics import f1_score, match_points, mean_absolute_error
-from cellcount_jax.model import Decoder, Encoder, SAUNet, SelfAttention
+from cellcount_jax.model import Decoder, Encoder, SAUNet
 from cellcount_jax.step import create_train_state, train_step
 from cellcount_jax.targets import (
     distance_transform,

@@ -2,7 +2,7 @@
 
 A file in `configs/` starts from `default_config()` and sets what differs. A comment in
 brackets names the source: [eq. 2], [paper], [authors] (their TensorFlow code) or [ours].
-`validate` turns an impossible value into an error that names the key.
+`validation.validate` turns an impossible value into an error that names the key.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def use_volumes(config: ml_collections.ConfigDict) -> None:
 
 
 def use_paper_recipe(config: ml_collections.ConfigDict) -> None:
-    """The paper's full training, for an accelerator: size, batch and schedule [authors]."""
+    """The paper's full training, for an accelerator: network, batch and schedule."""
     volumes = config.data.ndim == 3
     config.train.crop = (56, 200, 200) if volumes else (224, 224)
     config.train.batch_labelled = 1 if volumes else 8
@@ -165,159 +165,8 @@ def use_paper_recipe(config: ml_collections.ConfigDict) -> None:
     config.train.scan_length = 50
     config.train.checkpoint_every = 750
     config.optim.learning_rate = 1e-3
-    config.optim.schedule = "restarts"
+    config.target.dot_weight = 0.0
     config.consistency.ramp_up = 150 / 12_750
-
-
-def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks a config as far as that is possible without its data.
-
-    Args:
-      config: as from `default_config`, with overrides.
-
-    Raises:
-      InputError: names the key, its value and what is allowed.
-    """
-    _choices(config)
-    _numbers(config)
-    _lengths(config)
-    _multiples(config)
-
-
-def _fail(key: str, value: Any, allowed: str) -> None:
-    raise InputError(f"config.{key} = {value!r}: {allowed}")
-
-
-def _choices(config: ml_collections.ConfigDict) -> None:
-    for key, value, allowed in (
-        ("data.kind", config.data.kind, KINDS),
-        ("data.ndim", config.data.ndim, (2, 3)),
-        ("data.normalisation", config.data.normalisation, NORMALISATIONS),
-        ("target.kernel", config.target.kernel, KERNELS),
-        ("model.norm", config.model.norm, NORMS),
-        ("model.attention", config.model.attention, ATTENTIONS),
-        ("model.dtype", config.model.dtype, DTYPES),
-        ("consistency.perturbation", config.consistency.perturbation, PERTURBATIONS),
-        ("optim.schedule", config.optim.schedule, SCHEDULES),
-        ("detect.rule", config.detect.rule, RULES),
-    ):
-        if value not in allowed:
-            _fail(key, value, "must be one of " + ", ".join(map(str, allowed)))
-
-
-def _numbers(config: ml_collections.ConfigDict) -> None:
-    """Ranges: key, lowest, highest; a tuple is checked element by element."""
-    inf = math.inf
-    tiny = 1e-12
-    below_one = 1 - tiny
-    for key, low, high in (
-        ("seed", 0, 2**31 - 1),
-        ("data.num_labelled", -1, inf),
-        ("data.num_unlabelled", -1, inf),
-        ("data.split_seed", 0, 2**32 - 1),
-        ("data.test_fraction", 0, 0.9),
-        ("data.spacing", tiny, inf),
-        ("target.scale", tiny, inf),
-        ("target.gamma", 0, inf),
-        ("target.c", tiny, inf),
-        ("target.unit", 0, inf),
-        ("target.max_distance", tiny, inf),
-        ("target.dot_weight", 0, inf),
-        ("target.sigma", tiny, inf),
-        ("model.features", 1, inf),
-        ("model.levels", 2, 8),
-        ("model.norm_momentum", 0, below_one),
-        ("model.dropout", 0, below_one),
-        ("model.head_bias", -inf, inf),
-        ("consistency.weight", 0, inf),
-        ("consistency.strength", 0, inf),
-        ("consistency.focal_sigma", tiny, inf),
-        ("consistency.focal_radius", 0, inf),
-        ("consistency.focal_floor", 0, inf),
-        ("consistency.ramp_up", 0, 1),
-        ("augment.gain", 0, inf),
-        ("augment.offset", 0, inf),
-        ("augment.noise", 0, inf),
-        ("optim.learning_rate", tiny, inf),
-        ("optim.first_cycle", 1, inf),
-        ("optim.weight_decay", 0, inf),
-        ("train.steps", 1, inf),
-        ("train.crop", 1, inf),
-        ("train.batch_labelled", 1, inf),
-        ("train.batch_unlabelled", 0, inf),
-        ("train.scan_length", 1, inf),
-        ("train.checkpoint_every", 1, inf),
-        ("train.evaluate_every", 0, inf),
-        ("train.keep_checkpoints", 1, inf),
-        ("detect.min_distance", 0, inf),
-        ("detect.threshold", 0, inf),
-        ("evaluation.max_distance", tiny, inf),
-        ("evaluation.overlays", 0, inf),
-        ("predict.max_voxels", 1, inf),
-    ):
-        section, _, name = key.rpartition(".")
-        value = (config[section] if section else config)[name]
-        for number in value if isinstance(value, tuple) else (value,):
-            if not isinstance(number, (int, float)) or isinstance(number, bool):
-                _fail(key, value, "must hold numbers only")
-            if not math.isfinite(number):
-                _fail(key, value, "must be finite")
-            if not low <= number <= high:
-                lowest = "above 0" if low == tiny else f"at least {low}"
-                highest = {inf: "", below_one: " and below 1"}.get(high, f" and at most {high}")
-                _fail(key, value, f"must be {lowest}{highest}")
-
-
-def _lengths(config: ml_collections.ConfigDict) -> None:
-    ndim = config.data.ndim
-    for key, value in (
-        ("train.crop", config.train.crop),
-        ("detect.min_distance", config.detect.min_distance),
-        ("data.spacing", config.data.spacing or (1.0,) * ndim),
-    ):
-        if len(value) != ndim:
-            _fail(key, value, f"needs {ndim} numbers, one an axis, because data.ndim is {ndim}")
-    for key, value in (
-        ("train.crop", config.train.crop),
-        ("detect.min_distance", config.detect.min_distance),
-    ):
-        if not all(isinstance(number, int) for number in value):
-            _fail(key, value, "needs whole numbers of voxels")
-    if not any(config.detect.min_distance):
-        _fail("detect.min_distance", config.detect.min_distance, "must not be 0 on all axes")
-    if len(config.target.gamma) != 2 or config.target.gamma[1] == 0:
-        _fail("target.gamma", config.target.gamma, "needs 2 numbers, slope and constant (above 0)")
-    entries = config.model.levels - 1
-    if config.model.strides and not (
-        len(config.model.strides) == entries
-        and all(isinstance(s, (tuple, list)) and len(s) == ndim for s in config.model.strides)
-        and all(isinstance(n, int) and n > 0 for s in config.model.strides for n in s)
-    ):
-        _fail(
-            "model.strides",
-            config.model.strides,
-            f"needs model.levels - 1 = {entries} entries of {ndim} whole numbers above 0 each",
-        )
-    for axis, (size, stride) in enumerate(
-        zip(config.train.crop, total_stride(config), strict=True)
-    ):
-        if size % stride:
-            _fail(
-                "train.crop",
-                config.train.crop,
-                f"axis {axis} must be a multiple of {stride}, the model's total stride",
-            )
-
-
-def _multiples(config: ml_collections.ConfigDict) -> None:
-    length = config.train.scan_length
-    for key in ("steps", "checkpoint_every", "evaluate_every"):
-        if config.train[key] % length:
-            _fail(
-                f"train.{key}",
-                config.train[key],
-                f"must be a multiple of train.scan_length = {length}",
-            )
 
 
 def strides(config: ml_collections.ConfigDict) -> tuple[tuple[int, ...], ...]:

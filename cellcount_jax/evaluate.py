@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from cellcount_jax import batches, detect, inference, metrics, report, writers
+from cellcount_jax.calibration import calibrate as calibrate_threshold
 from cellcount_jax.config import RULES
 from cellcount_jax.data import formats
 from cellcount_jax.data.files import replacing
@@ -79,7 +80,7 @@ def calibrate(
             )
             return found.tp, found.fp, found.fn
 
-        thresholds[rule], reached[rule] = detect.calibrate(count_at, _FRACTIONS * peak)
+        thresholds[rule], reached[rule] = calibrate_threshold(count_at, _FRACTIONS * peak)
     return dataclasses.replace(model, thresholds=thresholds), reached
 
 

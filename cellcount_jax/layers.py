@@ -1,4 +1,4 @@
-"""Convolutions in the form that is fast on the backend they run on.
+"""The network's layers: convolutions in the form that is fast on their backend, norm, pooling.
 
 Parameters have the shapes and the meaning of `flax.linen.Conv` and `ConvTranspose`
 (`kernel` `(*window, in, out)`, `bias` `(out,)`), whatever form computes them. XLA's CPU
@@ -12,6 +12,7 @@ backend has fast 2D convolutions and slow 3D and strided ones, so that there
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -148,3 +149,36 @@ class ConvTranspose(_Affine):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         return self.apply_kernel(x, upsample)
+
+
+class Norm(nn.Module):
+    """Batch norm (running statistics unless `train`) or instance norm, by `kind`."""
+
+    kind: str
+    momentum: float
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        if self.kind == "instance":
+            return nn.InstanceNorm(dtype=self.dtype)(x)
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            axis_name=self.axis_name if train else None,
+            dtype=self.dtype,
+        )(x)
+
+
+def max_pool(x: Array, stride: Sequence[int]) -> Array:
+    """Maximum over windows of `stride`, axis by axis and pair by pair.
+
+    The gradient of `jnp.max` divides by how many voxels equal the maximum, and that is 0/0
+    where the compiler computes the input again with other rounding; that of a pair does not.
+    """
+    for axis, step in enumerate(stride, start=1):
+        windows = x.reshape(*x.shape[:axis], -1, step, *x.shape[axis + 1 :])
+        parts = (jax.lax.index_in_dim(windows, i, axis + 1, keepdims=False) for i in range(step))
+        x = functools.reduce(jnp.maximum, parts)
+    return x

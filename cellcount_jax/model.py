@@ -12,41 +12,20 @@ blocks, so that a large image can be predicted in tiles with the same result.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 from jax import Array
 
 from cellcount_jax import config as settings
-from cellcount_jax.layers import Conv, ConvTranspose
+from cellcount_jax.attention import SelfAttention
+from cellcount_jax.layers import Conv, ConvTranspose, Norm, max_pool
 
 Levels = tuple[Array, ...]
-
-
-class Norm(nn.Module):
-    """Batch norm (running statistics unless `train`) or instance norm, by `kind`."""
-
-    kind: str
-    momentum: float
-    axis_name: str | None
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        if self.kind == "instance":
-            return nn.InstanceNorm(dtype=self.dtype)(x)
-        return nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            axis_name=self.axis_name if train else None,
-            dtype=self.dtype,
-        )(x)
 
 
 class ConvLevel(nn.Module):
@@ -84,48 +63,6 @@ class Encoder(nn.Module):
             x = ConvLevel(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train=train)
             levels += (x,)
         return levels
-
-
-class SelfAttention(nn.Module):
-    """Every voxel of a block looks at every other, and what it sees is added to it.
-
-    .. math:: y = x + norm(ReLU(W \\, softmax(\\theta(x) \\phi(x)^T) g(x)))
-
-    with 1x1 convolutions W, theta, phi, g of as many channels as x, no scaling [authors].
-
-    Attributes:
-      block: size of the attention blocks in voxels of x, on a grid from the origin;
-        None = the whole image is one block.
-      dropout: rate on the attention weights, where `keys` are given.
-    """
-
-    block: Sequence[int] | None
-    dropout: float
-    norm: dict[str, Any]
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool, keys: Array | None = None) -> Array:
-        batch, *grid, features = x.shape
-        window = (1,) * len(grid)
-        block = [min(b, g) for b, g in zip(self.block or grid, grid, strict=True)]
-
-        def projected(name: str) -> Array:
-            return to_blocks(Conv(features, window, dtype=self.dtype, name=name)(x), block)
-
-        theta, phi, g = projected("theta"), projected("phi"), projected("g")
-        inside = to_blocks(jnp.ones((1, *grid, 1), bool), block)[..., 0]
-        at_least_float32 = jnp.promote_types(self.dtype, jnp.float32)
-        scores = jnp.einsum("bnic,bnjc->bnij", theta, phi, preferred_element_type=at_least_float32)
-        scores = jnp.where(inside[:, :, None, :], scores, -jnp.inf)
-        weights = nn.softmax(scores)
-        if keys is not None and self.dropout > 0:
-            keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.dropout, weights.shape[1:]))
-            weights = jnp.where(keep(keys), weights / (1 - self.dropout), 0.0)
-        seen = jnp.einsum("bnij,bnjc->bnic", weights.astype(self.dtype), g)
-        seen = from_blocks(seen, block, grid)
-        seen = nn.relu(Conv(features, window, dtype=self.dtype, name="out")(seen))
-        return x + Norm(**self.norm, name="norm")(seen, train=train)
 
 
 class Decoder(nn.Module):
@@ -260,48 +197,6 @@ def receptive_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
         cumulative = [math.prod(column[:i]) for i in range(len(column) + 1)]
         radii.append(4 * sum(cumulative[:-1]) + 2 * cumulative[-1] + cumulative[-1] - 1)
     return tuple(radii)
-
-
-def max_pool(x: Array, stride: Sequence[int]) -> Array:
-    """Maximum over windows of `stride`, axis by axis and pair by pair.
-
-    The gradient of `jnp.max` divides by how many voxels equal the maximum, and that is 0/0
-    where the compiler computes the input again with other rounding; that of a pair does not.
-    """
-    for axis, step in enumerate(stride, start=1):
-        windows = x.reshape(*x.shape[:axis], -1, step, *x.shape[axis + 1 :])
-        parts = (jax.lax.index_in_dim(windows, i, axis + 1, keepdims=False) for i in range(step))
-        x = functools.reduce(jnp.maximum, parts)
-    return x
-
-
-def to_blocks(x: Array, block: Sequence[int]) -> Array:
-    """`(batch, *grid, c)` to `(batch, blocks, voxels of a block, c)`, zero-padded."""
-    batch, *grid, features = x.shape
-    ends = [-g % b for g, b in zip(grid, block, strict=True)]
-    x = jnp.pad(x, ((0, 0), *((0, e) for e in ends), (0, 0)))
-    shape = [batch]
-    for size, step in zip(x.shape[1:-1], block, strict=True):
-        shape += [size // step, step]
-    ndim = len(grid)
-    order = (0, *range(1, 2 * ndim, 2), *range(2, 2 * ndim + 1, 2), 2 * ndim + 1)
-    return (
-        x.reshape(*shape, features).transpose(order).reshape(batch, -1, math.prod(block), features)
-    )
-
-
-def from_blocks(blocks: Array, block: Sequence[int], grid: Sequence[int]) -> Array:
-    """Undoes `to_blocks`: `(batch, blocks, voxels, c)` to `(batch, *grid, c)`."""
-    counts = [-(-g // b) for g, b in zip(grid, block, strict=True)]
-    ndim = len(counts)
-    x = blocks.reshape(blocks.shape[0], *counts, *block, blocks.shape[-1])
-    order = [0]
-    for axis in range(ndim):
-        order += [1 + axis, 1 + ndim + axis]
-    x = x.transpose(*order, 2 * ndim + 1)
-    padded = [c * b for c, b in zip(counts, block, strict=True)]
-    x = x.reshape(blocks.shape[0], *padded, blocks.shape[-1])
-    return x[(slice(None), *(slice(g) for g in grid))]
 
 
 def _divide(block: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ import ml_collections
 from absl import logging
 from jax import Array
 
-from cellcount_jax import batches, checkpoint, evaluate, parallel, writers
+from cellcount_jax import batches, checkpoint, evaluate, parallel, stack, validation, writers
 from cellcount_jax import config as settings
 from cellcount_jax.data import datasets, normalise, synthetic
 from cellcount_jax.data.sample import Dataset, Sample
@@ -44,7 +44,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
     Raises:
       InputError: a setting or a file cannot be used; nothing has been written then.
     """
-    settings.validate(config)
+    validation.validate(config)
     devices = jax.local_devices()
     shares = {
         name: parallel.split_batch(config.train[name], len(devices), f"train.{name}")
@@ -55,7 +55,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
     _check_predictable(dataset, config)
     if config.train.tensorboard:
         writers.require_tensorboard()
-    data = batches.on_device(dataset, normalisation, config)
+    data = stack.on_device(dataset, normalisation, config)
     _claim(workdir, config)
     logging.info("data: %s", dataset.description)
     if data.unlabelled is not None and not dataset.unlabelled:
@@ -97,7 +97,7 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str,
     Raises:
       InputError: there is no checkpoint, or the config is another.
     """
-    settings.validate(config)
+    validation.validate(config)
     _compare(workdir, config)
     if checkpoint.latest(workdir / "checkpoints") is None:
         raise InputError(f"{workdir}: has no checkpoint to evaluate; train first")
@@ -185,7 +185,7 @@ def _trained(
 
 def _draw_and_step(
     state: TrainState,
-    data: batches.TrainingData,
+    data: stack.TrainingData,
     key: Array,
     *,
     config: ml_collections.ConfigDict,
@@ -214,7 +214,7 @@ def _draw_and_step(
 def _loop(
     run: Callable[[Any, Any, Array], tuple[Any, Any]],
     state: TrainState,
-    data: batches.TrainingData,
+    data: stack.TrainingData,
     key: Array,
     config: ml_collections.ConfigDict,
     workdir: Path,

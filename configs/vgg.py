@@ -11,5 +11,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.name = "vgg"
     config.data.kind = "vgg"
     config.data.num_labelled = 8
+    config.train.batch_labelled = 8
     settings.use_variant(config, variant, {"paper": settings.use_paper_recipe})
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -35,6 +36,22 @@ jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+@contextlib.contextmanager
+def _quickly() -> Iterator[None]:
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def quick_compiling() -> Iterator[None]:
+    """Compiles as for the shared runs: quickly, to slow programs with other rounding errors."""
+    with _quickly():
+        yield
+
+
 @pytest.fixture
 def strict_dtypes() -> Iterator[None]:
     """Mixing number types in an operation is an error, as it hides a loss of precision."""
@@ -52,7 +69,7 @@ def data_folder() -> Path:
 
 
 # Few and small: 2D images in PNG files, volumes with regions in TIFF files.
-_TINY_CONFIG = '''
+_TINY_CONFIG = """
 from cellcount_jax import config as settings
 
 
@@ -82,7 +99,7 @@ def get_config(variant=""):
     config.train.checkpoint_every = 16
     config.evaluation.overlays = 1
     return config
-'''
+"""
 
 
 def _cells(
@@ -146,7 +163,8 @@ def config_2d(config_file_2d: Path) -> ml_collections.ConfigDict:
 def run_2d(tmp_path_factory: pytest.TempPathFactory, config_file_2d: Path) -> Path:
     """The workdir of a finished and undisturbed run of `config_2d`; not to be changed."""
     workdir = tmp_path_factory.mktemp("runs") / "whole_2d"
-    assert train.train_and_evaluate(_load(config_file_2d, ""), workdir) is not None
+    with _quickly():
+        assert train.train_and_evaluate(_load(config_file_2d, ""), workdir) is not None
     return workdir
 
 
@@ -155,7 +173,8 @@ def run_3d(tmp_path_factory: pytest.TempPathFactory, cells_3d: Path) -> Path:
     """The workdir of a finished run on `cells_3d`; not to be changed."""
     folder = tmp_path_factory.mktemp("runs_3d")
     (folder / "tiny.py").write_text(_TINY_CONFIG.format(folder=str(cells_3d)))
-    assert train.train_and_evaluate(_load(folder / "tiny.py", "3d"), folder / "run") is not None
+    with _quickly():
+        assert train.train_and_evaluate(_load(folder / "tiny.py", "3d"), folder / "run") is not None
     return folder / "run"
 
 
@@ -177,7 +196,12 @@ def start_module() -> Callable[..., subprocess.Popen[str]]:
         return subprocess.Popen(
             [sys.executable, "-m", f"cellcount_jax.{name}", *map(str, arguments)],
             cwd=ROOT,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+                "XLA_FLAGS": flags,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

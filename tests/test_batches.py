@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from cellcount_jax import stack as stacking
 from cellcount_jax import batches, targets
 from cellcount_jax.config import default_config
 from cellcount_jax.data.normalise import Normalisation
@@ -187,7 +188,7 @@ def test_crops_are_pieces_of_their_images(name: str) -> None:
     config = make_config(**case.overrides)
     crop = config.train.crop
     samples = samples_2d() if len(crop) == 2 else samples_3d()
-    stack = batches.on_device(
+    stack = stacking.on_device(
         make_dataset(samples), unchanged(samples[0].image.shape[-1]), config
     ).labelled
     draw = jax.jit(
@@ -221,7 +222,7 @@ def test_crops_are_pieces_of_their_images(name: str) -> None:
 
 
 def test_without_unlabelled_images_the_labelled_ones_serve() -> None:
-    data = batches.on_device(
+    data = stacking.on_device(
         make_dataset(samples_2d()), unchanged(3), make_config(train__crop=(8, 8))
     )
     assert data.unlabelled is not None
@@ -235,7 +236,7 @@ def test_unlabelled_crops() -> None:
         make_sample(0, (9, 8), labelled=False),
         make_sample(1, (20, 15), labelled=False, valid=box((20, 15), slice(0, 2))),
     ]
-    stack = batches.on_device(make_dataset(samples_2d(), samples), unchanged(3), config).unlabelled
+    stack = stacking.on_device(make_dataset(samples_2d(), samples), unchanged(3), config).unlabelled
     assert stack is not None
     assert stack.points is None and stack.valid is None and stack.cells is None
     draw = functools.partial(
@@ -251,7 +252,7 @@ def test_unlabelled_crops() -> None:
 
 def test_dots_outside_the_valid_region_are_dropped() -> None:
     samples = samples_2d()
-    stack = batches.on_device(make_dataset(samples), unchanged(3), make_config(train__crop=(8, 8)))
+    stack = stacking.on_device(make_dataset(samples), unchanged(3), make_config(train__crop=(8, 8)))
     points, mask = stack.labelled.points, stack.labelled.mask
     assert points is not None and mask is not None
     for i, sample in enumerate(samples):
@@ -260,12 +261,12 @@ def test_dots_outside_the_valid_region_are_dropped() -> None:
         expected = voxels[inside(sample)[tuple(voxels.T)]]
         assert len(expected) < len(voxels) or sample.valid is None
         np.testing.assert_array_equal(np.asarray(points[i])[np.asarray(mask[i])], expected)
-        np.testing.assert_array_equal(batches.voxels_inside(sample), expected)
+        np.testing.assert_array_equal(stacking.voxels_inside(sample), expected)
 
 
 def test_no_dot_at_all_is_legal() -> None:
     dataset = make_dataset([make_sample(0, (9, 8)), make_sample(1, (8, 8))])
-    stack = batches.on_device(dataset, unchanged(3), make_config(train__crop=(8, 8))).labelled
+    stack = stacking.on_device(dataset, unchanged(3), make_config(train__crop=(8, 8))).labelled
     assert stack.points is not None and stack.mask is not None
     assert stack.points.shape[:-1] == stack.mask.shape == (2, 1) and not stack.mask.any()
 
@@ -316,7 +317,7 @@ def test_target_geometry(
 def test_images_are_normalised() -> None:
     samples = [make_sample(0, (9, 9)), make_sample(1, (12, 10))]
     normalisation = Normalisation("standardise")
-    data = batches.on_device(make_dataset(samples), normalisation, make_config(train__crop=(8, 8)))
+    data = stacking.on_device(make_dataset(samples), normalisation, make_config(train__crop=(8, 8)))
     for sample, image in zip(samples, data.labelled.images, strict=True):
         piece = tuple(slice(size) for size in sample.shape)
         np.testing.assert_allclose(image[piece], normalisation(sample.image), atol=1e-6)
@@ -328,7 +329,7 @@ def test_images_are_normalised() -> None:
 def test_supervised_only_has_no_unlabelled_images(overrides: dict[str, Any]) -> None:
     config = make_config(train__crop=(8, 8), **overrides)
     dataset = make_dataset([make_sample(0, (9, 9))], [make_sample(1, (9, 9), labelled=False)])
-    assert batches.on_device(dataset, unchanged(3), config).unlabelled is None
+    assert stacking.on_device(dataset, unchanged(3), config).unlabelled is None
 
 
 def test_a_crop_larger_than_an_image_is_refused() -> None:
@@ -336,10 +337,10 @@ def test_a_crop_larger_than_an_image_is_refused() -> None:
     good, bad = make_sample(0, (9, 12)), make_sample(1, (12, 9))
     message = r"folder/image1\.tif: the image is 12 x 9 voxels, .* config\.train\.crop = 8 x 10"
     with pytest.raises(InputError, match=message):
-        batches.on_device(make_dataset([good, bad]), unchanged(3), config)
+        stacking.on_device(make_dataset([good, bad]), unchanged(3), config)
     without = dataclasses.replace(bad, points=None)
     with pytest.raises(InputError, match=message):
-        batches.on_device(make_dataset([good], [without]), unchanged(3), config)
+        stacking.on_device(make_dataset([good], [without]), unchanged(3), config)
 
 
 def test_full_annotation_needs_labels() -> None:
@@ -347,10 +348,10 @@ def test_full_annotation_needs_labels() -> None:
     missing = dataclasses.replace(make_sample(1, (9, 9)), labels=None)
     message = r"folder/image1\.tif: config\.target\.kernel = 'mask' .*\(image1_labels\.tif"
     with pytest.raises(InputError, match=message):
-        batches.on_device(make_dataset([make_sample(0, (9, 9)), missing]), unchanged(3), config)
+        stacking.on_device(make_dataset([make_sample(0, (9, 9)), missing]), unchanged(3), config)
 
 
 def test_an_empty_valid_region_is_refused() -> None:
     sample = make_sample(4, (9, 9), dots=3, valid=np.zeros((9, 9), bool))
     with pytest.raises(InputError, match=r"folder/image4\.tif: the valid region is empty"):
-        batches.on_device(make_dataset([sample]), unchanged(3), make_config(train__crop=(8, 8)))
+        stacking.on_device(make_dataset([sample]), unchanged(3), make_config(train__crop=(8, 8)))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cellcount_jax import config as settings
+from cellcount_jax import validation
 from cellcount_jax.errors import InputError
 
 # A value of each kind that no one of the choices has.
@@ -99,14 +100,14 @@ def with_values(**values: Any) -> Any:
 def assert_refused(key: str, value: Any, allowed: str, **others: Any) -> None:
     """The message names the key, the value and what is allowed."""
     with pytest.raises(InputError) as error:
-        settings.validate(with_values(**others | {key.replace(".", "__"): value}))
+        validation.validate(with_values(**others | {key.replace(".", "__"): value}))
     message = str(error.value)
     assert message.startswith(f"config.{key} = {value!r}: ")
     assert allowed in message
 
 
 def test_defaults_are_valid() -> None:
-    settings.validate(settings.default_config())
+    validation.validate(settings.default_config())
 
 
 def test_every_setting_is_tested() -> None:
@@ -198,12 +199,12 @@ def test_three_dimensions() -> None:
         train__crop=(28, 64, 72),
         detect__min_distance=(0, 1, 1),
     )
-    settings.validate(volume)
+    validation.validate(volume)
     assert settings.strides(volume) == ((1, 2, 2), (2, 2, 2), (2, 2, 2))
     assert settings.total_stride(volume) == (4, 8, 8)
     volume.train.crop = (30, 64, 64)
     with pytest.raises(InputError, match="axis 0 must be a multiple of 4"):
-        settings.validate(volume)
+        validation.validate(volume)
 
 
 @pytest.mark.parametrize(("ndim", "levels", "total"), [(2, 4, (8, 8)), (3, 3, (4, 4, 4))])
@@ -233,10 +234,10 @@ def test_recipes_are_valid() -> None:
         config = settings.default_config()
         if volumes:
             settings.use_volumes(config)
-            settings.validate(config)
+            validation.validate(config)
             assert config.data.ndim == 3
         settings.use_paper_recipe(config)
-        settings.validate(config)
+        validation.validate(config)
         assert (config.train.crop, config.model.features, config.train.steps) == (crop, 32, 12_750)
 
 
@@ -255,7 +256,7 @@ def test_recipes_are_valid() -> None:
     ],
 )
 def test_the_ends_of_ranges_are_valid(key: str, value: Any) -> None:
-    settings.validate(with_values(**{key: value}))
+    validation.validate(with_values(**{key: value}))
 
 
 def test_json_round_trip() -> None:

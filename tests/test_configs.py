@@ -15,6 +15,7 @@ import ml_collections
 import pytest
 
 from cellcount_jax import config as settings
+from cellcount_jax import validation
 from cellcount_jax.errors import InputError
 from cellcount_jax.step import create_train_state, learning_rate_schedule
 
@@ -51,7 +52,7 @@ def test_the_files_of_the_project_are_there() -> None:
 @pytest.mark.parametrize(("path", "variant"), PARTS, ids=NAMES)
 def test_a_config_is_valid_and_named_after_its_file(path: Path, variant: str) -> None:
     config = load(path, variant)
-    settings.validate(config)
+    validation.validate(config)
     assert config.name == path.stem + (f"_{variant}" if variant else "")
     # It changes settings and adds none, so that a misspelt one cannot go unseen.
     known = settings.flatten(settings.default_config().to_dict())

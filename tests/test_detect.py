@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cellcount_jax.detect import calibrate, fidt_threshold, find_components, find_peaks
+from cellcount_jax.calibration import calibrate
+from cellcount_jax.detect import fidt_threshold, find_components, find_peaks
 from cellcount_jax.errors import InputError
 
 

@@ -54,13 +54,15 @@ def tiny_config(ndim: int = 2, **settings: Any) -> ml_collections.ConfigDict:
     return config
 
 
+def compiled(config: ml_collections.ConfigDict) -> Step:
+    return jax.jit(functools.partial(train_step, config=config))
+
+
 @functools.cache
 def undisturbed() -> tuple[Step, TrainState]:
     """Without dropout, a step's key serves the features' noise alone; and the ramp is slow."""
     config = tiny_config(model__dropout=0.0, consistency__ramp_up=1.0)
-    return jax.jit(functools.partial(train_step, config=config)), initial_state(config).replace(
-        step=jnp.asarray(30)
-    )
+    return compiled(config), initial_state(config).replace(step=jnp.asarray(30))
 
 
 def initial_state(config: ml_collections.ConfigDict) -> TrainState:
@@ -137,7 +139,7 @@ def varied(i: int, ndim: int) -> ml_collections.ConfigDict:
 def test_every_option_takes_a_step(i: int) -> None:
     config = varied(i, ndim=2)
     state = initial_state(config)
-    after, metrics = train_step(state, make_batch(), jax.random.key(1), config=config)
+    after, metrics = compiled(config)(state, make_batch(), jax.random.key(1))
     assert_a_step_was_taken(state, after, metrics, config)
 
 
@@ -157,9 +159,7 @@ def test_every_option_fits_volumes(i: int) -> None:
 def test_a_step_on_volumes() -> None:
     config = tiny_config(3, consistency__perturbation="feature_noise_all")
     state = initial_state(config)
-    after, metrics = jax.jit(functools.partial(train_step, config=config))(
-        state, make_batch(3), jax.random.key(1)
-    )
+    after, metrics = compiled(config)(state, make_batch(3), jax.random.key(1))
     assert_a_step_was_taken(state, after, metrics, config)
 
 
@@ -219,7 +219,7 @@ def test_the_consistency_loss_ramps_up(at: int, weight: float) -> None:
 def test_noise_of_strength_0_is_no_noise() -> None:
     config = tiny_config(model__dropout=0.0, consistency__strength=0.0)
     (noisy_step, state), batch = undisturbed(), make_batch()
-    plain_state, plain = train_step(state, batch, jax.random.key(1), config=config)
+    plain_state, plain = compiled(config)(state, batch, jax.random.key(1))
     noisy_state, noisy = noisy_step(state, batch, jax.random.key(1))
     assert noisy["consistency"] > 1e-3
     assert plain["consistency"] < 1e-6 * noisy["consistency"]
@@ -251,7 +251,7 @@ def test_the_teacher_passes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(losses, "focal_consistency_loss", held)
     monkeypatch.setattr(losses, "focal_weight", lambda teacher, **_: jnp.square(teacher) + 1)
-    after, metrics = train_step(state, batch, jax.random.key(1), config=config)
+    after, metrics = compiled(config)(state, batch, jax.random.key(1))
     assert metrics["consistency"] > 0
     assert_same(after.params, state.params)
 
@@ -268,10 +268,11 @@ def test_without_unlabelled_images_it_is_supervised() -> None:
     config = tiny_config(model__dropout=0.0)
     state = initial_state(config)
     batch = make_batch(unlabelled=0)
-    after, metrics = train_step(state, batch, jax.random.key(1), config=config)
+    step = compiled(config)
+    after, metrics = step(state, batch, jax.random.key(1))
     assert metrics["consistency"] == 0
     assert metrics["loss"] == metrics["supervised"] > 0
-    again, _ = train_step(state, batch, jax.random.key(2), config=config)
+    again, _ = step(state, batch, jax.random.key(2))
     assert_same(after.params, again.params)
 
     def reference(params: Any) -> Array:
@@ -281,7 +282,7 @@ def test_without_unlabelled_images_it_is_supervised() -> None:
         errors *= 1 + config.target.dot_weight * batch["target"]
         return jnp.sum(errors * batch["valid"]) / jnp.sum(batch["valid"])
 
-    loss, gradient = jax.value_and_grad(reference)(state.params)
+    loss, gradient = jax.jit(jax.value_and_grad(reference))(state.params)
     np.testing.assert_allclose(metrics["supervised"], loss, rtol=1e-5)
     # Adam's first moment is a tenth of the first gradient.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,156 @@
+"""A data set's training images as device arrays.
+
+Images of different sizes are stacked into one array, padded at the far ends; crops come from
+inside each image's own box, so that the padding is never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import struct
+from jax import Array
+
+from cellcount_jax import targets
+from cellcount_jax.data.normalise import Normalisation
+from cellcount_jax.data.sample import Dataset, Sample
+from cellcount_jax.errors import InputError
+
+
+@struct.dataclass
+class ImageStack:
+    """Images of one kind, stacked.
+
+    Attributes:
+      images: `(N, *spatial, channels)` float32, normalised.
+      low: `(N, D)` int32, first voxel of the box that crops come from.
+      high: `(N, D)` int32, one past its last voxel.
+      valid: `(N, *spatial)` bool; None for unlabelled images.
+      points: `(N, K, D)` int32, voxels of the dots inside the valid region, or None.
+      mask: `(N, K)` bool, or None.
+      cells: `(N, *spatial)` float32, 1 inside cells, for the full-annotation target only,
+        else None.
+    """
+
+    images: Array
+    low: Array
+    high: Array
+    valid: Array | None = None
+    points: Array | None = None
+    mask: Array | None = None
+    cells: Array | None = None
+
+
+@struct.dataclass
+class TrainingData:
+    """What lives on the device while training."""
+
+    labelled: ImageStack
+    unlabelled: ImageStack | None
+
+
+def on_device(
+    dataset: Dataset, normalisation: Normalisation, config: ml_collections.ConfigDict
+) -> TrainingData:
+    """Stacks a data set's training images.
+
+    Raises:
+      InputError: a crop does not fit an image, or the full-annotation target has no labels.
+    """
+    labelled = _stack(dataset.labelled, normalisation, config, with_labels=True)
+    if config.consistency.weight == 0 or config.train.batch_unlabelled == 0:
+        return TrainingData(labelled, None)
+    # Without unlabelled images the labelled ones serve, their dots unused.
+    without = dataset.unlabelled or dataset.labelled
+    return TrainingData(labelled, _stack(without, normalisation, config, with_labels=False))
+
+
+def _stack(
+    samples: Sequence[Sample],
+    normalisation: Normalisation,
+    config: ml_collections.ConfigDict,
+    *,
+    with_labels: bool,
+) -> ImageStack:
+    crop = tuple(config.train.crop)
+    for sample in samples:
+        if any(size < c for size, c in zip(sample.shape, crop, strict=True)):
+            raise InputError(
+                f"{sample.source or sample.name}: the image is {_by(sample.shape)} voxels, smaller"
+                f" than config.train.crop = {_by(crop)}; choose a smaller crop"
+            )
+    shape = tuple(max(sizes) for sizes in zip(*(s.shape for s in samples), strict=True))
+    images = np.stack([_padded(normalisation(s.image), shape) for s in samples])
+    boxes = [_box(s, crop) for s in samples]
+    low = np.asarray([b[0] for b in boxes], np.int32)
+    high = np.asarray([b[1] for b in boxes], np.int32)
+    if not with_labels:
+        return ImageStack(jnp.asarray(images), jnp.asarray(low), jnp.asarray(high))
+    dots = [voxels_inside(s) for s in samples]
+    most = max(1, *(len(d) for d in dots))
+    points = np.zeros((len(samples), most, len(shape)), np.int32)
+    mask = np.zeros((len(samples), most), bool)
+    for i, d in enumerate(dots):
+        points[i, : len(d)] = d
+        mask[i, : len(d)] = True
+    valid = np.stack([_padded(_valid(s), shape) for s in samples])
+    cells = None
+    if config.target.kernel == "mask":
+        cells = jnp.asarray(np.stack([_padded(_cells(s), shape) for s in samples]))
+    return ImageStack(
+        images=jnp.asarray(images),
+        low=jnp.asarray(low),
+        high=jnp.asarray(high),
+        valid=jnp.asarray(valid),
+        points=jnp.asarray(points),
+        mask=jnp.asarray(mask),
+        cells=cells,
+    )
+
+
+def voxels_inside(sample: Sample) -> np.ndarray:
+    """Voxels `(N, D)` int32 of a labelled sample's dots that lie in its valid region."""
+    voxels = np.floor(np.asarray(sample.points) + 0.5).astype(np.int32)
+    return voxels if sample.valid is None else voxels[sample.valid[tuple(voxels.T)]]
+
+
+def _valid(sample: Sample) -> np.ndarray:
+    return np.ones(sample.shape, bool) if sample.valid is None else sample.valid
+
+
+def _cells(sample: Sample) -> np.ndarray:
+    """The mask target of a whole image, so that a crop's edge does not change it."""
+    if sample.labels is None:
+        raise InputError(
+            f"{sample.source or sample.name}: config.target.kernel = 'mask' needs a full annotation"
+            f" ({sample.name}_labels.tif) of every labelled image, and this one has none"
+        )
+    return np.asarray(targets.mask_target(jnp.asarray(sample.labels)))
+
+
+def _box(sample: Sample, crop: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The box that crops come from: all of the image, or what holds its valid region."""
+    if sample.valid is None or sample.points is None:
+        return [0] * len(sample.shape), list(sample.shape)
+    low, high = [], []
+    for axis in range(sample.valid.ndim):
+        others = tuple(a for a in range(sample.valid.ndim) if a != axis)
+        used = np.flatnonzero(sample.valid.any(axis=others))
+        if not used.size:
+            raise InputError(f"{sample.source or sample.name}: the valid region is empty")
+        # A region smaller than the crop may lie at the image's end: the crop starts before it.
+        low.append(min(int(used[0]), sample.shape[axis] - crop[axis]))
+        high.append(int(used[-1]) + 1)
+    return low, high
+
+
+def _padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    ends = [(0, n - size) for n, size in zip(shape, array.shape, strict=False)]
+    return np.pad(array, ends + [(0, 0)] * (array.ndim - len(shape)))
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,150 @@
+"""The command: what its flags accept, one line for what they do not, killed and started again."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from cellcount_jax import checkpoint, inference
+
+Start = Callable[..., subprocess.Popen[str]]
+Run = Callable[..., tuple[int, str, str]]
+
+SMOKE = "--config=configs/smoke.py"
+# Arguments, and what the one line on stderr must hold.
+WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "unknown key": (
+        [SMOKE, "--config.optim.lerning_rate=1e-3"],
+        ("config.optim.lerning_rate: no such setting", "config.optim.learning_rate?"),
+    ),
+    "wrong type": ([SMOKE, "--config.train.steps=many"], ("--config.train.steps=many", "int")),
+    "impossible value": (
+        [SMOKE, "--config.target.kernel=box"],
+        ("config.target.kernel = 'box': must be one of inverse_distance, gaussian, mask",),
+    ),
+    "missing config": ([], ("--config is missing",)),
+    "no such config file": (["--config=configs/vgh.py"], ("--config", "'configs/vgh.py'")),
+    "unknown variant": (
+        ["--config=configs/vgg.py:papre"],
+        ("--config=vgg.py:papre: no such variant", "paper"),
+    ),
+    "unknown mode": ([SMOKE, "--mode=train"], ("--mode=train", "train_and_evaluate|evaluate")),
+    "extra argument": ([SMOKE, "steps=3"], ("unexpected argument 'steps=3'", "--config.key")),
+    "missing data folder": (
+        ["--config=configs/vgg.py", "--config.data.dir=no/such/folder"],
+        ("data.dir = 'no/such/folder': does not exist",),
+    ),
+    "no run to evaluate": ([SMOKE, "--mode=evaluate"], ("no run to evaluate",)),
+}
+
+
+@pytest.mark.parametrize(("arguments", "parts"), WRONG.values(), ids=WRONG)
+def test_a_wrong_flag_is_one_line_that_names_it(
+    tmp_path: Path, run_module: Run, arguments: list[str], parts: tuple[str, ...]
+) -> None:
+    workdir = tmp_path / "run"
+    status, out, errors = run_module("main", *arguments, f"--workdir={workdir}")
+    assert status == 1
+    assert out == ""
+    assert errors.startswith("error: ") and errors.count("\n") == 1, errors
+    for part in parts:
+        assert part in errors
+    assert not workdir.exists()
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_an_error(
+    tmp_path: Path, run_module: Run
+) -> None:
+    arguments = [SMOKE, "--config.train.batch_labelled=6", f"--workdir={tmp_path / 'run'}"]
+    status, _, errors = run_module("main", *arguments, devices=4)
+    assert status == 1
+    assert errors == (
+        "error: config.train.batch_labelled = 6: must be a multiple of the number of devices, 4\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def start_until(start: Callable[[], subprocess.Popen[str]], path: Path, step: int) -> Any:
+    """Starts a run and waits until it, not one before it, has written a step to `path`."""
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    process, until = start(), time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        if path.exists() and path.stat().st_mtime_ns > before:
+            lines = path.read_text().splitlines()
+            # The last line may be half-written.
+            if len(lines) > 1 and json.loads(lines[-2])["step"] >= step:
+                return process
+        time.sleep(0.002)
+    process.kill()
+    _, errors = process.communicate()
+    pytest.fail(f"step {step} was not seen; the process says:\n{errors}")
+
+
+def test_killed_then_terminated_then_finished_is_the_undisturbed_run(
+    tmp_path: Path, start_module: Start, run_module: Run, run_2d: Path, config_file_2d: Path
+) -> None:
+    workdir = tmp_path / "run"
+    command = ["main", f"--config={config_file_2d}", f"--workdir={workdir}"]
+    start, metrics = functools.partial(start_module, *command), workdir / "metrics.jsonl"
+
+    process = start_until(start, metrics, 20)  # the first checkpoint is of step 16
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    killed_at = checkpoint.latest(workdir / "checkpoints")
+    assert killed_at is not None and 16 <= killed_at < 144
+
+    process = start_until(start, metrics, killed_at + 2)
+    process.terminate()
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert f"resuming {workdir} after step {killed_at} of 160" in errors
+    stopped_at = checkpoint.latest(workdir / "checkpoints")
+    assert stopped_at is not None and killed_at < stopped_at < 160
+    assert f"stopped after step {stopped_at}; the same command goes on from there" in errors
+    assert "F1" not in out
+
+    status, out, errors = run_module(*command)
+    assert status == 0, errors
+    assert f"resuming {workdir} after step {stopped_at} of 160" in errors
+    assert_same_files(workdir, run_2d)
+
+    # What is printed at the end: the data and the table.
+    assert out.startswith("\nImages from ")
+    heading = next(line for line in out.splitlines() if line.startswith("set "))
+    assert heading.split() == (
+        "set rule threshold images true predicted precision recall F1 MAE RMSE".split()
+    )
+    assert str(workdir) in out.splitlines()[-1]
+
+    # And once more, from the checkpoint alone.
+    scores = (workdir / "evaluation" / "metrics.json").read_bytes()
+    (workdir / "evaluation" / "metrics.json").unlink()
+    status, again, errors = run_module(*command, "--mode=evaluate")
+    assert status == 0, errors
+    assert (workdir / "evaluation" / "metrics.json").read_bytes() == scores
+    assert again.splitlines()[:-1] == out.splitlines()[:-1]
+
+
+def assert_same_files(workdir: Path, other: Path) -> None:
+    model, other_model = inference.load_model(workdir), inference.load_model(other)
+    jax.tree.map(np.testing.assert_array_equal, model.variables, other_model.variables)
+    lines, other_lines = (
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in text]
+        for text in (
+            (folder / "metrics.jsonl").read_text().splitlines() for folder in (workdir, other)
+        )
+    )
+    assert lines == other_lines
+    for name in ("model.json", "evaluation/metrics.json", "evaluation/per_image.csv"):
+        assert (workdir / name).read_bytes() == (other / name).read_bytes()
