@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from cellcount_jax.data.synthetic import generate
+from cellcount_jax.data.scene import generate
 from cellcount_jax.report import VERMILION, colourise, mosaic, save_picture
 from cellcount_jax.targets import gaussian_density_map, inverse_distance_map
 

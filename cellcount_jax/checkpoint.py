@@ -37,8 +37,10 @@ def save(folder: Path, step: int, tree: Any, *, keep: int) -> None:
     with _quiet():
         stored = ocp.args.StandardSave(jax.device_get(tree))
         _checkpointer().save(path, args=stored, force=True)
-    for old in steps(folder)[:-keep]:
-        shutil.rmtree(folder / str(old))
+    # A later step than the one just finished is a damaged one that was passed over.
+    kept = [s for s in steps(folder) if s <= step][-keep:]
+    for other in set(steps(folder)) - set(kept):
+        shutil.rmtree(folder / str(other))
 
 
 def steps(folder: Path) -> list[int]:

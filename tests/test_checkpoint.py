@@ -137,6 +137,14 @@ def test_an_empty_newest_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_damaged_later_one_does_not_push_out_the_whole_ones(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, tree_of(1), keep=1)
+    (tmp_path / "9").mkdir()
+    checkpoint.save(tmp_path, 2, tree_of(2), keep=1)
+    assert checkpoint.steps(tmp_path) == [2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_all_damaged_is_an_error_that_removes_nothing(tmp_path: Path) -> None:
     for step in (1, 2):
         checkpoint.save(tmp_path, step, tree_of(step), keep=2)

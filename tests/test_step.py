@@ -135,8 +135,9 @@ def varied(i: int, ndim: int) -> ml_collections.ConfigDict:
     )
 
 
-@pytest.mark.parametrize("i", range(len(PERTURBATIONS)))
+@pytest.mark.parametrize("i", range(1, len(PERTURBATIONS)))
 def test_every_option_takes_a_step(i: int) -> None:
+    """All but the paper's, with which every other test here takes its steps."""
     config = varied(i, ndim=2)
     state = initial_state(config)
     after, metrics = compiled(config)(state, make_batch(), jax.random.key(1))
