@@ -152,6 +152,8 @@ def use_volumes(config: ml_collections.ConfigDict) -> None:
     config.train.crop = (32, 64, 64)
     config.train.batch_labelled = 2
     config.train.batch_unlabelled = 1
+    config.train.steps = 150
+    config.train.checkpoint_every = 50
 
 
 def use_paper_recipe(config: ml_collections.ConfigDict) -> None:

@@ -1,4 +1,17 @@
-"""folder DOC"""
+"""A folder of one's own: images with dots in a CSV beside them, and images without.
+
+    python -m cellcount_jax.main --config=configs/folder.py --config.data.dir=FOLDER
+    python -m cellcount_jax.main --config=configs/folder.py:3d --config.data.dir=FOLDER
+
+`a.tif` or `a.png` with `a.csv` (header y,x or z,y,x; a cell a row, in voxels) is labelled; an
+image without a CSV is used without labels. Sized for 2 cores, where it takes as long as
+configs/vgg.py in 2D and configs/lightsheet_microglia.py in 3D; the score depends on the
+images. What to adapt first: `--config.evaluation.max_distance` (about a cell's radius, in um
+if the voxel size is known, else in pixels) and, for cells of another size than 8 to 20 pixels,
+`--config.detect.min_distance`.
+
+`:paper` is the paper's full recipe for images on an accelerator: not run.
+"""
 
 import ml_collections
 

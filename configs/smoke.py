@@ -1,6 +1,8 @@
 """Smoke test: a tiny network on the synthetic set, to see that all parts work.
 
-python -m cellcount_jax.main --config=configs/smoke.py
+    python -m cellcount_jax.main --config=configs/smoke.py
+
+Test F1 @SF1@ in @SSEC@ seconds on 2 CPU cores.
 """
 
 import ml_collections

@@ -1,4 +1,14 @@
-"""vgg DOC"""
+"""VGG cells (synthetic fluorescence, 256 x 256), 8 labelled and 92 unlabelled images.
+
+    python -m cellcount_jax.main --config=configs/vgg.py --config.data.dir=../shared/data/vgg
+
+Sized for 2 cores: test F1 @VF1@ at 5 px, MAE @VMAE@, threshold from the training images; @VMIN@
+minutes on 2 CPU cores, training and evaluation together (seed 0, one run). Without
+`--config.data.dir` it trains on the synthetic set that the package generates: the demo.
+
+`--config=configs/vgg.py:paper` is the paper's full recipe (32 root features, 8 + 80 crops of
+224, 12,750 steps) for an accelerator: not run.
+"""
 
 import ml_collections
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cellcount_jax import stack as stacking
 from cellcount_jax import batches, targets
+from cellcount_jax import stack as stacking
 from cellcount_jax.config import default_config
 from cellcount_jax.data.normalise import Normalisation
 from cellcount_jax.data.sample import Dataset, Sample

@@ -168,7 +168,7 @@ def test_a_nan_threshold_and_a_map_without_axes_are_errors():
     with pytest.raises(InputError, match="threshold_abs is NaN"):
         find_peaks(np.zeros((4, 5)), threshold_abs=float("nan"))
     with pytest.raises(InputError, match="single number"):
-        find_components(np.float32(1), threshold_abs=0.5)
+        find_components(np.array(1.0, np.float32), threshold_abs=0.5)
 
 
 @pytest.mark.parametrize("shape", [(25,), (15, 17), (7, 8, 9)])

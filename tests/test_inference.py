@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +127,7 @@ def test_the_mask_baseline_gives_probabilities(
 ) -> None:
     model = with_settings(model_2d, target__kernel="mask")
     image = rng.uniform(0, 200, (16, 18, 1)).astype(np.float32)
-    logits = create_model(model.config).apply(
+    logits: Any = create_model(model.config).apply(
         model.variables, jnp.asarray(model.normalisation(image)[None])
     )
     expected = np.asarray(jax.nn.sigmoid(logits))[0, ..., 0]
@@ -144,7 +145,7 @@ def test_an_image_that_does_not_fit_the_model(
         inference.predict(model_2d, np.ones(shape, np.float32))
 
 
-def without(name: str) -> Callable[[Path], None]:
+def without(name: str) -> Callable[[Path], object]:
     def change(workdir: Path) -> None:
         path = workdir / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -152,7 +153,7 @@ def without(name: str) -> Callable[[Path], None]:
     return change
 
 
-def without_key(name: str, *keys: str) -> Callable[[Path], None]:
+def without_key(name: str, *keys: str) -> Callable[[Path], object]:
     def change(workdir: Path) -> None:
         content = json.loads((workdir / name).read_text())
         inner = content
@@ -164,11 +165,11 @@ def without_key(name: str, *keys: str) -> Callable[[Path], None]:
     return change
 
 
-def torn(name: str) -> Callable[[Path], None]:
-    return lambda workdir: (workdir / name).write_text('{"a": ') and None
+def torn(name: str) -> Callable[[Path], object]:
+    return lambda workdir: (workdir / name).write_text('{"a": ')
 
 
-NOT_A_RUN: dict[str, tuple[Callable[[Path], None], str]] = {
+NOT_A_RUN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "config.json: no such file, so"),
     "no config": (without("config.json"), "config.json: no such file, so"),
     "not evaluated": (without("model.json"), "model.json: no such file, so"),
@@ -192,7 +193,7 @@ def test_a_folder_that_is_no_run_is_an_error_that_names_the_file(
     run_2d: Path,
     cells_2d: Path,
     capsys: pytest.CaptureFixture[str],
-    change: Callable[[Path], None],
+    change: Callable[[Path], object],
     words: str,
 ) -> None:
     workdir, output = tmp_path / "run", tmp_path / "output"

@@ -122,9 +122,8 @@ def test_killed_then_terminated_then_finished_is_the_undisturbed_run(
     # What is printed at the end: the data and the table.
     assert out.startswith("\nImages from ")
     heading = next(line for line in out.splitlines() if line.startswith("set "))
-    assert heading.split() == (
-        "set rule threshold images true predicted precision recall F1 MAE RMSE".split()
-    )
+    names = ["set", "rule", "threshold", "images", "true", "predicted"]
+    assert heading.split() == [*names, "precision", "recall", "F1", "MAE", "RMSE"]
     assert str(workdir) in out.splitlines()[-1]
 
     # And once more, from the checkpoint alone.

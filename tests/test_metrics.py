@@ -212,7 +212,7 @@ def test_label_matching_equals_a_loop(rng):
     for _ in range(20):
         labels = rng.integers(0, 6, (4, 6, 5)).astype(np.uint16) * 11
         predicted = rng.random((12, 3)) * (np.array(labels.shape) - 1)
-        matching = match_labels(predicted, labels, spacing=spacing)
+        matching = match_labels(predicted, labels, spacing=tuple(spacing))
         expected = set()
         present = [label for label in np.unique(labels).tolist() if label]
         for rank, label in enumerate(present):

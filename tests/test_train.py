@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 
-from cellcount_jax import stack as stacking
-from cellcount_jax import checkpoint, evaluate, train, writers
+from cellcount_jax import batches, checkpoint, inference, train, writers
 from cellcount_jax import config as settings
+from cellcount_jax import stack as stacking
 from cellcount_jax.data import datasets, formats
 from cellcount_jax.errors import InputError
 from cellcount_jax.step import create_train_state
@@ -249,20 +250,20 @@ def test_training_beats_the_best_constant(
     content = json.loads((run_2d / "evaluation" / "metrics.json").read_text())
     assert content["f1"] > 0.9
     assert content["mae"] <= 1
-    model = evaluate.inference.load_model(run_2d)
+    model = inference.load_model(run_2d)
     dataset = train.load_dataset(config_2d)
-    geometry = evaluate.batches.target_geometry(config_2d, (1.0, 1.0))
+    geometry = batches.target_geometry(config_2d, (1.0, 1.0))
     for sample in dataset.tests["test"]:
         points = stacking.voxels_inside(sample)
-        target = evaluate.batches.make_target(
-            points,
-            np.ones(len(points), bool),
+        target = batches.make_target(
+            jnp.asarray(points),
+            jnp.ones(len(points), bool),
             None,
             sample.shape,
             config=config_2d,
             geometry=geometry,
         )[..., 0]
-        error = np.mean(np.square(evaluate.inference.predict_map(model, sample.image) - target))
+        error = np.mean(np.square(inference.predict_map(model, sample.image) - target))
         # The mean of the map, known beforehand, would have its variance as error.
         assert error < 0.8 * np.var(target)
 
@@ -276,11 +277,11 @@ def test_a_run_in_three_dimensions(run_3d: Path) -> None:
     assert all(line["consistency"] == 0 for line in lines_of(run_3d))
 
 
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 
 
 def rewritten(name: str, text: str) -> Change:
-    return lambda folder: (folder / name).write_text(text) and None
+    return lambda folder: (folder / name).write_text(text)
 
 
 def emptied(folder: Path) -> None:
@@ -339,7 +340,7 @@ BAD_INPUT: dict[str, tuple[Change, dict[str, Any], tuple[str, ...]]] = {
     "points without their image": (removed("a1.png"), {}, ("a1.csv", "no image a1")),
     "no image with points": (removed("a*.csv"), {}, ("none of its 6 images has dots",)),
     "no points in any image": (
-        lambda folder: [rewritten(f"a{i}.csv", "y,x\n")(folder) for i in range(4)] and None,
+        lambda folder: [rewritten(f"a{i}.csv", "y,x\n")(folder) for i in range(4)],
         {},
         ("data.dir", "none of the 4 labelled training images has a dot"),
     ),
