@@ -41,7 +41,7 @@ def target_geometry(config: ml_collections.ConfigDict, spacing: Sequence[float])
     edges = tuple(float(s) / unit for s in spacing)
     reach = {
         "inverse_distance": config.target.max_distance,
-        "gaussian": 4 * config.target.sigma,
+        "gaussian": targets.GAUSSIAN_REACH * config.target.sigma,
         "mask": 0.0,
     }[config.target.kernel]
     margin = tuple(math.ceil(reach / e) + 1 for e in edges)

@@ -76,6 +76,8 @@ def restore(folder: Path, like: Tree) -> tuple[int, Tree] | None:
         try:
             with _quiet():
                 tree = _checkpointer().restore(path, args=template)
+        except (PermissionError, MemoryError):
+            raise
         # Orbax raises whatever its storage layers do; any of it means that this one is damaged.
         except Exception as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]

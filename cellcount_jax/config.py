@@ -115,7 +115,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.evaluation.overlays = 8  # pictures written per test set
 
     c.predict = ml_collections.ConfigDict()
-    c.predict.max_voxels = 8_000_000  # a larger image is predicted in tiles of this size
+    c.predict.max_voxels = 20_000_000  # a larger image is predicted in tiles of this size
     return c
 
 
@@ -156,6 +156,24 @@ def use_volumes(config: ml_collections.ConfigDict) -> None:
     config.train.checkpoint_every = 50
 
 
+def use_gaussian(config: ml_collections.ConfigDict) -> None:
+    """Row 'Gaussian kernel' of the paper's Table 1."""
+    config.target.kernel = "gaussian"
+    config.consistency.weight = 0.0
+
+
+def use_full_annotation(config: ml_collections.ConfigDict) -> None:
+    """Row 'Full annotations' of the paper's Table 1: masks, cross-entropy, components."""
+    config.target.kernel = "mask"
+    config.consistency.weight = 0.0
+    config.detect.rule = "components"
+
+
+def use_supervised(config: ml_collections.ConfigDict) -> None:
+    """Row 'Inverse distance kernel' of the paper's Table 1; the next row is the default."""
+    config.consistency.weight = 0.0
+
+
 def use_paper_recipe(config: ml_collections.ConfigDict) -> None:
     """The paper's full training, for an accelerator: network, batch and schedule."""
     volumes = config.data.ndim == 3
@@ -169,6 +187,15 @@ def use_paper_recipe(config: ml_collections.ConfigDict) -> None:
     config.optim.learning_rate = 1e-3
     config.target.dot_weight = 0.0
     config.consistency.ramp_up = 150 / 12_750
+
+
+# What may stand behind the colon of --config=configs/vgg.py:VARIANT.
+VARIANTS = {
+    "paper": use_paper_recipe,
+    "gaussian": use_gaussian,
+    "full_annotation": use_full_annotation,
+    "supervised": use_supervised,
+}
 
 
 def strides(config: ml_collections.ConfigDict) -> tuple[tuple[int, ...], ...]:

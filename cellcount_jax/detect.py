@@ -182,6 +182,7 @@ def locate(
     rule: str,
     threshold: float,
     min_distance: int | Sequence[int] = 1,
+    fidt_floor: float = 0.1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cell locations by one of the detection rules.
 
@@ -191,6 +192,7 @@ def locate(
         peaks above `threshold` times the map's own maximum (`fidt_threshold`).
       threshold: on the map's values; for 'fidt' a fraction.
       min_distance: of peaks, see `find_peaks`.
+      fidt_floor: of the map's maximum, see `fidt_threshold`.
 
     Returns:
       Points `(N, D)` float32 and their scores `(N,)`, the largest values of each.
@@ -201,7 +203,7 @@ def locate(
     if rule == "components":
         return find_components(map, threshold_abs=threshold, return_scores=True)
     if rule == "fidt":
-        threshold = fidt_threshold(map, fraction=threshold)
+        threshold = fidt_threshold(map, fraction=threshold, floor=fidt_floor)
     elif rule != "peaks":
         raise InputError(f"rule is {rule!r}; it must be peaks, components or fidt.")
     return find_peaks(map, threshold_abs=threshold, min_distance=min_distance, return_scores=True)

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from cellcount_jax import batches, detect, inference, metrics, report, writers
+from cellcount_jax import inference, metrics, report, writers
 from cellcount_jax.calibration import calibrate as calibrate_threshold
 from cellcount_jax.config import RULES
 from cellcount_jax.data import formats
@@ -61,8 +61,7 @@ def calibrate(
       The model with thresholds, and each rule's F1 on the training images.
     """
     config = model.config
-    geometry = batches.target_geometry(config, model.spacing)
-    peak = batches.peak_value(config, geometry)
+    peak = inference.target_peak(model)
     thresholds: dict[str, float] = {}
     reached: dict[str, float | None] = {}
     for rule in RULES:
@@ -75,7 +74,7 @@ def calibrate(
 
         def count_at(threshold: float, rule: str = rule) -> tuple[int, int, int]:
             found = metrics.pooled(
-                _result(config, s, m, rule, threshold).matching
+                _result(model, s, m, rule, threshold).matching
                 for s, m in zip(samples, maps, strict=True)
             )
             return found.tp, found.fp, found.fn
@@ -109,7 +108,7 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
         maps = [inference.predict_map(model, s.image) for s in samples]
         results = {
             rule: [
-                _result(config, s, m, rule, model.thresholds[rule])
+                _result(model, s, m, rule, model.thresholds[rule])
                 for s, m in zip(samples, maps, strict=True)
             ]
             for rule in RULES
@@ -121,6 +120,7 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
     rule = config.detect.rule
     content = {
         "dataset": dataset.description,
+        "step": model.step,
         "set": main_set,
         "rule": rule,
         "threshold": model.thresholds[rule],
@@ -137,11 +137,9 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
 
 
 def _result(
-    config: ml_collections.ConfigDict, sample: Sample, map: np.ndarray, rule: str, threshold: float
+    model: TrainedModel, sample: Sample, map: np.ndarray, rule: str, threshold: float
 ) -> ImageResult:
-    points, scores = detect.locate(
-        map, rule=rule, threshold=threshold, min_distance=tuple(config.detect.min_distance)
-    )
+    points, scores = inference.locate(model, map, rule=rule, threshold=threshold)
     true = np.asarray(sample.points)
     labels = sample.labels
     if sample.valid is not None:
@@ -150,7 +148,7 @@ def _result(
         true = true[_inside(true, sample.valid)]
         labels = None if labels is None else np.where(sample.valid, labels, 0)
     matching = metrics.match_points(
-        points, true, max_distance=config.evaluation.max_distance, spacing=sample.spacing
+        points, true, max_distance=model.config.evaluation.max_distance, spacing=sample.spacing
     )
     inside = None
     if labels is not None:
@@ -258,7 +256,12 @@ def as_table(content: Mapping[str, Any]) -> str:
                 ]
             )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+    radius = f"{content['max_distance']:g} {content['max_distance_unit']}"
+    caption = f"true within {radius}; * the rule of this run"
+    return (
+        "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+        + f"\n{caption}"
     )

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from jax import Array
 
-from cellcount_jax import checkpoint, detect, tiles, writers
+from cellcount_jax import batches, checkpoint, detect, tiles, writers
 from cellcount_jax import config as settings
 from cellcount_jax.data.normalise import Normalisation
 from cellcount_jax.errors import InputError
@@ -30,6 +30,7 @@ class TrainedModel:
 
     Attributes:
       config: of the run that trained it.
+      step: the training step of the variables.
       variables: `params` and `batch_stats` of the network.
       normalisation: of intensities.
       channels: of the images.
@@ -40,6 +41,7 @@ class TrainedModel:
     """
 
     config: ml_collections.ConfigDict
+    step: int
     variables: Any
     normalisation: Normalisation
     channels: int
@@ -49,7 +51,7 @@ class TrainedModel:
 
     def save(self, workdir: Path) -> None:
         """Writes model.json: what belongs to the model beside its config and checkpoint."""
-        names = ("channels", "spacing", "spacing_known", "thresholds")
+        names = ("step", "channels", "spacing", "spacing_known", "thresholds")
         stored = {name: getattr(self, name) for name in names}
         writers.write_json(
             workdir / "model.json", {**stored, "normalisation": self.normalisation.to_dict()}
@@ -63,7 +65,8 @@ def load_model(workdir: str | Path) -> TrainedModel:
       workdir: of a finished run of `cellcount_jax.main`.
 
     Raises:
-      InputError: the folder is not that of a finished run.
+      InputError: the folder is not that of a finished run, or its threshold is of other
+        weights than its newest whole checkpoint.
     """
     workdir = Path(workdir)
     config = settings.from_json(_read_json(workdir / "config.json"), workdir / "config.json")
@@ -71,7 +74,13 @@ def load_model(workdir: str | Path) -> TrainedModel:
     try:
         normalisation = Normalisation.from_dict(stored.pop("normalisation"))
         stored["spacing"] = tuple(stored["spacing"])
-        variables = restore_variables(workdir, config, channels=stored["channels"])
+        step, variables = restore_variables(workdir, config, channels=stored["channels"])
+        if step != stored["step"]:
+            raise InputError(
+                f"{workdir}: the threshold in model.json is of step {stored['step']}, the newest"
+                f" whole checkpoint of step {step}; finish the run, or evaluate it with"
+                " --mode=evaluate"
+            )
         return TrainedModel(
             config=config, variables=variables, normalisation=normalisation, **stored
         )
@@ -79,8 +88,10 @@ def load_model(workdir: str | Path) -> TrainedModel:
         raise InputError(f"{workdir / 'model.json'}: is not a model of this version") from error
 
 
-def restore_variables(workdir: Path, config: ml_collections.ConfigDict, *, channels: int) -> Any:
-    """The network's variables of a run's latest whole checkpoint.
+def restore_variables(
+    workdir: Path, config: ml_collections.ConfigDict, *, channels: int
+) -> tuple[int, Any]:
+    """Step and network variables of a run's latest whole checkpoint.
 
     Raises:
       InputError: there is none.
@@ -92,7 +103,7 @@ def restore_variables(workdir: Path, config: ml_collections.ConfigDict, *, chann
     restored = checkpoint.restore(workdir / "checkpoints", like)
     if restored is None:
         raise InputError(f"{workdir / 'checkpoints'}: holds no checkpoint; train first")
-    return inference_variables(restored[1])
+    return restored[0], inference_variables(restored[1])
 
 
 def inference_variables(state: TrainState) -> Any:
@@ -120,7 +131,8 @@ def predict_map(model: TrainedModel, image: np.ndarray) -> np.ndarray:
       image: `(*spatial, channels)` raw intensities.
 
     Returns:
-      `(*spatial,)` float32; where a dot is certain, about 1 with the inverse-distance kernel.
+      `(*spatial,)` float32; at a dot that is certain about 1 with the inverse-distance kernel,
+        the peak of the kernel with the Gaussian, a probability with the mask.
 
     Raises:
       InputError: the image does not fit the model, or is too large for a model whose result
@@ -194,18 +206,32 @@ def predict(model: TrainedModel, image: np.ndarray) -> tuple[np.ndarray, np.ndar
       image: `(*spatial, channels)` raw intensities.
 
     Returns:
-      Points `(N, D)` float32 in voxels and their scores `(N,)`, the map's values there.
+      Points `(N, D)` float32 in voxels and their scores `(N,)`, the map's largest value of each.
 
     Raises:
       InputError: see `predict_map`.
     """
     rule = model.config.detect.rule
+    return locate(model, predict_map(model, image), rule=rule, threshold=model.thresholds[rule])
+
+
+def locate(
+    model: TrainedModel, map: np.ndarray, *, rule: str, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Locations and scores in a map of the model, see `detect.locate`."""
+    config = model.config
     return detect.locate(
-        predict_map(model, image),
+        map,
         rule=rule,
-        threshold=model.thresholds[rule],
-        min_distance=tuple(model.config.detect.min_distance),
+        threshold=threshold,
+        min_distance=tuple(config.detect.min_distance),
+        fidt_floor=0.1 * target_peak(model),
     )
+
+
+def target_peak(model: TrainedModel) -> float:
+    """The training target's value at a lone dot, to which thresholds are relative."""
+    return batches.peak_value(model.config, batches.target_geometry(model.config, model.spacing))
 
 
 def count(model: TrainedModel, image: np.ndarray) -> int:

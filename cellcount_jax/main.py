@@ -34,7 +34,7 @@ _MODE = flags.DEFINE_enum(
     ["train_and_evaluate", "evaluate"],
     "Train (or go on training) and evaluate, or evaluate the latest checkpoint.",
 )
-flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main(_: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ def main(_: Sequence[str]) -> None:
     content = run(config, workdir)
     if content is not None:
         print(f"\n{content['dataset']}\n{evaluate.as_table(content)}")
-        print(f"* the rule of this run. {time.perf_counter() - started:.0f} s; see {workdir}")
+        print(f"{time.perf_counter() - started:.0f} s; pictures and points in {workdir}/evaluation")
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
@@ -100,7 +100,7 @@ def _fails_plainly(call: Callable[[Sequence[str]], Result]) -> Callable[[Sequenc
         try:
             return call(arguments)
         except (InputError, OSError) as error:
-            if "--debug" in sys.argv:
+            if _DEBUG.present and _DEBUG.value:
                 raise
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)

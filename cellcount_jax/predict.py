@@ -33,7 +33,8 @@ def predict_file(model: TrainedModel, path: Path, output: Path) -> int:
       InputError: the file cannot be read or does not fit the model.
     """
     image = formats.read_image(path)
-    if image.spacing is not None and model.spacing_known:
+    by_hand = bool(model.config.data.spacing)
+    if image.spacing is not None and model.spacing_known and not by_hand:
         ratios = [a / b for a, b in zip(image.spacing, model.spacing, strict=False)]
         if len(image.spacing) != len(model.spacing) or not all(0.9 < r < 1.1 for r in ratios):
             logging.warning(
@@ -78,9 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="TIFF or PNG image or volume")
     parser.add_argument("--model", type=Path, required=True, help="workdir of a finished run")
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--max-voxels",
+        type=int,
+        help="cut a larger image in tiles of this size (default: as trained,"
+        " config.predict.max_voxels); more needs more memory",
+    )
     options = parser.parse_args(arguments)
     try:
         model = inference.load_model(options.model)
+        if options.max_voxels is not None:
+            model.config.predict.max_voxels = options.max_voxels
         number = predict_file(model, options.file, options.output)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cellcount_jax.data.files import replacing
 from cellcount_jax.errors import InputError
 
 GREEN = (0, 158, 115)
@@ -118,21 +118,11 @@ def save_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     """Writes a picture to a PNG file, whole or not at all.
 
     Args:
-      path: the file; an existing one is replaced.
+      path: the file; an existing one is replaced, a missing folder made.
       picture: `(height, width, 3)` uint8.
-
-    Raises:
-      InputError: when the folder does not exist.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: {path.parent} is not a folder.")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        Image.fromarray(picture).save(unfinished, format="PNG")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
 
 
 def mosaic(pictures: Sequence[np.ndarray], *, titles: Sequence[str] | None = None) -> np.ndarray:

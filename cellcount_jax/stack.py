@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 from flax import struct
 from jax import Array
+from scipy import ndimage
 
 from cellcount_jax import targets
 from cellcount_jax.data.normalise import Normalisation
@@ -28,7 +29,7 @@ class ImageStack:
       images: `(N, *spatial, channels)` float32, normalised.
       low: `(N, D)` int32, first voxel of the box that crops come from.
       high: `(N, D)` int32, one past its last voxel.
-      valid: `(N, *spatial)` bool; None for unlabelled images.
+      valid: `(N, *spatial)` bool, where the target is known; None for unlabelled images.
       points: `(N, K, D)` int32, voxels of the dots inside the valid region, or None.
       mask: `(N, K)` bool, or None.
       cells: `(N, *spatial)` float32, 1 inside cells, for the full-annotation target only,
@@ -96,7 +97,7 @@ def _stack(
     for i, d in enumerate(dots):
         points[i, : len(d)] = d
         mask[i, : len(d)] = True
-    valid = np.stack([_padded(_valid(s), shape) for s in samples])
+    valid = np.stack([_padded(trusted(s, config), shape) for s in samples])
     cells = None
     if config.target.kernel == "mask":
         cells = jnp.asarray(np.stack([_padded(_cells(s), shape) for s in samples]))
@@ -117,8 +118,27 @@ def voxels_inside(sample: Sample) -> np.ndarray:
     return voxels if sample.valid is None else voxels[sample.valid[tuple(voxels.T)]]
 
 
-def _valid(sample: Sample) -> np.ndarray:
-    return np.ones(sample.shape, bool) if sample.valid is None else sample.valid
+def trusted(sample: Sample, config: ml_collections.ConfigDict) -> np.ndarray:
+    """Where a labelled sample's target is known, `(*spatial,)` bool.
+
+    Outside the valid region there may be dots that nobody placed. A voxel inside counts where
+    none of them could change its target: with the inverse-distance kernel where a known dot, or
+    the end of the kernel, is as near as the region's edge.
+    """
+    if sample.valid is None:
+        return np.ones(sample.shape, bool)
+    if config.target.kernel == "mask" or sample.valid.all():
+        return sample.valid
+    edges, unit = sample.spacing, config.target.unit or min(sample.spacing)
+    to_unknown = ndimage.distance_transform_edt(sample.valid, sampling=edges)
+    if config.target.kernel == "gaussian":
+        return to_unknown > targets.GAUSSIAN_REACH * config.target.sigma * unit
+    known = to_unknown > config.target.max_distance * unit
+    apart = np.ones(sample.shape, bool)
+    apart[tuple(voxels_inside(sample).T)] = False
+    if not apart.all():
+        known |= to_unknown >= ndimage.distance_transform_edt(apart, sampling=edges)
+    return sample.valid & known
 
 
 def _cells(sample: Sample) -> np.ndarray:

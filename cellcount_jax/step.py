@@ -88,6 +88,7 @@ def train_step(
     key: Array,
     *,
     config: ml_collections.ConfigDict,
+    peak: float = 1.0,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One step on equation 3: supervised loss plus ramped-up focal consistency loss.
@@ -99,10 +100,12 @@ def train_step(
         device's share.
       key: of this step, for dropout and perturbations, the same on every device.
       config: its `consistency`, `target` and `train` sections are used.
+      peak: the target's value at a lone dot, to which the focal floor is relative.
       axis_name: the mapped axis; None on one device outside of pmap.
 
     Returns:
-      The state after the step and the losses, both the same on every device.
+      The state after the step, and the losses and the gradient's norm; all of it is the same
+        on every device.
     """
     weight = config.consistency.weight * losses.ramp_up(
         state.step, config.consistency.ramp_up * config.train.steps
@@ -110,7 +113,7 @@ def train_step(
 
     def objective(params: Any) -> tuple[Array, tuple[Any, Metrics]]:
         supervised, consistency, statistics = _losses(
-            params, state, batch, key, config=config, axis_name=axis_name
+            params, state, batch, key, config=config, peak=peak, axis_name=axis_name
         )
         loss = supervised + weight.astype(supervised.dtype) * consistency
         metrics = {"loss": loss, "supervised": supervised, "consistency": consistency}
@@ -119,6 +122,7 @@ def train_step(
     # Each device's loss is its share of the sum, so that gradients and losses add up.
     gradients, (statistics, metrics) = jax.grad(objective, has_aux=True)(state.params)
     gradients, metrics = parallel.all_sum((gradients, metrics), axis_name=axis_name)
+    metrics["gradient_norm"] = optax.global_norm(gradients)
     return state.apply_gradients(grads=gradients, batch_stats=statistics), metrics
 
 
@@ -129,6 +133,7 @@ def _losses(
     key: Array,
     *,
     config: ml_collections.ConfigDict,
+    peak: float,
     axis_name: str | None,
 ) -> tuple[Array, Array, Any]:
     """This device's share of both losses, and the norms' new running statistics.
@@ -165,7 +170,7 @@ def _losses(
         config=config,
         axis_name=axis_name,
     )
-    error, counted = _consistency_loss(student, teacher, config)
+    error, counted = _consistency_loss(student, teacher, config=config, peak=peak)
     return supervised, _mean(error, counted, axis_name), stats
 
 
@@ -187,7 +192,7 @@ def _supervised_loss(prediction: Array, target: Array, config: ml_collections.Co
 
 
 def _consistency_loss(
-    student: Array, teacher: Array, config: ml_collections.ConfigDict
+    student: Array, teacher: Array, *, config: ml_collections.ConfigDict, peak: float
 ) -> tuple[Array, Array]:
     """The elementwise consistency loss, and which voxels count."""
     c = config.consistency
@@ -197,7 +202,7 @@ def _consistency_loss(
     weight = jnp.ones_like(teacher)
     if c.focal:
         weight = losses.focal_weight(
-            teacher, sigma=c.focal_sigma, radius=c.focal_radius, floor=c.focal_floor
+            teacher, sigma=c.focal_sigma, radius=c.focal_radius, floor=c.focal_floor * peak
         )
     return losses.focal_consistency_loss(scale * student, scale * teacher, weight), weight > 0
 

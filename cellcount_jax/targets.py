@@ -17,6 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+# Where a Gaussian kernel ends, in sigmas.
+GAUSSIAN_REACH = 4.0
+
 # Offsets unrolled into one fused loop. Longer windows iterate over chunks of this size, so
 # that compile time does not grow with the image.
 _UNROLL = 32
@@ -183,7 +186,7 @@ def gaussian_density_map(
     mask: Array | None = None,
     spacing: Sequence[float] | None = None,
     unit: float | None = None,
-    truncate: float = 4.0,
+    truncate: float = GAUSSIAN_REACH,
 ) -> Array:
     """Sum of a Gaussian kernel on every dot: the baseline of the paper's ablation.
 

@@ -145,8 +145,9 @@ def choose_core(
     least = math.prod(int(widest.min()) for _, _, widest in options)
     if least > max_voxels:
         raise InputError(
-            f"max_voxels is {max_voxels}; a tile of an image of shape {tuple(shape)} needs at "
-            f"least {least}, with a halo of {tuple(halo)} and blocks of {tuple(block)}."
+            f"config.predict.max_voxels = {max_voxels}: a tile of an image of shape"
+            f" {tuple(shape)} needs at least {least}, with a halo of {tuple(halo)} and blocks of"
+            f" {tuple(block)}."
         )
     best: tuple[tuple[int, int], tuple[int, ...]] | None = None
     *leading, (last_cores, last_covered, last_widest) = options

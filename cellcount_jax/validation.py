@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import ml_collections
 
 from cellcount_jax import config as settings
@@ -45,6 +46,17 @@ def _choices(config: ml_collections.ConfigDict) -> None:
     ):
         if value not in allowed:
             _fail(key, value, "must be one of " + ", ".join(map(str, allowed)))
+    if config.model.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        _fail("model.dtype", "float64", "needs the environment variable JAX_ENABLE_X64=1")
+    for key in ("train_names", "unlabelled_names"):
+        if not all(isinstance(name, str) for name in config.data[key]):
+            _fail(
+                f"data.{key}", config.data[key], """must hold names in quotes, e.g. "('969',)\""""
+            )
+    if config.data.kind == "synthetic" and config.data.dir:
+        _fail(
+            "data.dir", config.data.dir, "data.kind = 'synthetic' reads no folder; choose another"
+        )
 
 
 def _numbers(config: ml_collections.ConfigDict) -> None:
@@ -92,7 +104,7 @@ def _numbers(config: ml_collections.ConfigDict) -> None:
         ("train.evaluate_every", 0, inf),
         ("train.keep_checkpoints", 1, inf),
         ("detect.min_distance", 0, inf),
-        ("detect.threshold", 0, inf),
+        ("detect.threshold", 0, 1),
         ("evaluation.max_distance", tiny, inf),
         ("evaluation.overlays", 0, inf),
         ("predict.max_voxels", 1, inf),
@@ -118,7 +130,12 @@ def _lengths(config: ml_collections.ConfigDict) -> None:
         ("data.spacing", config.data.spacing or (1.0,) * ndim),
     ):
         if len(value) != ndim:
-            _fail(key, value, f"needs {ndim} numbers, one an axis, because data.ndim is {ndim}")
+            example = "'(" + ",".join(["32"] * ndim) + ")'"
+            _fail(
+                key,
+                value,
+                f"needs {ndim} numbers, one an axis, because data.ndim is {ndim}; e.g. {example}",
+            )
     for key, value in (
         ("train.crop", config.train.crop),
         ("detect.min_distance", config.detect.min_distance),

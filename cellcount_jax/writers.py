@@ -33,7 +33,7 @@ class MetricsWriter:
         """Opens the file, cut back to what a run resumed after `after_step` has done."""
         path = workdir / "metrics.jsonl"
         _cut_back(path, after_step)
-        self._board = _tensorboard(workdir) if tensorboard else None
+        self._board = _tensorboard(workdir, after_step) if tensorboard else None
         self._file = path.open("a")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -80,10 +80,10 @@ def require_tensorboard() -> None:
         )
 
 
-def _tensorboard(workdir: Path) -> Any:
+def _tensorboard(workdir: Path, after_step: int) -> Any:
     from tensorboardX import SummaryWriter
 
-    return SummaryWriter(str(workdir / "tensorboard"))
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=after_step + 1)
 
 
 class Progress:

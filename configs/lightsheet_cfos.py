@@ -18,7 +18,7 @@ from cellcount_jax import config as settings
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings; `:paper` is the paper's full recipe for an accelerator."""
+    """The settings; `variant` is one of `config.VARIANTS`."""
     config = settings.default_config()
     config.name = "lightsheet_cfos"
     config.data.kind = "volumes"
@@ -29,5 +29,5 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.unlabelled_names = ("969u", "1230u")
     config.evaluation.max_distance = 8.0
     settings.use_volumes(config)
-    settings.use_variant(config, variant, {"paper": settings.use_paper_recipe})
+    settings.use_variant(config, variant, settings.VARIANTS)
     return config

@@ -4,7 +4,7 @@
 #   bash launch/setup_venv.sh          makes or updates it
 #   source launch/setup_venv.sh        the same, and activates it
 #
-# EXTRAS   extras to install, separated by commas (EXTRAS=cuda, EXTRAS=test,figures); none by default
+# EXTRAS   extras to install, separated by commas (EXTRAS=cuda, EXTRAS=test,tensorboard); none by default
 # PYTHON   the interpreter to use; by default the first of the list below that runs and fits
 #
 # When nothing has changed since the last time, this takes well under a second.

@@ -4,7 +4,7 @@
 # Once, on a node with internet access, from the checkout:
 #   EXTRAS=cuda bash launch/setup_venv.sh
 # Then, from the checkout (options given to sbatch win over those below):
-#   sbatch launch/slurm.sh --config=configs/vgg.py:paper --workdir=runs/vgg
+#   sbatch launch/slurm.sh --config=configs/vgg.py:paper --config.data.dir=DIR --workdir=runs/vgg
 #
 # Two minutes before the time limit the run gets SIGTERM: it writes a checkpoint and ends with
 # status 0. The same command resumes it, so a long run is the same line submitted several times

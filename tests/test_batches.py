@@ -208,7 +208,8 @@ def test_crops_are_pieces_of_their_images(name: str) -> None:
     for image, target, valid in zip(batch["image"], batch["target"], batch["valid"], strict=True):
         number, indices = assert_in_image_and_box(image, samples, crop)
         voxels = tuple(np.moveaxis(indices, -1, 0))
-        np.testing.assert_array_equal(valid[..., 0], inside(samples[number])[voxels])
+        counts = stacking.trusted(samples[number], config)
+        np.testing.assert_array_equal(valid[..., 0], counts[voxels])
         np.testing.assert_allclose(target[..., 0], wholes[number][voxels], atol=1e-5)
         numbers.append(number)
         orientations.append(orientation(indices))
@@ -219,6 +220,26 @@ def test_crops_are_pieces_of_their_images(name: str) -> None:
     # An example depends on its own key only, not on its place or on the device count.
     for name, value in draw(keys[::-1], stack).items():
         np.testing.assert_array_equal(value[::-1], batch[name])
+
+
+@pytest.mark.parametrize("kernel", ["inverse_distance", "gaussian"])
+def test_where_a_target_counts_no_unknown_dot_could_change_it(kernel: str) -> None:
+    config = make_config(target__kernel=kernel)
+    rng = np.random.default_rng(0)
+    valid = box((40, 50), slice(0, 30))
+    dots = np.stack([rng.integers(0, 30, 6), rng.integers(0, 50, 6)], -1).astype(np.float32)
+    known = dataclasses.replace(make_sample(0, (40, 50)), points=dots, valid=valid)
+    unknown = np.argwhere(~valid).astype(np.float32)
+    worst = dataclasses.replace(known, points=np.concatenate([dots, unknown]), valid=None)
+    alone = whole_target(known, config, (1.0, 1.0))
+    crowded = whole_target(worst, config, (1.0, 1.0))
+    counts = stacking.trusted(known, config)
+    np.testing.assert_allclose(alone[counts], crowded[counts], atol=1e-3)
+    assert counts.sum() > 300 and not counts[~valid].any()
+    if kernel == "inverse_distance":
+        assert (crowded > alone)[valid & ~counts].all()
+    whole = dataclasses.replace(known, valid=None)
+    assert stacking.trusted(whole, config).all()
 
 
 def test_without_unlabelled_images_the_labelled_ones_serve() -> None:

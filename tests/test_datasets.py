@@ -272,9 +272,12 @@ def test_region_and_held_out_region(volumes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"region": "y<5", "held_out_region": "y>=4"}, "'y>=4': overlaps data.region = 'y<5'"),
+        (
+            {"region": "y<5", "held_out_region": "y>=4"},
+            "'y>=4': overlaps config.data.region",
+        ),
         ({"held_out_region": "y>=4"}, "overlaps"),
-        ({"region": "y<1"}, r"none of the 3 labelled .* has a dot in data\.region = 'y<1'"),
+        ({"region": "y<1"}, r"none of the 3 labelled .* has a dot in config\.data\.region = 'y<1'"),
         ({"region": "y<<5"}, "region 'y<<5'"),
     ],
 )

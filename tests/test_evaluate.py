@@ -71,6 +71,7 @@ class Known:
             self.maps.setdefault(one.name, blobs(one.points.tolist()))
         first = dataset.labelled[0]
         model = TrainedModel(
+            step=7,
             config=config,
             variables={},
             normalisation=Normalisation("standardise"),

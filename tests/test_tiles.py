@@ -139,7 +139,7 @@ def test_the_chosen_core_is_the_largest_that_fits(grid, max_voxels):
         if widest_tile(shape, core=core, halo=halo, block=block) <= max_voxels
     ]
     if not fitting:
-        with pytest.raises(InputError, match=f"max_voxels is {max_voxels}"):
+        with pytest.raises(InputError, match=f"max_voxels = {max_voxels}:"):
             choose_core(shape, halo=halo, block=block, max_voxels=max_voxels)
         return
 

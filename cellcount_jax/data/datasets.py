@@ -44,7 +44,7 @@ def load(data: Any, *, seed: int) -> Dataset:
       InputError: names the key or the file, what was found, and what would be right.
     """
     if data.kind not in _READERS:
-        raise InputError(f"data.kind = {data.kind!r}: must be one of {', '.join(_READERS)}.")
+        raise InputError(f"config.data.kind = {data.kind!r}: must be one of {', '.join(_READERS)}.")
     dataset = _READERS[data.kind](_existing_folder(data.dir), data, seed)
     if data.spacing:
         dataset = _with_spacing(dataset, tuple(data.spacing))
@@ -54,9 +54,13 @@ def load(data: Any, *, seed: int) -> Dataset:
     dataset = _with_regions(dataset, data.region, data.held_out_region)
     if not any(_points_in_valid(sample) for sample in dataset.labelled):
         raise InputError(
-            f"data.dir = {str(data.dir)!r}: none of the {len(dataset.labelled)} labelled training"
-            " images has a dot"
-            + (f" in data.region = {data.region!r}." if data.region else " where labels count.")
+            f"config.data.dir = {str(data.dir)!r}: none of the {len(dataset.labelled)} labelled"
+            " training images has a dot"
+            + (
+                f" in config.data.region = {data.region!r}."
+                if data.region
+                else " where labels count."
+            )
         )
     return dataclasses.replace(dataset, description=_describe(dataset))
 
@@ -158,13 +162,15 @@ def _counts(data: Any) -> dict[str, int]:
 
 def _existing_folder(text: str) -> Path:
     if not str(text):
-        raise InputError("data.dir = '': the folder with the images is needed.")
+        raise InputError("config.data.dir = '': the folder with the images is needed.")
     directory = Path(text)
     if not directory.is_dir():
         problem = "is a file" if directory.exists() else "does not exist"
-        raise InputError(f"data.dir = {str(text)!r}: {problem}; a folder with images is needed.")
+        raise InputError(
+            f"config.data.dir = {str(text)!r}: {problem}; a folder with images is needed."
+        )
     if all(path.name.startswith(".") for path in directory.iterdir()):
-        raise InputError(f"data.dir = {str(text)!r}: the folder is empty.")
+        raise InputError(f"config.data.dir = {str(text)!r}: the folder is empty.")
     return directory
 
 
@@ -182,8 +188,8 @@ def _with_spacing(dataset: Dataset, spacing: tuple[float, ...]) -> Dataset:
                 0 < edge < math.inf for edge in spacing
             ):
                 raise InputError(
-                    f"data.spacing = {spacing}: {len(sample.shape)} positive numbers of micrometres"
-                    f" are needed for {sample.source} of {_size(sample.shape)}."
+                    f"config.data.spacing = {spacing}: {len(sample.shape)} positive numbers of"
+                    f" micrometres are needed for {sample.source} of {_size(sample.shape)}."
                 )
         return tuple(
             dataclasses.replace(sample, spacing=spacing, spacing_known=True) for sample in samples
@@ -241,8 +247,8 @@ def _with_regions(dataset: Dataset, region: str, held_out_region: str) -> Datase
             train = parse_region(region, sample.shape)
             if (train & parse_region(held_out_region, sample.shape)).any():
                 raise InputError(
-                    f"data.held_out_region = {held_out_region!r}: overlaps data.region ="
-                    f" {region!r}, so that training labels would be tested on."
+                    f"config.data.held_out_region = {held_out_region!r}: overlaps"
+                    f" config.data.region = {region!r}, so that training labels would be tested on."
                 )
         tests["held_out"] = tuple(within(sample, held_out_region) for sample in dataset.labelled)
     if not region:

@@ -87,9 +87,9 @@ def _load(
     pairs = _pairs(directory, protocol)
     order = permuted(sorted(pairs), seed=split_seed)
     train, test = order[: protocol.train], order[protocol.train :]
-    labelled = take(train, num_labelled, key="data.num_labelled", least=1)
+    labelled = take(train, num_labelled, key="config.data.num_labelled", least=1)
     rest = train[len(labelled) :]
-    unlabelled = take(rest, num_unlabelled, key="data.num_unlabelled")
+    unlabelled = take(rest, num_unlabelled, key="config.data.num_unlabelled")
 
     def read(name: str, *, with_dots: bool) -> Sample:
         image, dots = pairs[name]

@@ -62,7 +62,7 @@ def load_folder(
         name, a file that cannot be used, more images asked for than there are.
     """
     if not 0 <= test_fraction < 1:
-        raise InputError(f"data.test_fraction = {test_fraction}: must be in [0, 1).")
+        raise InputError(f"config.data.test_fraction = {test_fraction}: must be in [0, 1).")
     entries = scan(directory)
     with_dots = _with_dots(entries, directory)
     without = [entry for entry in entries if entry.points is None]
@@ -108,14 +108,14 @@ def load_volumes(
     if not (directory / "train").is_dir():
         raise InputError(f"{directory}: has no folder train/, where the labelled volumes are.")
     train = {entry.name: entry for entry in _labelled_part(directory / "train")}
-    with_dots = _named(train.values(), train_names, key="data.train_names")
+    with_dots = _named(train.values(), train_names, key="config.data.train_names")
     left_over = [entry for entry in train.values() if entry not in with_dots]
     spellings = [directory / name for name in ("unlabeled", "unlabelled")]
     present = [folder for folder in spellings if folder.is_dir()]
     if len(present) > 1:
         raise InputError(f"{present[0]}: and {present[1]} are both there; one is needed.")
     without = [entry for folder in present for entry in scan(folder)] + left_over
-    without = _named(without, unlabelled_names, key="data.unlabelled_names")
+    without = _named(without, unlabelled_names, key="config.data.unlabelled_names")
     test = _labelled_part(directory / "test") if (directory / "test").is_dir() else []
     dataset = _dataset(
         f"Volumes from {directory}",
@@ -241,9 +241,9 @@ def _dataset(
     num_labelled: int,
     num_unlabelled: int,
 ) -> Dataset:
-    labelled = take(with_dots, num_labelled, key="data.num_labelled", least=1)
+    labelled = take(with_dots, num_labelled, key="config.data.num_labelled", least=1)
     rest = [*without, *with_dots[len(labelled) :]]
-    unlabelled = take(rest, num_unlabelled, key="data.num_unlabelled")
+    unlabelled = take(rest, num_unlabelled, key="config.data.num_unlabelled")
     tests = {"test": tuple(read_entry(entry, with_dots=True) for entry in test)} if test else {}
     return Dataset(
         description,

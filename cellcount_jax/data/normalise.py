@@ -14,8 +14,10 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 
-# Of a normal distribution, the standard deviation is this times the MAD.
+# Of a normal distribution, the standard deviation is this times the MAD, and the distance of
+# the 10th and 90th percentile divided by this.
 _MAD_TO_DEVIATION = 1.4826
+_DECILES_TO_DEVIATION = 2.563
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +96,20 @@ def _robust(values: np.ndarray, tissue: np.ndarray) -> tuple[np.ndarray, np.ndar
     centres, scales = [], []
     for channel in range(values.shape[-1]):
         inside = values[..., channel][tissue[..., channel]]
-        centre = np.median(inside) if inside.size else 0.0
-        deviation = np.median(np.abs(inside - centre)) if inside.size else 0.0
+        centre = float(np.median(inside)) if inside.size else 0.0
         centres.append(centre)
-        scales.append(_MAD_TO_DEVIATION * deviation)
+        scales.append(_spread(inside, centre) if inside.size else 0.0)
     return np.asarray(centres), _usable(np.asarray(scales))
+
+
+def _spread(values: np.ndarray, centre: float) -> float:
+    """The MAD as a standard deviation; where half of the values are one grey level (8-bit
+    images), that of the 10th to 90th percentile, or the standard deviation itself."""
+    mad = float(np.median(np.abs(values - centre)))
+    low, high = np.percentile(values, [10, 90])
+    return (
+        _MAD_TO_DEVIATION * mad or float(high - low) / _DECILES_TO_DEVIATION or float(values.std())
+    )
 
 
 def _usable(scale: np.ndarray) -> np.ndarray:
@@ -110,7 +121,7 @@ def _log(image: np.ndarray) -> np.ndarray:
     lowest = float(image.min())
     if lowest < 0:
         raise InputError(
-            f"the image has negative intensities (lowest {lowest:g}), which data.normalisation"
-            " = 'robust_log' cannot take; use 'standardise'"
+            f"the image has negative intensities (lowest {lowest:g}), which"
+            " config.data.normalisation = 'robust_log' cannot take; use 'standardise'"
         )
     return np.log1p(image)
