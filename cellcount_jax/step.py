@@ -122,7 +122,7 @@ def train_step(
     # Each device's loss is its share of the sum, so that gradients and losses add up.
     gradients, (statistics, metrics) = jax.grad(objective, has_aux=True)(state.params)
     gradients, metrics = parallel.all_sum((gradients, metrics), axis_name=axis_name)
-    metrics["gradient_norm"] = optax.global_norm(gradients)
+    metrics["gradient_norm"] = optax.tree.norm(gradients)
     return state.apply_gradients(grads=gradients, batch_stats=statistics), metrics
 
 

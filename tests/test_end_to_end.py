@@ -122,3 +122,15 @@ def test_bad_data_is_one_line_and_no_workdir(
     assert (status, out) == (1, "")
     assert errors.startswith(f"error: {expected}") and errors.count("\n") == 1
     assert not workdir.exists()
+
+
+def test_the_smoke_config_learns(run_module: Run, tmp_path: Path) -> None:
+    status, out, errors = run_module("main", "--config=configs/smoke.py", f"--workdir={tmp_path}/s")
+    assert status == 0, errors
+    assert "synthetic fluorescence images made by cellcount_jax (not real data)" in out
+    scores = json.loads((tmp_path / "s" / "evaluation" / "metrics.json").read_text())
+    # Predicting the mean, or any constant, finds at most one cell in an image.
+    assert scores["f1"] > 0.8
+    lines = [json.loads(x) for x in (tmp_path / "s" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["supervised"] < 0.6 * lines[0]["supervised"]
+    assert lines[-1]["step"] == 100

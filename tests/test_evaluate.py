@@ -269,7 +269,8 @@ def test_the_table_has_a_line_for_each_set_and_rule(
     config: ml_collections.ConfigDict, known: Known
 ) -> None:
     content = known.run(config, dataset_of(TRAIN, test=[sample("t", [[9, 9]])]))
-    heading, *lines = evaluate.as_table(content).splitlines()
+    heading, *lines, caption = evaluate.as_table(content).splitlines()
+    assert caption == "true within 2 voxel; * the rule of this run"
     assert heading.split()[:3] == ["set", "rule", "threshold"]
     assert [line.split()[1] for line in lines] == list(RULES)
     assert [("*" in line) for line in lines] == [rule == "peaks" for rule in RULES]

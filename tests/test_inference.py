@@ -118,7 +118,7 @@ def test_what_would_depend_on_the_tiles_is_not_tiled(
 
 def test_no_tile_is_small_enough(model_2d: inference.TrainedModel) -> None:
     model = with_settings(model_2d, predict__max_voxels=1000)
-    with pytest.raises(InputError, match="max_voxels is 1000"):
+    with pytest.raises(InputError, match="max_voxels = 1000"):
         inference.predict_map(model, np.ones((100, 100, 1), np.float32))
 
 

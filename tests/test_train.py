@@ -232,13 +232,17 @@ def test_there_must_be_something_to_evaluate(
 def test_training_that_diverges_says_so(
     tmp_path: Path, config_2d: ml_collections.ConfigDict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    losses = {"loss": np.asarray([1.0, 1.0]), "gradient_norm": np.asarray([1.0, np.nan])}
+
     def scanned(*_: Any, **__: Any) -> Callable[..., Any]:
-        return lambda state, data, key: (state, {"loss": np.asarray([1.0, np.nan])})
+        return lambda state, data, key: (state, losses)
 
     monkeypatch.setattr(train.parallel, "scanned", scanned)
-    with pytest.raises(InputError, match=r"step 2: training diverged; lower config\.optim"):
+    with pytest.raises(
+        InputError, match=r"training diverged: .* at step 2, .* lower config\.optim"
+    ):
         train.train_and_evaluate(config_2d, tmp_path / "run")
-    assert lines_of(tmp_path / "run") == [{"step": 2, "loss": None}]
+    assert lines_of(tmp_path / "run") == [{"step": 2, "loss": 1.0, "gradient_norm": None}]
     assert checkpoint.steps(tmp_path / "run" / "checkpoints") == []
 
 
