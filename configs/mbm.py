@@ -2,7 +2,7 @@
 
     python -m cellcount_jax.main --config=configs/mbm.py --config.data.dir=../shared/data/mbm
 
-Sized for 2 cores: test F1 @BF1@ at 8 px, MAE @BMAE@, threshold from the training images; @BMIN@
+Sized for 2 cores: test F1 0.887 at 8 px, MAE 9.7, threshold from the training images; 3.0
 minutes on 2 CPU cores, training and evaluation together (seed 0, one run). The consistency
 loss sees the labelled images without their dots.
 
