@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def random_crop_origin(
-    key: Array, low: Array, high: Array, crop: Sequence[int], *, overhang: float = 0.0
-) -> Array:
+def random_crop_origin(key: Array, low: Array, high: Array, crop: Sequence[int]) -> Array:
     """A uniformly drawn crop inside a box, or covering it where the box is smaller.
 
     Args:
@@ -24,17 +22,12 @@ def random_crop_origin(
       low: `(D,)` int, first voxel of the box.
       high: `(D,)` int, one past its last voxel.
       crop: the D sizes of the crop.
-      overhang: crops are drawn as if they could lie outside of the box by this share of
-        their size, and pushed back: the box's edges, which a uniform origin seldom shows, are
-        seen more often.
 
     Returns:
       `(D,)` int, first voxel of the crop.
     """
     room = jnp.maximum(high - low - jnp.asarray(crop), 0)
-    extra = jnp.asarray([int(overhang * size) for size in crop], room.dtype)
-    offset = jax.random.randint(key, room.shape, -extra, room + extra + 1)
-    return low + jnp.clip(offset, 0, room)
+    return low + jax.random.randint(key, room.shape, 0, room + 1)
 
 
 def random_flips(

@@ -110,8 +110,7 @@ def draw_labelled(
         pick, origin_key, *rest = jax.random.split(key, 6)
         index = jax.random.randint(pick, (), 0, len(stack.images))
         cut, origin = _cutter(origin_key, stack, index, config)
-        counted = cut(stack.valid) & _counted(origin, stack.extent[index], config, geometry)
-        arrays = [cut(stack.images), counted]
+        arrays = [cut(stack.images), cut(stack.valid)]
         if stack.cells is not None:
             arrays.append(cut(stack.cells))
         assert stack.points is not None and stack.mask is not None
@@ -148,9 +147,7 @@ def _cutter(
     key: Array, stack: ImageStack, index: Array, config: ml_collections.ConfigDict
 ) -> tuple[Callable[[Any], Array], Array]:
     crop = tuple(config.train.crop)
-    origin = augment.random_crop_origin(
-        key, stack.low[index], stack.high[index], crop, overhang=config.train.overhang
-    )
+    origin = augment.random_crop_origin(key, stack.low[index], stack.high[index], crop)
     ndim = len(crop)
 
     def cut(array: Array) -> Array:
@@ -158,26 +155,6 @@ def _cutter(
         return jax.lax.dynamic_slice(array, start, (1, *crop, *array.shape[1 + ndim :]))[0]
 
     return cut, origin
-
-
-def _counted(
-    origin: Array, extent: Array, config: ml_collections.ConfigDict, geometry: TargetGeometry
-) -> Array:
-    """All of a crop but what lies at an edge that is not the image's, `crop` bool.
-
-    There a cell outside of the crop can ask for a high map, which the network would learn to
-    give to cells that the image's edge cuts, whose dots are outside.
-    """
-    crop = tuple(config.train.crop)
-    counted = jnp.ones(crop, bool)
-    for axis, (size, edge) in enumerate(zip(crop, geometry.edges, strict=True)):
-        margin = math.ceil(config.train.edge / edge)
-        place = jnp.arange(size)
-        at_start = (place < margin) & (origin[axis] > 0)
-        at_end = (place >= size - margin) & (origin[axis] + size < extent[axis])
-        others = [a for a in range(len(crop)) if a != axis]
-        counted &= ~jnp.expand_dims(at_start | at_end, others)
-    return counted
 
 
 def _augmented(

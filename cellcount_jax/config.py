@@ -97,8 +97,6 @@ def default_config() -> ml_collections.ConfigDict:
     c.train = ml_collections.ConfigDict()
     c.train.steps = 500
     c.train.crop = (128, 128)  # voxels; [paper: 224 x 224; 3D: 56 x 200 x 200]
-    c.train.overhang = 0.0  # share of a crop by which drawn crops may overhang, see augment
-    c.train.edge = 0.0  # units at a crop's edge that do not count, but at the image's edge
     c.train.batch_labelled = 4  # crops a step, over all devices [authors: 8]
     c.train.batch_unlabelled = 4  # [authors: 80]
     c.train.scan_length = 10  # steps in one compiled call
@@ -150,13 +148,13 @@ def use_volumes(config: ml_collections.ConfigDict) -> None:
     config.augment.gain = 0.3
     config.augment.offset = 0.5
     config.detect.min_distance = (1, 2, 2)
+    # Volumes have cells that nobody dotted, at their faces above all: a weight on the dots
+    # would make the map as high there as on dotted cells.
+    config.target.dot_weight = 0.0
     config.model.strides = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
     config.train.crop = (32, 64, 64)
     config.train.batch_labelled = 2
     config.train.batch_unlabelled = 1
-    # Cells that a volume's face cuts have their dots outside; crops seldom show the faces.
-    config.train.overhang = 0.25
-    config.train.edge = 4.0
     config.train.steps = 150
     config.train.checkpoint_every = 50
 

@@ -29,7 +29,6 @@ class ImageStack:
       images: `(N, *spatial, channels)` float32, normalised.
       low: `(N, D)` int32, first voxel of the box that crops come from.
       high: `(N, D)` int32, one past its last voxel.
-      extent: `(N, D)` int32, each image's own size.
       valid: `(N, *spatial)` bool, where the target is known; None for unlabelled images.
       points: `(N, K, D)` int32, voxels of the dots inside the valid region, or None.
       mask: `(N, K)` bool, or None.
@@ -40,7 +39,6 @@ class ImageStack:
     images: Array
     low: Array
     high: Array
-    extent: Array
     valid: Array | None = None
     points: Array | None = None
     mask: Array | None = None
@@ -90,9 +88,8 @@ def _stack(
     boxes = [_box(s, crop) for s in samples]
     low = np.asarray([b[0] for b in boxes], np.int32)
     high = np.asarray([b[1] for b in boxes], np.int32)
-    extent = np.asarray([s.shape for s in samples], np.int32)
     if not with_labels:
-        return ImageStack(*map(jnp.asarray, (images, low, high, extent)))
+        return ImageStack(jnp.asarray(images), jnp.asarray(low), jnp.asarray(high))
     dots = [voxels_inside(s) for s in samples]
     most = max(1, *(len(d) for d in dots))
     points = np.zeros((len(samples), most, len(shape)), np.int32)
@@ -108,7 +105,6 @@ def _stack(
         images=jnp.asarray(images),
         low=jnp.asarray(low),
         high=jnp.asarray(high),
-        extent=jnp.asarray(extent),
         valid=jnp.asarray(valid),
         points=jnp.asarray(points),
         mask=jnp.asarray(mask),

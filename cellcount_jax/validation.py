@@ -97,8 +97,6 @@ def _numbers(config: ml_collections.ConfigDict) -> None:
         ("optim.weight_decay", 0, inf),
         ("train.steps", 1, inf),
         ("train.crop", 1, inf),
-        ("train.overhang", 0, 1),
-        ("train.edge", 0, inf),
         ("train.batch_labelled", 1, inf),
         ("train.batch_unlabelled", 0, inf),
         ("train.scan_length", 1, inf),

@@ -242,28 +242,6 @@ def test_where_a_target_counts_no_unknown_dot_could_change_it(kernel: str) -> No
     assert stacking.trusted(whole, config).all()
 
 
-def test_a_crops_edge_counts_only_at_the_images_edge() -> None:
-    config = make_config(train__crop=(8, 8), train__edge=2.0, train__overhang=0.5)
-    samples = [make_sample(0, (20, 15), dots=5), make_sample(1, (8, 11), dots=3)]
-    stack = stacking.on_device(make_dataset(samples), unchanged(3), config).labelled
-    geometry = batches.target_geometry(config, (1.0, 1.0))
-    keys = jax.random.split(jax.random.key(0), 100)
-    draw = functools.partial(batches.draw_labelled, config=config, geometry=geometry)
-    batch = jax.jit(draw)(keys, stack)
-    excluded = 0
-    for image, valid in zip(np.asarray(batch["image"]), np.asarray(batch["valid"]), strict=True):
-        number, indices = assert_in_image_and_box(image, samples, (8, 8))
-        expected = np.ones((8, 8), bool)
-        for axis, size in enumerate(samples[number].shape):
-            voxel = indices[..., axis]
-            first, last = voxel.min(), voxel.max()
-            expected &= (voxel >= first + 2) | (first == 0)
-            expected &= (voxel <= last - 2) | (last == size - 1)
-        np.testing.assert_array_equal(valid[..., 0], expected)
-        excluded += (~expected).sum()
-    assert excluded > 500
-
-
 def test_without_unlabelled_images_the_labelled_ones_serve() -> None:
     data = stacking.on_device(
         make_dataset(samples_2d()), unchanged(3), make_config(train__crop=(8, 8))

@@ -58,8 +58,6 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "optim.learning_rate": (0.0, -1e-3),
     "optim.first_cycle": (0,),
     "optim.weight_decay": (-1.0,),
-    "train.overhang": (-0.1, 1.1),
-    "train.edge": (-1.0,),
     "train.steps": (0, -10),
     "train.crop": ((0, 128), (128, -8)),
     "train.batch_labelled": (0,),
