@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -126,6 +127,8 @@ def _read_json(path: Path) -> Any:
 def predict_map(model: TrainedModel, image: np.ndarray) -> np.ndarray:
     """The network's map of an image, in tiles where the image is large.
 
+    With `config.predict.flips` it is the mean over the image mirrored along every set of axes.
+
     Args:
       model: a trained model.
       image: `(*spatial, channels)` raw intensities.
@@ -145,9 +148,19 @@ def predict_map(model: TrainedModel, image: np.ndarray) -> np.ndarray:
             f" on {config.data.ndim}D images with {model.channels}"
         )
     values = model.normalisation(image)
+    axes = range(config.data.ndim) if config.predict.flips else ()
+    flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
+    total = np.zeros(values.shape[:-1], np.float32)
+    for flip in flips:
+        total += np.flip(_whole_map(model, np.flip(values, flip)), flip)
+    return total / len(flips)
+
+
+def _whole_map(model: TrainedModel, values: np.ndarray) -> np.ndarray:
     shape = values.shape[:-1]
-    grid = tile_grid(config, shape)
-    maps = (_apply(_static(config), model.variables, values[tile.outer]) for tile in grid)
+    grid = tile_grid(model.config, shape)
+    static = _static(model.config)
+    maps = (_apply(static, model.variables, values[tile.outer]) for tile in grid)
     return tiles.stitch(grid, maps, shape)
 
 

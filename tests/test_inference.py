@@ -325,3 +325,18 @@ def test_a_missing_file_as_a_process(
     status, out, errors = run_module("predict", file, "--model", run_2d, "--output", tmp_path)
     assert (status, out) == (1, "")
     assert errors == f"error: {file}: no such file.\n"
+
+
+def test_with_flips_a_mirrored_image_has_the_mirrored_map(model_2d: inference.TrainedModel) -> None:
+    model = with_settings(model_2d, predict__flips=True)
+    image = np.random.default_rng(0).uniform(0, 255, (24, 40, 1)).astype(np.float32)
+    density = inference.predict_map(model, image)
+    for axis in (0, 1):
+        mirrored = inference.predict_map(model, np.flip(image, axis))
+        np.testing.assert_allclose(np.flip(mirrored, axis), density, atol=1e-5)
+    alone = with_settings(model_2d, predict__flips=False)
+    four = [
+        np.flip(inference.predict_map(alone, np.flip(image, axes)), axes)
+        for axes in ((), (0,), (1,), (0, 1))
+    ]
+    np.testing.assert_allclose(density, np.mean(four, axis=0), atol=1e-5)
