@@ -85,6 +85,7 @@ OTHERS = {
     "augment.flips",
     "augment.transpose",
     "train.tensorboard",
+    "predict.flips",
 }
 
 

@@ -86,8 +86,8 @@ def test_tensorboard_gets_every_value(tmp_path: Path, monkeypatch: pytest.Monkey
     told: list[tuple[Any, ...]] = []
 
     class SummaryWriter:
-        def __init__(self, folder: str) -> None:
-            told.append((folder,))
+        def __init__(self, folder: str, purge_step: int) -> None:
+            told.append((folder, purge_step))
 
         def add_scalar(self, *values: Any) -> None:
             told.append(values)
@@ -102,7 +102,7 @@ def test_tensorboard_gets_every_value(tmp_path: Path, monkeypatch: pytest.Monkey
     writer.write(3, {"loss": 0.5, "f1": 0.25})
     writer.close()
     folder = str(tmp_path / "tensorboard")
-    assert told == [(folder,), ("loss", 0.5, 3), ("f1", 0.25, 3), ("closed",)]
+    assert told == [(folder, 1), ("loss", 0.5, 3), ("f1", 0.25, 3), ("closed",)]
 
 
 class Terminal(io.StringIO):
