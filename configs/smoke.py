@@ -2,8 +2,7 @@
 
     python -m cellcount_jax.main --config=configs/smoke.py
 
-Test F1 0.91; 100 steps take about 5 seconds on 2 CPU cores, and most of the minute that it needs is
-compiling.
+Test F1 0.92 in 34 seconds on 2 CPU cores, most of it compiling.
 """
 
 import ml_collections
