@@ -1,13 +1,14 @@
 """The network's layers: convolutions in the form that is fast on their backend, norm, pooling.
 
 Parameters have the shapes and the meaning of `flax.linen.Conv` and `ConvTranspose`
-(`kernel` `(*window, in, out)`, `bias` `(out,)`), whatever form computes them. XLA's CPU
-backend has fast 2D convolutions and slow 3D and strided ones, so that there
+(`kernel` `(*window, in, out)`, `bias` `(out,)`), whatever form computes them. On GPU and TPU
+that is XLA's; its CPU backend is slow at 3D convolutions and at the gradients of all, so that
+there a convolution is `native`'s, or, where that is not to be had or the numbers are not
+float32, a sum of XLA's 2D convolutions over the depth taps. On every backend
 
-* a 3D convolution is the sum of 2D convolutions over the depth taps,
 * a 1x1 convolution is a matrix product,
-* a transposed convolution whose window is its stride is a matrix product and a reshape
-  (on every backend: it has no overlap to add up).
+* a transposed convolution whose window is its stride is a matrix product and a reshape: it has
+  no overlap to add up.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+
+from cellcount_jax import native
 
 # Uniform: a truncated normal takes XLA seconds to compile for every shape.
 _INIT = nn.initializers.he_uniform()
@@ -39,11 +42,43 @@ def convolve(x: Array, kernel: Array) -> Array:
     if all(size == 1 for size in window):
         return x @ kernel.reshape(kernel.shape[-2:])
     if jax.default_backend() != "cpu":
-        return _native(x, kernel)
+        return _xla(x, kernel)
+    if x.dtype == jnp.float32 and native.available():
+        return _in_volumes(x, kernel)
     return _convolve_plane(x, kernel) if len(window) == 2 else _convolve_by_depth(x, kernel)
 
 
-def _native(x: Array, kernel: Array) -> Array:
+def _in_volumes(x: Array, kernel: Array) -> Array:
+    """The C++ convolution; a plane is a volume of one slice."""
+    if kernel.ndim == 5:
+        return _convolve_volume(x, kernel)
+    return jnp.squeeze(_convolve_volume(x[:, None], kernel[None]), 1)
+
+
+@jax.custom_vjp
+def _convolve_volume(x: Array, kernel: Array) -> Array:
+    return native.convolve(x, kernel)
+
+
+def _convolve_volume_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return native.convolve(x, kernel), (x, kernel)
+
+
+def _convolve_volume_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    dx = native.convolve(dy, _mirrored(kernel))
+    return dx, native.weight_gradient(x, dy, kernel.shape[:3])
+
+
+_convolve_volume.defvjp(_convolve_volume_forward, _convolve_volume_backward)
+
+
+def _mirrored(kernel: Array) -> Array:
+    """The kernel whose convolution with dy is the gradient in x."""
+    return jnp.flip(kernel, range(kernel.ndim - 2)).swapaxes(-1, -2)
+
+
+def _xla(x: Array, kernel: Array) -> Array:
     spatial = "DHW"[-(kernel.ndim - 2) :]
     numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
     ones = (1,) * len(spatial)
@@ -57,16 +92,16 @@ def _convolve_plane(x: Array, kernel: Array) -> Array:
     Inside a loop, XLA's CPU backend computes the derived weight gradient in its own odd
     layout without a fast kernel, 50 to 300 times slower.
     """
-    return _native(x, kernel)
+    return _xla(x, kernel)
 
 
 def _convolve_plane_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _native(x, kernel), (x, kernel)
+    return _xla(x, kernel), (x, kernel)
 
 
 def _convolve_plane_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    dx = _native(dy, jnp.flip(kernel, (0, 1)).swapaxes(-1, -2))
+    dx = _xla(dy, _mirrored(kernel))
     # The weight gradient is a convolution too: channels in the role of the batch, the
     # batch in that of the channels, and dy in that of the kernel.
     pads = [(size // 2, size // 2) for size in kernel.shape[:2]]

@@ -21,6 +21,7 @@ PACKAGE = Path(cellcount_jax.__file__).parent
 # A module imports only from those above it.
 ORDER = (
     "errors",
+    "cache",
     "config",
     "validation",
     "data.sample",
@@ -40,6 +41,7 @@ ORDER = (
     "targets",
     "augment",
     "perturb",
+    "native",
     "layers",
     "attention",
     "model",

@@ -12,9 +12,9 @@ import pytest
 from flax import linen as nn
 from jax import Array
 
-from cellcount_jax import layers
+from cellcount_jax import layers, native
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = pytest.mark.usefixtures("strict_dtypes", "form")
 
 Operation = Callable[[Array, Array], Array]
 
@@ -40,6 +40,15 @@ TRANSPOSED = [
     (1, (5, 3, 4), (1, 2, 2), 3, 4),
     (1, (2, 3, 2), (2, 4, 1), 1, 3),
 ]
+
+
+@pytest.fixture(params=["native", "xla"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without the C++ convolutions."""
+    if request.param == "xla":
+        monkeypatch.setattr(native, "available", lambda: False)
+    elif not native.available():
+        pytest.skip("there is no C++ compiler")
 
 
 def numbers(window: tuple[int, ...]) -> tuple[str, str, str]:

@@ -1,0 +1,322 @@
+// 3D convolutions with stride 1 and zero padding for XLA's CPU backend, and their weight gradient.
+//
+// Arrays are float32 and channels last: x (n, d, h, w, c), kernel (kd, kh, kw, c, o) of odd
+// window, y (n, d, h, w, o). A 2D convolution has d = kd = 1. The input's gradient is a
+// convolution of dy with the mirrored kernel.
+//
+// Everything is the product of a panel: a few rows of A times a few vectors of B, the results in
+// registers. In the convolution the rows are pixels next to each other and the sum runs over
+// (kw, c), which lie next to each other in memory; in the weight gradient the rows are input
+// channels and the sum runs over pixels.
+//
+// The work is cut in the same pieces, and summed in the same order, whatever the number of
+// threads: results are the same bits.
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+using Index = int64_t;
+
+// Floats in a vector register, and rows of a panel of two vectors that fit the registers; of one
+// vector, twice as many.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kRows = 14;
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kRows = 6;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kRows = 12;
+#else
+constexpr int kLanes = 4, kRows = 6;
+#endif
+
+// Padded rows of the input that a thread works on at a time, and the sums of the weight
+// gradient's slices, in floats: they are to stay in the cache of a core, and of the processor.
+constexpr Index kScratch = 1 << 16;
+constexpr Index kSums = 1 << 21;
+constexpr Index kSlices = 16;
+constexpr Index kGroup = 32;
+
+Index CeilDiv(Index a, Index b) { return (a + b - 1) / b; }
+
+// Terms that a panel adds up: for each i in [0, count), sum over k < length.
+struct Terms {
+  const float* const* a;
+  const float* const* b;
+  Index count;
+  Index length;
+};
+
+// out[r][j] (+)= sum_i sum_k a[i][r * row_step + k * step] * b[i][k * b_step + j]
+//
+// with `rows_adjacent`: row_step = 1, and `stride` is step; otherwise step = 1 and `stride` is
+// row_step.
+template <int lanes, int vectors, int rows, bool rows_adjacent>
+void Panel(const Terms& terms, Index stride, Index b_step, float* out, Index out_step,
+           bool accumulate) {
+  typedef float Vector __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
+  Vector sum[rows][vectors];
+#pragma GCC unroll 32
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) {
+      sum[r][v] = accumulate ? *reinterpret_cast<Vector*>(out + r * out_step + v * lanes)
+                             : Vector{};
+    }
+  }
+  for (Index i = 0; i < terms.count; ++i) {
+    const float* a = terms.a[i];
+    const float* b = terms.b[i];
+#pragma GCC unroll 4
+    for (Index k = 0; k < terms.length; ++k) {
+      Vector right[vectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; ++v) {
+        right[v] = *reinterpret_cast<const Vector*>(b + k * b_step + v * lanes);
+      }
+#pragma GCC unroll 32
+      for (int r = 0; r < rows; ++r) {
+        const float left = rows_adjacent ? a[k * stride + r] : a[r * stride + k];
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) sum[r][v] += left * right[v];
+      }
+    }
+  }
+#pragma GCC unroll 32
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) {
+      *reinterpret_cast<Vector*>(out + r * out_step + v * lanes) = sum[r][v];
+    }
+  }
+}
+
+using PanelFunction = void (*)(const Terms&, Index, Index, float*, Index, bool);
+
+// Panels of one vector layout, by their number of rows.
+struct Panels {
+  Index columns;
+  Index max_rows;
+  PanelFunction by_rows[2 * kRows + 1];
+
+  // Rows of equal panels, the last one apart, that make up `count`.
+  Index Step(Index count) const { return CeilDiv(count, CeilDiv(count, max_rows)); }
+};
+
+template <int lanes, int vectors, bool rows_adjacent, int... rows>
+Panels MakePanels(std::integer_sequence<int, rows...>) {
+  return {lanes * vectors,
+          sizeof...(rows),
+          {nullptr, Panel<lanes, vectors, rows + 1, rows_adjacent>...}};
+}
+
+// The widest panels that divide the output channels, so that none is left over.
+template <bool rows_adjacent>
+const Panels& PanelsFor(Index outputs) {
+  constexpr auto rows = std::make_integer_sequence<int, kRows>();
+  constexpr auto twice = std::make_integer_sequence<int, 2 * kRows>();
+  static const Panels two = MakePanels<kLanes, 2, rows_adjacent>(rows);
+  static const Panels one = MakePanels<kLanes, 1, rows_adjacent>(twice);
+  static const Panels four = MakePanels<4, 1, rows_adjacent>(rows);
+  static const Panels single = MakePanels<1, 1, rows_adjacent>(rows);
+  for (const Panels* panels : {&two, &one, &four}) {
+    if (outputs % panels->columns == 0) return *panels;
+  }
+  return single;
+}
+
+// Runs task(0) ... task(count - 1) on the pool and the calling thread. Nobody waits for a thread
+// that has not begun: the caller may itself be one of the pool's.
+template <typename Task>
+void ParallelFor(ffi::ThreadPool& pool, Index count, const Task& task) {
+  struct Progress {
+    std::atomic<Index> next{0};
+    std::mutex mutex;
+    std::condition_variable finished;
+    Index done = 0;
+  };
+  auto progress = std::make_shared<Progress>();
+  const Task* const work = &task;
+  auto run = [progress, count, work] {
+    Index mine = 0;
+    for (Index i; (i = progress->next.fetch_add(1)) < count; ++mine) (*work)(i);
+    if (mine == 0) return;
+    std::lock_guard<std::mutex> lock(progress->mutex);
+    progress->done += mine;
+    if (progress->done == count) progress->finished.notify_all();
+  };
+  const Index helpers = std::min<Index>(count, std::max<Index>(pool.num_threads(), 1)) - 1;
+  for (Index i = 0; i < helpers; ++i) pool.Schedule(decltype(run)(run));
+  run();
+  std::unique_lock<std::mutex> lock(progress->mutex);
+  progress->finished.wait(lock, [&] { return progress->done == count; });
+}
+
+struct Shape {
+  Index n, d, h, w, c, o, kd, kh, kw;
+
+  Index padded_width() const { return w + kw - 1; }
+  // Rows of the output whose padded input, `channels` wide, fits the scratch memory.
+  Index RowsPerChunk(Index channels) const {
+    return std::clamp<Index>(kScratch / (kd * padded_width() * channels) - kh + 1, 1, h);
+  }
+};
+
+// The input rows that output rows [y0, y0 + rows) of a plane see, with zeros around, of channels
+// [c0, c0 + channels): (kd, rows + kh - 1, w + kw - 1, channels).
+const float* PaddedRows(const Shape& s, const float* x, Index plane, Index y0, Index rows, Index c0,
+                        Index channels) {
+  thread_local std::vector<float> scratch;
+  const Index height = rows + s.kh - 1, row = s.padded_width() * channels;
+  scratch.assign(s.kd * height * row, 0.0f);
+  const Index z0 = plane % s.d - s.kd / 2;
+  for (Index tap = 0; tap < s.kd; ++tap) {
+    if (z0 + tap < 0 || z0 + tap >= s.d) continue;
+    const float* const source = x + (plane - s.kd / 2 + tap) * s.h * s.w * s.c + c0;
+    for (Index i = 0; i < height; ++i) {
+      const Index y = y0 - s.kh / 2 + i;
+      if (y < 0 || y >= s.h) continue;
+      float* const to = scratch.data() + (tap * height + i) * row + s.kw / 2 * channels;
+      const float* const from = source + y * s.w * s.c;
+      if (channels == s.c) {
+        std::memcpy(to, from, s.w * s.c * sizeof(float));
+      } else {
+        for (Index j = 0; j < s.w; ++j) {
+          std::memcpy(to + j * channels, from + j * s.c, channels * sizeof(float));
+        }
+      }
+    }
+  }
+  return scratch.data();
+}
+
+void Convolve(ffi::ThreadPool& pool, const Shape& s, const float* x, const float* kernel, float* y) {
+  if (s.n * s.d * s.h * s.w * s.o == 0) return;
+  const Panels& panels = PanelsFor<false>(s.o);
+  const Index columns = panels.columns, blocks = s.o / columns;
+  const Index length = s.kw * s.c, taps = s.kd * s.kh;
+  // The kernel, a block of output channels after the other.
+  std::vector<float> packed(taps * length * s.o);
+  for (Index block = 0; block < blocks; ++block) {
+    for (Index k = 0; k < taps * length; ++k) {
+      std::memcpy(packed.data() + (block * taps * length + k) * columns,
+                  kernel + k * s.o + block * columns, columns * sizeof(float));
+    }
+  }
+  const Index chunk = s.RowsPerChunk(s.c), chunks = CeilDiv(s.h, chunk);
+  const Index step = panels.Step(s.w);
+  ParallelFor(pool, s.n * s.d * chunks, [&](Index item) {
+    const Index plane = item / chunks, y0 = item % chunks * chunk;
+    const Index rows = std::min(chunk, s.h - y0), height = rows + s.kh - 1;
+    const float* const padded = PaddedRows(s, x, plane, y0, rows, 0, s.c);
+    std::vector<const float*> a(taps), b(taps);
+    for (Index block = 0; block < blocks; ++block) {
+      for (Index i = 0; i < taps; ++i) {
+        b[i] = packed.data() + (block * taps + i) * length * columns;
+      }
+      for (Index row = 0; row < rows; ++row) {
+        for (Index x0 = 0; x0 < s.w; x0 += step) {
+          for (Index i = 0; i < taps; ++i) {
+            const Index line = i / s.kh * height + row + i % s.kh;
+            a[i] = padded + (line * s.padded_width() + x0) * s.c;
+          }
+          float* const out = y + ((plane * s.h + y0 + row) * s.w + x0) * s.o + block * columns;
+          const Index pixels = std::min(step, s.w - x0);
+          panels.by_rows[pixels]({a.data(), b.data(), taps, length}, s.c, columns, out, s.o, false);
+        }
+      }
+    }
+  });
+}
+
+void WeightGradient(ffi::ThreadPool& pool, const Shape& s, const float* x, const float* dy,
+                    float* dw) {
+  const Index taps = s.kd * s.kh * s.kw, size = taps * s.c * s.o;
+  if (size == 0) return;
+  if (s.n * s.d * s.h * s.w == 0) {
+    std::fill_n(dw, size, 0.0f);
+    return;
+  }
+  const Panels& panels = PanelsFor<true>(s.o);
+  const Index groups = CeilDiv(s.c, kGroup);
+  const Index chunk = s.RowsPerChunk(std::min(s.c, kGroup)), chunks = CeilDiv(s.h, chunk);
+  // Slices of the pixels have sums of their own, which are added up in the end.
+  const Index units = s.n * s.d * chunks;
+  const Index slices = std::clamp<Index>(std::min(kSums / size, units), 1, kSlices);
+  std::vector<float> others((slices - 1) * size);
+  ParallelFor(pool, slices * groups, [&](Index item) {
+    const Index slice = item / groups, c0 = item % groups * kGroup;
+    const Index channels = std::min(kGroup, s.c - c0);
+    const Index step = panels.Step(channels);
+    float* const sums = slice == 0 ? dw : others.data() + (slice - 1) * size;
+    const Index first = units * slice / slices, last = units * (slice + 1) / slices;
+    std::vector<const float*> a, b;
+    for (Index unit = first; unit < last; ++unit) {
+      const Index plane = unit / chunks, y0 = unit % chunks * chunk;
+      const Index rows = std::min(chunk, s.h - y0), height = rows + s.kh - 1;
+      const float* const padded = PaddedRows(s, x, plane, y0, rows, c0, channels);
+      a.resize(rows);
+      b.resize(rows);
+      for (Index o0 = 0; o0 < s.o; o0 += panels.columns) {
+        for (Index row = 0; row < rows; ++row) {
+          b[row] = dy + (plane * s.h + y0 + row) * s.w * s.o + o0;
+        }
+        for (Index tap = 0; tap < taps; ++tap) {
+          const Index tz = tap / (s.kh * s.kw), ty = tap / s.kw % s.kh, tx = tap % s.kw;
+          for (Index c = 0; c < channels; c += step) {
+            for (Index row = 0; row < rows; ++row) {
+              const Index line = tz * height + row + ty;
+              a[row] = padded + (line * s.padded_width() + tx) * channels + c;
+            }
+            float* const out = sums + (tap * s.c + c0 + c) * s.o + o0;
+            panels.by_rows[std::min(step, channels - c)]({a.data(), b.data(), rows, s.w}, channels,
+                                                         s.o, out, s.o, unit > first);
+          }
+        }
+      }
+    }
+  });
+  for (Index slice = 1; slice < slices; ++slice) {
+    const float* const sums = others.data() + (slice - 1) * size;
+    for (Index i = 0; i < size; ++i) dw[i] += sums[i];
+  }
+}
+
+using Array = ffi::Buffer<ffi::F32, 5>;
+using Result = ffi::Result<Array>;
+
+ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array kernel, Result y) {
+  const auto a = x.dimensions(), k = kernel.dimensions();
+  const Shape shape{a[0], a[1], a[2], a[3], a[4], k[4], k[0], k[1], k[2]};
+  Convolve(pool, shape, x.typed_data(), kernel.typed_data(), y->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error WeightGradientHandler(ffi::ThreadPool pool, Array x, Array dy, Result dw) {
+  const auto a = x.dimensions(), k = dw->dimensions();
+  const Shape shape{a[0], a[1], a[2], a[3], a[4], k[4], k[0], k[1], k[2]};
+  WeightGradient(pool, shape, x.typed_data(), dy.typed_data(), dw->typed_data());
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    convolve, ConvolveHandler,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>().Ret<Array>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    weight_gradient, WeightGradientHandler,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>().Ret<Array>());

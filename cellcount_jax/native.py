@@ -1,0 +1,134 @@
+"""Convolutions in C++ for XLA's CPU backend, whose own are slow in 3D and in their gradients.
+
+`convolution.cc` is compiled for the processor it runs on when it is first needed, which takes
+seconds, and kept in the user's cache folder. Where there is no C++ compiler (`$CXX`, c++, g++,
+clang++, or that of the package ziglang), or with CELLCOUNT_NATIVE=0 in the environment,
+`cellcount_jax.layers` computes the same with XLA alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import jaxlib
+from absl import logging
+from jax import Array
+
+from cellcount_jax.cache import cache_folder
+
+_SOURCE = Path(__file__).with_name("convolution.cc")
+_TARGETS = ("convolve", "weight_gradient")
+_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-w")
+_TIMEOUT_S = 300
+_SLOW = "convolutions on the CPU are 2 to 3 times slower than they could be"
+
+
+def convolve(x: Array, kernel: Array) -> Array:
+    """Convolution with stride 1 and zero padding to the same size; `available()` must be true.
+
+    Args:
+      x: `(batch, depth, height, width, in)` float32.
+      kernel: `(*window, in, out)` float32, odd window of three axes.
+
+    Returns:
+      `(batch, depth, height, width, out)` float32.
+    """
+    return _call("convolve", (*x.shape[:-1], kernel.shape[-1]), x, kernel)
+
+
+def weight_gradient(x: Array, dy: Array, window: tuple[int, ...]) -> Array:
+    """The gradient of `convolve` in its kernel.
+
+    Args:
+      x: `(batch, depth, height, width, in)` float32, what was convolved.
+      dy: `(batch, depth, height, width, out)` float32, gradient in the result.
+      window: of the kernel, three odd sizes.
+
+    Returns:
+      `(*window, in, out)` float32, the same bits on any number of threads.
+    """
+    return _call("weight_gradient", (*window, x.shape[-1], dy.shape[-1]), x, dy)
+
+
+def available() -> bool:
+    """Whether the kernels can be used; compiles them the first time."""
+    return _prefix() is not None
+
+
+def _call(name: str, shape: tuple[int, ...], *operands: Array) -> Array:
+    result = jax.ShapeDtypeStruct(shape, operands[0].dtype)
+    return jax.ffi.ffi_call(f"{_prefix()}_{name}", result, vmap_method="sequential")(*operands)
+
+
+@functools.cache
+def _prefix() -> str | None:
+    """Loads the library, and names its functions after it: None where it cannot be had."""
+    if os.environ.get("CELLCOUNT_NATIVE", "1") == "0":
+        return None
+    compiler = _compiler()
+    if compiler is None:
+        logging.warning(
+            "%s: there is no C++ compiler; install g++ or clang, or pip install ziglang", _SLOW
+        )
+        return None
+    try:
+        library = _build(compiler)
+        loaded = ctypes.CDLL(str(library))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        logging.warning("%s: %s could not compile them: %s", _SLOW, compiler[0], reason.strip())
+        return None
+    for name in _TARGETS:
+        handler = jax.ffi.pycapsule(getattr(loaded, name))
+        # The hash is part of the name: a compiled program that another build of the library
+        # belongs to, in JAX's compilation cache, is not taken for ours.
+        jax.ffi.register_ffi_target(f"{library.stem}_{name}", handler, platform="cpu")
+    return library.stem
+
+
+def _compiler() -> list[str] | None:
+    """The command of a C++ compiler."""
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    for name in ("c++", "g++", "clang++"):
+        path = shutil.which(name)
+        if path:
+            return [path]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "c++"]
+    return None
+
+
+def _build(compiler: list[str]) -> Path:
+    """The library in the user's cache folder; compiles it if it is not there yet.
+
+    Raises:
+      OSError, subprocess.SubprocessError: it cannot be compiled or written.
+    """
+    arm = platform.machine() in ("arm64", "aarch64")
+    command = [*compiler, *_FLAGS, "-mcpu=native" if arm else "-march=native"]
+    parts = [_SOURCE.read_text(), jaxlib.__version__, *command]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    library = cache_folder() / f"cellcount_{digest}.so"
+    if library.exists():
+        return library
+    logging.info("compiling the CPU convolutions, once")
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        # Written whole or not at all: another process may look for it.
+        made = Path(folder) / library.name
+        command += ["-I", jax.ffi.include_dir(), "-o", str(made), str(_SOURCE)]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        os.replace(made, library)
+    return library
