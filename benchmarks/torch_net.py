@@ -163,7 +163,7 @@ def copy_weights(net: SAUNet, params: Mapping[str, Any]) -> None:
     def up(layer: Any, source: Mapping[str, Any]) -> None:
         # Flax mirrors the window of a transposed convolution, and PyTorch has `in` first.
         kernel = np.asarray(source["kernel"])
-        mirrored = np.flip(kernel, range(kernel.ndim - 2)).swapaxes(-1, -2)
+        mirrored = np.flip(kernel, tuple(range(kernel.ndim - 2))).swapaxes(-1, -2)
         conv(layer, {**source, "kernel": mirrored})
 
     def norm(layer: Any, source: Mapping[str, Any]) -> None:

@@ -91,10 +91,14 @@ def peak_value(config: ml_collections.ConfigDict, geometry: TargetGeometry) -> f
     """The target's value at a lone dot: the scale of thresholds."""
     if config.target.kernel == "mask":
         return 1.0
-    dot = jnp.zeros((1, len(geometry.edges)), jnp.int32)
     one = (1,) * len(geometry.edges)
-    alone = make_target(dot, jnp.ones(1, bool), None, one, config=config, geometry=geometry)
-    return float(alone.max())
+
+    @jax.jit
+    def alone() -> Array:
+        dot = jnp.zeros((1, len(geometry.edges)), jnp.int32)
+        return make_target(dot, jnp.ones(1, bool), None, one, config=config, geometry=geometry)
+
+    return float(alone().max())
 
 
 def draw_labelled(

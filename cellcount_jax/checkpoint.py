@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `checkpoints/<step>`, written under another name and renamed when
 whole. Arrays are stored without their placement, so that a run restores on any number of
-devices.
+devices. With several processes only the first calls these functions.
 """
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ def _shapes(tree: Any) -> list[tuple[int, ...]]:
 
 @functools.cache
 def _checkpointer() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    # Orbax would otherwise wait for the other processes.
+    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 @contextlib.contextmanager

@@ -16,8 +16,8 @@ from typing import TypeVar
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from cellcount_jax import cache, evaluate, parallel, train
 from cellcount_jax import config as settings
-from cellcount_jax import evaluate, train
 from cellcount_jax.errors import InputError
 
 Result = TypeVar("Result")
@@ -34,6 +34,14 @@ _MODE = flags.DEFINE_enum(
     ["train_and_evaluate", "evaluate"],
     "Train (or go on training) and evaluate, or evaluate the latest checkpoint.",
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Training in several processes: host:port of process 0, or auto on a TPU pod. Under SLURM"
+    " srun's tasks find each other without it.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
@@ -42,8 +50,18 @@ def main(_: Sequence[str]) -> None:
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     started = time.perf_counter()
-    run = train.evaluate_only if _MODE.value == "evaluate" else train.train_and_evaluate
-    content = run(config, workdir)
+    cache.keep_programs()
+    parallel.start_processes(
+        coordinator=_COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+    )
+    if not parallel.is_first():
+        logging.set_verbosity(logging.WARNING)
+    if _MODE.value == "evaluate":
+        content = parallel.on_first(lambda: train.evaluate_only(config, workdir))
+    else:
+        content = train.train_and_evaluate(config, workdir)
     if content is not None:
         print(f"\n{content['dataset']}\n{evaluate.as_table(content)}")
         print(f"{time.perf_counter() - started:.0f} s; pictures and points in {workdir}/evaluation")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import logging
 
-from cellcount_jax import inference, report, writers
+from cellcount_jax import cache, inference, report, writers
 from cellcount_jax.data import formats
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference import TrainedModel
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         " config.predict.max_voxels); more needs more memory",
     )
     options = parser.parse_args(arguments)
+    cache.keep_programs()
     try:
         model = inference.load_model(options.model)
         if options.max_voxels is not None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +17,7 @@ from absl import logging
 from jax import Array
 
 from cellcount_jax import batches, checkpoint, evaluate, parallel, stack, validation, writers
-from cellcount_jax import config as settings
+from cellcount_jax import workdir as runs
 from cellcount_jax.data import datasets, normalise, synthetic
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
@@ -31,9 +28,7 @@ from cellcount_jax.inference import (
     tile_grid,
 )
 from cellcount_jax.step import Metrics, TrainState, create_train_state, train_step
-
-# How an image is cut for prediction changes nothing in a run.
-_MAY_DIFFER = ("predict.max_voxels",)
+from cellcount_jax.stopping import stop_requested
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any] | None:
@@ -50,7 +45,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
       InputError: a setting or a file cannot be used; nothing has been written then.
     """
     validation.validate(config)
-    devices = jax.local_devices()
+    devices = jax.devices()
     shares = {
         name: parallel.split_batch(config.train[name], len(devices), f"train.{name}")
         for name in ("batch_labelled", "batch_unlabelled")
@@ -61,19 +56,18 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
     if config.train.tensorboard:
         writers.require_tensorboard()
     data = stack.on_device(dataset, normalisation, config)
-    _claim(workdir, config)
+    parallel.on_first(lambda: runs.claim(workdir, config))
     logging.info("data: %s", dataset.description)
     if data.unlabelled is not None and not dataset.unlabelled:
         logging.info("no unlabelled images: the consistency loss uses the labelled ones")
-    logging.info("%d %s device(s), results in %s", len(devices), devices[0].platform, workdir)
+    logging.info("%s, results in %s", parallel.describe(), workdir)
 
-    init_key, key = jax.random.split(jax.random.key(config.seed))
-    channels = dataset.labelled[0].image.shape[-1]
-    state = create_train_state(init_key, config, channels=channels, axis_name=parallel.AXIS)
-    restored = checkpoint.restore(workdir / "checkpoints", state)
+    state, key = _initial_state(config, dataset)
+    restored = parallel.on_first(lambda: checkpoint.restore(workdir / "checkpoints", state))
     if restored is not None:
         state = restored[1]
         logging.info("resuming %s after step %d of %d", workdir, restored[0], config.train.steps)
+    state = parallel.from_first(state)
     geometry = batches.target_geometry(config, dataset.labelled[0].spacing)
     step = functools.partial(
         _draw_and_step,
@@ -92,7 +86,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
 
     state, data, key = parallel.replicate((state, data, key), devices)
     trained = _loop(run, state, data, key, config, workdir, score)
-    return None if trained is None else score(trained)
+    return None if trained is None else parallel.on_first(lambda: score(trained))
 
 
 def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -109,7 +103,7 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str,
       InputError: there is no checkpoint, or the config is another.
     """
     validation.validate(config)
-    _compare(workdir, config)
+    runs.compare(workdir, config)
     if checkpoint.latest(workdir / "checkpoints") is None:
         raise InputError(f"{workdir}: has no checkpoint to evaluate; train first")
     dataset = load_dataset(config)
@@ -160,6 +154,18 @@ def fit_normalisation(
         with _naming(sample):
             fitted(sample.image)
     return fitted
+
+
+def _initial_state(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[TrainState, Array]:
+    """The state at step 0 and the key of all steps."""
+    init_key, key = jax.random.split(jax.random.key(config.seed))
+    create = functools.partial(
+        create_train_state,
+        config=config,
+        channels=dataset.labelled[0].image.shape[-1],
+        axis_name=parallel.AXIS,
+    )
+    return jax.jit(create)(init_key), key
 
 
 def _check_predictable(dataset: Dataset, config: ml_collections.ConfigDict) -> None:
@@ -245,17 +251,20 @@ def _loop(
     """Trains to the last step; None if a signal asked to stop."""
     t = config.train
     step = int(state.step)
-    writer = writers.MetricsWriter(workdir, after_step=step, tensorboard=t.tensorboard)
-    progress = writers.Progress(total=t.steps, done=step)
-    with _stop_requested() as stopping, contextlib.closing(writer), progress:
+    recording: contextlib.AbstractContextManager[writers.Record] = contextlib.nullcontext(
+        lambda step, values: None
+    )
+    if parallel.is_first():
+        recording = writers.recording(
+            workdir, after_step=step, total=t.steps, tensorboard=t.tensorboard
+        )
+    with stop_requested() as stopping, recording as record:
         while step < t.steps:
             started = time.perf_counter()
             state, losses = run(state, data, key)
             means = {name: float(values.mean()) for name, values in losses.items()}
             step += t.scan_length
-            means["seconds"] = round(time.perf_counter() - started, 4)
-            writer.write(step, means)
-            progress.update(step, means["loss"])
+            record(step, {**means, "seconds": round(time.perf_counter() - started, 4)})
             if not all(map(math.isfinite, means.values())):
                 raise InputError(
                     f"training diverged: the loss is {means['loss']} at step {step}, the gradient's"
@@ -264,66 +273,15 @@ def _loop(
                 )
             # Before the checkpoint: a run that resumes from it does not evaluate this step again.
             if t.evaluate_every and step % t.evaluate_every == 0 and step < t.steps:
-                content = score(state)
-                writer.write(step, {name: content[name] for name in ("f1", "mae", "threshold")})
-            stop = stopping()
+                content = parallel.on_first(functools.partial(score, state))
+                if content is not None:
+                    record(step, {name: content[name] for name in ("f1", "mae", "threshold")})
+            stop = parallel.any_process(stopping())
             if step % t.checkpoint_every == 0 or step == t.steps or stop:
-                checkpoint.save(workdir / "checkpoints", step, state, keep=t.keep_checkpoints)
+                folder = workdir / "checkpoints"
+                save = functools.partial(checkpoint.save, folder, step, state)
+                parallel.on_first(functools.partial(save, keep=t.keep_checkpoints))
             if stop:
                 logging.info("stopped after step %d; the same command goes on from there", step)
                 return None
     return state
-
-
-@contextlib.contextmanager
-def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM and Ctrl-C into a question the loop can ask; the second one kills."""
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may handle signals; a notebook or a plugin may use another.
-        yield lambda: False
-        return
-    received: list[int] = []
-    before: dict[int, Any] = {}
-
-    def remember(number: int, _: Any) -> None:
-        received.append(number)
-        signal.signal(number, before[number])
-
-    for number in (int(signal.SIGTERM), int(signal.SIGINT)):
-        before[number] = signal.signal(number, remember)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _claim(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Makes the workdir this config's, or sees that it already is."""
-    if (workdir / "config.json").exists():
-        _compare(workdir, config)
-        return
-    if (workdir / "checkpoints").exists():
-        raise InputError(f"{workdir}: holds checkpoints without a config.json; use another workdir")
-    writers.write_json(workdir / "config.json", settings.to_json(config))
-
-
-def _compare(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    path = workdir / "config.json"
-    try:
-        stored = settings.flatten(json.loads(path.read_text()))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file, so there is no run to evaluate") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not valid JSON ({error})") from error
-    given = settings.flatten(settings.to_json(config))
-    differing = [
-        f"{key} (there {stored.get(key, 'missing')!r}, given {given.get(key, 'missing')!r})"
-        for key in sorted(stored.keys() | given.keys())
-        if stored.get(key, "missing") != given.get(key, "missing") and key not in _MAY_DIFFER
-    ]
-    if differing:
-        raise InputError(
-            f"{workdir}: holds a run of another config; use another --workdir, or the same"
-            f" settings. They differ in {', '.join(differing)}"
-        )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,30 @@ from tqdm import tqdm
 from cellcount_jax.data.files import replacing
 from cellcount_jax.errors import InputError
 
+Record = Callable[[int, Mapping[str, float]], None]
+
 _SECONDS_BETWEEN_LINES = 30.0
+
+
+@contextlib.contextmanager
+def recording(workdir: Path, *, after_step: int, total: int, tensorboard: bool) -> Iterator[Record]:
+    """Gives a function that records the values of a step, and shows progress by their `loss`.
+
+    Args:
+      workdir: of the run.
+      after_step: what the run has done, the step that it resumes from.
+      total: steps in all.
+      tensorboard: whether to write curves for TensorBoard too.
+    """
+    writer = MetricsWriter(workdir, after_step=after_step, tensorboard=tensorboard)
+    with contextlib.closing(writer), Progress(total=total, done=after_step) as progress:
+
+        def record(step: int, values: Mapping[str, float]) -> None:
+            writer.write(step, values)
+            if "loss" in values:
+                progress.update(step, values["loss"])
+
+        yield record
 
 
 def write_json(path: Path, content: Any) -> None:

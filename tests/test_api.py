@@ -60,6 +60,8 @@ ORDER = (
     "inference",
     "report",
     "evaluate",
+    "workdir",
+    "stopping",
     "train",
     "predict",
     "main",

@@ -1,0 +1,80 @@
+"""What the benchmarks share: timing side by side, tables, and results as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+# Threads of the one side may look for work a little longer; they are not to slow the other.
+_REST_S = 0.05
+
+
+def interleaved(
+    sides: Mapping[str, Callable[[], Any]], *, repeats: int, warm_up: int = 2
+) -> dict[str, float]:
+    """Median seconds of each side, timed in turn so that all see the same machine.
+
+    Args:
+      sides: name -> function that returns when its work is done.
+      repeats: timed calls of each.
+      warm_up: calls of each before, which compile.
+    """
+    for function in sides.values():
+        for _ in range(warm_up):
+            function()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, function in sides.items():
+            time.sleep(_REST_S)
+            started = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def machine(*packages: str) -> dict[str, Any]:
+    """What figures depend on: processor, cores, devices, versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    names = ("cellcount_jax", "jax", "jaxlib", "numpy", *packages)
+    return {
+        "cores": cores,
+        "processor": platform.machine(),
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+    }
+
+
+def publish(
+    rows: Sequence[Mapping[str, Any]], output: Path | None, *, packages: Sequence[str] = ()
+) -> None:
+    """Prints a table of the rows, and writes it with the machine and the command as JSON."""
+    header = list(rows[0])
+    cells = [header, *([_text(row[name]) for name in header] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "command": shlex.join(["python", *sys.argv]),
+            "machine": machine(*packages),
+            "rows": list(rows),
+        }
+        output.write_text(json.dumps(content, indent=1) + "\n")
+        print(f"written to {output}")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
