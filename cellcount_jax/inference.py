@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jax import Array
 
-from cellcount_jax import batches, checkpoint, detect, tiles, writers
+from cellcount_jax import batches, checkpoint, detect, maps, writers
 from cellcount_jax import config as settings
 from cellcount_jax.data.normalise import Normalisation
 from cellcount_jax.errors import InputError
-from cellcount_jax.model import create_model, receptive_radius
 from cellcount_jax.step import TrainState, create_train_state
 
 
@@ -152,63 +147,8 @@ def predict_map(model: TrainedModel, image: np.ndarray) -> np.ndarray:
     flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
     total = np.zeros(values.shape[:-1], np.float32)
     for flip in flips:
-        total += np.flip(_whole_map(model, np.flip(values, flip)), flip)
+        total += np.flip(maps.compute(config, model.variables, np.flip(values, flip)), flip)
     return total / len(flips)
-
-
-def _whole_map(model: TrainedModel, values: np.ndarray) -> np.ndarray:
-    shape = values.shape[:-1]
-    grid = tile_grid(model.config, shape)
-    static = _static(model.config)
-    maps = (_apply(static, model.variables, values[tile.outer]) for tile in grid)
-    return tiles.stitch(grid, maps, shape)
-
-
-def tile_grid(config: ml_collections.ConfigDict, shape: Sequence[int]) -> list[tiles.Tile]:
-    """The tiles of an image, with which the map is the same as in one piece.
-
-    A voxel sees the attention blocks that its receptive field touches, and what they see.
-    An image of up to `config.predict.max_voxels` is one tile.
-
-    Raises:
-      InputError: the image is too large for one tile, and the model's result would depend on
-        the tiles, or not even the smallest tile is small enough.
-    """
-    if math.prod(shape) <= config.predict.max_voxels:
-        whole = tuple(slice(0, size) for size in shape)
-        return [tiles.Tile(whole, whole, whole)]
-    if config.model.norm != "batch" or config.model.attention == "global":
-        raise InputError(
-            f"the image has {math.prod(shape)} voxels, more than config.predict.max_voxels ="
-            f" {config.predict.max_voxels}, and a model with model.norm ="
-            f" {config.model.norm!r} and model.attention = {config.model.attention!r} cannot be"
-            " predicted in tiles: its result would depend on them"
-        )
-    radius = receptive_radius(settings.strides(config))
-    if config.model.attention == "none":
-        block = settings.total_stride(config)
-        halo = radius
-    else:
-        block = tuple(config.train.crop)
-        halo = tuple(r + b for r, b in zip(radius, block, strict=True))
-    core = tiles.choose_core(shape, halo=halo, block=block, max_voxels=config.predict.max_voxels)
-    return tiles.tile_grid(shape, core=core, halo=halo, block=block)
-
-
-def _static(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
-    return ml_collections.FrozenConfigDict(config)
-
-
-@functools.cache
-def _compiled(config: ml_collections.FrozenConfigDict) -> Callable[[Any, Array], Array]:
-    return jax.jit(create_model(config).apply)
-
-
-def _apply(
-    config: ml_collections.FrozenConfigDict, variables: Any, values: np.ndarray
-) -> np.ndarray:
-    out = np.asarray(_compiled(config)(variables, jnp.asarray(values[None])))[0, ..., 0]
-    return 1 / (1 + np.exp(-out)) if config.target.kernel == "mask" else out
 
 
 def predict(model: TrainedModel, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -186,16 +186,20 @@ def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = N
     )
 
 
-def receptive_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """How far, in voxels per axis, an output voxel sees without attention.
+def tile_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """How far around a region, in voxels per axis, the image acts on it by convolutions.
 
-    Two 3-wide convolutions reach 2 voxels of their level, in the encoder and, but for the
-    coarsest level, in the decoder; pooling reaches to the far end of its window.
+    On its part of the coarsest level, if it lies on the grid of that level; and on its map
+    where the coarsest level, which attention has mixed, is given. Two 3-wide convolutions reach
+    2 voxels of their level, in the encoder and in the decoder; pooling and its inverse reach to
+    the ends of their windows.
     """
     radii = []
     for column in zip(*strides, strict=True):
-        cumulative = [math.prod(column[:i]) for i in range(len(column) + 1)]
-        radii.append(4 * sum(cumulative[:-1]) + 2 * cumulative[-1] + cumulative[-1] - 1)
+        *finer, coarsest = (math.prod(column[:i]) for i in range(len(column) + 1))
+        on_coarsest = 2 * (sum(finer) + coarsest)
+        on_map = 4 * sum(finer) + finer[-1] - 1
+        radii.append(max(on_coarsest, on_map))
     return tuple(radii)
 
 

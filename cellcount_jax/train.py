@@ -16,7 +16,7 @@ import ml_collections
 from absl import logging
 from jax import Array
 
-from cellcount_jax import batches, checkpoint, evaluate, parallel, stack, validation, writers
+from cellcount_jax import batches, checkpoint, evaluate, maps, parallel, stack, validation, writers
 from cellcount_jax import workdir as runs
 from cellcount_jax.data import datasets, normalise, synthetic
 from cellcount_jax.data.sample import Dataset, Sample
@@ -25,7 +25,6 @@ from cellcount_jax.inference import (
     TrainedModel,
     inference_variables,
     restore_variables,
-    tile_grid,
 )
 from cellcount_jax.step import Metrics, TrainState, create_train_state, train_step
 from cellcount_jax.stopping import stop_requested
@@ -172,7 +171,7 @@ def _check_predictable(dataset: Dataset, config: ml_collections.ConfigDict) -> N
     """Makes sure, before hours of training, that the images can be evaluated afterwards."""
     for sample in itertools.chain(dataset.labelled, *dataset.tests.values()):
         with _naming(sample):
-            tile_grid(config, sample.shape)
+            maps.tile_grid(config, sample.shape)
 
 
 @contextlib.contextmanager

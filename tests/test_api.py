@@ -57,6 +57,7 @@ ORDER = (
     "step",
     "checkpoint",
     "writers",
+    "maps",
     "inference",
     "report",
     "evaluate",

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import ndimage
 
 import cellcount_jax
 from cellcount_jax import inference
@@ -25,6 +24,8 @@ from cellcount_jax.detect import find_peaks
 from cellcount_jax.errors import InputError
 from cellcount_jax.metrics import match_points
 from cellcount_jax.model import create_model
+
+FLIPS = (slice(None), slice(None, None, -1))
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -81,45 +82,19 @@ def test_points_are_the_peaks_of_the_map(model_2d: inference.TrainedModel, cells
     np.testing.assert_array_equal(scores, found[tuple(expected.astype(int).T)])
 
 
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_a_map_in_tiles_is_the_map_in_one_piece(
-    ndim: int, request: pytest.FixtureRequest, rng: np.random.Generator
-) -> None:
-    model = request.getfixturevalue(f"model_{ndim}d")
-    # One long axis, as every other shape of a tile is compiled on its own.
-    shape = {2: (20, 173), 3: (8, 16, 91)}[ndim]
-    dots = ndimage.gaussian_filter((rng.random(shape) < 0.01).astype(np.float32), 1.5)
-    image = (30 + 170 * dots / dots.max() + rng.normal(0, 4, shape))[..., None].astype(np.float32)
-    limit = {2: 20 * 96, 3: 8 * 16 * 48}[ndim]
-    tiled = with_settings(model, predict__max_voxels=limit)
-    assert len(inference.tile_grid(model.config, shape)) == 1
-    grid = inference.tile_grid(tiled.config, shape)
-    assert len(grid) >= 3
-    assert all(np.prod([s.stop - s.start for s in tile.outer]) <= limit for tile in grid)
-    whole = inference.predict_map(model, image)
-    assert whole.std() > 0.01
-    np.testing.assert_allclose(inference.predict_map(tiled, image), whole, atol=1e-4)
+def test_the_mean_over_mirror_images(model_2d: inference.TrainedModel, cells_2d: Path) -> None:
+    image = formats.read_image(cells_2d / "test" / "t0.png").pixels
+    model = with_settings(model_2d, predict__flips=True)
+    mirrored = [image[sy, sx] for sy in FLIPS for sx in FLIPS]
+    alone = [inference.predict_map(model_2d, m) for m in mirrored]
+    back = [alone[2 * i + j][sy, sx] for i, sy in enumerate(FLIPS) for j, sx in enumerate(FLIPS)]
+    np.testing.assert_allclose(inference.predict_map(model, image), np.mean(back, 0), atol=1e-5)
+    assert np.abs(back[0] - back[3]).max() > 1e-3, "the network must not be symmetric"
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-@pytest.mark.parametrize("changed", [{"model__norm": "instance"}, {"model__attention": "global"}])
-def test_what_would_depend_on_the_tiles_is_not_tiled(
-    model_2d: inference.TrainedModel, changed: dict[str, str]
-) -> None:
-    model = with_settings(model_2d, predict__max_voxels=1000, **changed)
-    image = np.ones((40, 26, 1), np.float32)
-    with pytest.raises(InputError, match=r"1040 voxels, more than config\.predict\.max_voxels"):
-        inference.predict_map(model, image)
-
-
-def test_no_tile_is_small_enough(model_2d: inference.TrainedModel) -> None:
-    model = with_settings(model_2d, predict__max_voxels=1000)
-    with pytest.raises(InputError, match="max_voxels = 1000"):
-        inference.predict_map(model, np.ones((100, 100, 1), np.float32))
 
 
 def test_the_mask_baseline_gives_probabilities(

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from jax import Array
 
-from cellcount_jax import tiles
 from cellcount_jax.config import default_config
 from cellcount_jax.layers import max_pool
-from cellcount_jax.model import SAUNet, create_model, receptive_radius
+from cellcount_jax.model import SAUNet, create_model, tile_radius
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -116,16 +115,16 @@ def test_an_attention_block_off_the_pooling_grid_is_refused() -> None:
 @pytest.mark.parametrize(
     ("strides", "expected"),
     [
-        (((2, 2), (2, 2), (2, 2)), (51, 51)),
-        (((1, 2, 2), (2, 2, 2)), (13, 23, 23)),
-        (((3, 1),), (12, 6)),
+        (((2, 2), (2, 2), (2, 2)), (31, 31)),
+        (((1, 2, 2), (2, 2, 2)), (8, 14, 14)),
+        (((3, 1),), (8, 4)),
     ],
 )
-def test_receptive_radius_is_how_far_a_voxel_acts(
+def test_tile_radius_is_how_far_a_voxel_acts(
     strides: tuple[tuple[int, ...], ...], expected: tuple[int, ...]
 ) -> None:
     """With positive weights nothing cancels: whatever depends on a voxel is not zero."""
-    assert receptive_radius(strides) == expected
+    assert tile_radius(strides) == expected
     ndim = len(expected)
     model = SAUNet(features=1, strides=strides, block=(), output_scale=1.0)
     total = [math.prod(column) for column in zip(*strides, strict=True)]
@@ -136,67 +135,32 @@ def test_receptive_radius_is_how_far_a_voxel_acts(
 
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *total, 1)))
     variables = variables_like(shapes, fill)
+
+    @jax.jit
+    def run(images: np.ndarray) -> Any:
+        coarsest: Any
+        *finer, coarsest = model.apply(variables, images, method=SAUNet.encode)
+        given = (*finer, jnp.zeros_like(coarsest))
+        return coarsest, model.apply(variables, given, method=SAUNet.decode)
+
     for axis in range(ndim):
         # Planes of ones, one image for each place that a plane can have on the grid.
-        middle = math.ceil((expected[axis] + 1) / total[axis]) * total[axis]
+        step = total[axis]
+        middle = math.ceil((expected[axis] + 1) / step) * step
         size = [total[a] for a in range(ndim)]
-        size[axis] = 2 * middle + total[axis]
-        images = np.zeros((total[axis], *size, 1), np.float32)
-        for i in range(total[axis]):
+        size[axis] = 2 * middle + step
+        images = np.zeros((step, *size, 1), np.float32)
+        for i in range(step):
             images[(i, *[slice(None)] * axis, middle + i)] = 1
-        maps = np.asarray(jax.jit(model.apply)(variables, images))
         other_axes = tuple(a + 1 for a in range(ndim + 1) if a != axis)
-        acts = (maps != 0).any(axis=other_axes)
-        before = [middle + i - np.flatnonzero(row)[0] for i, row in enumerate(acts)]
-        after = [np.flatnonzero(row)[-1] - middle - i for i, row in enumerate(acts)]
-        assert max(before) == max(after) == expected[axis]
-
-
-def in_tiles(model: SAUNet, image: Array, grid: list[tiles.Tile], variables: Any) -> np.ndarray:
-    apply = jax.jit(model.apply)
-    outer = (image[(slice(None), *tile.outer)] for tile in grid)
-    maps = (np.asarray(apply(variables, part))[0] for part in outer)
-    return tiles.stitch(grid, maps, image.shape[1:-1])
-
-
-@pytest.mark.parametrize(
-    ("strides", "block", "shape", "core"),
-    [
-        (((2, 2), (2, 2)), (16, 16), (139, 128), (80, 64)),
-        (((1, 2, 2),), (4, 8, 8), (32, 64, 59), (16, 32, 32)),
-    ],
-)
-def test_a_tiled_map_equals_the_whole(
-    strides: tuple[tuple[int, ...], ...],
-    block: tuple[int, ...],
-    shape: tuple[int, ...],
-    core: tuple[int, ...],
-) -> None:
-    model = SAUNet(features=2, strides=strides, block=block, linear=True, output_scale=1.0)
-    image = random_image((1, *shape, 2))
-    variables = random_variables(model, image)
-    whole = np.asarray(jax.jit(model.apply)(variables, image))[0]
-    halo = tuple(r + b for r, b in zip(receptive_radius(strides), block, strict=True))
-    grid = tiles.tile_grid(shape, core=core, halo=halo, block=block)
-    assert len(grid) > 3
-    assert all(part.outer != tuple(map(slice, shape)) for part in grid)
-    assert whole.std() > 0.1
-    np.testing.assert_allclose(in_tiles(model, image, grid, variables), whole, atol=1e-4)
-
-    narrow = tiles.tile_grid(shape, core=core, halo=(0,) * len(shape), block=block)[:1]
-    part = np.asarray(jax.jit(model.apply)(variables, image[(slice(None), *narrow[0].outer)]))[0]
-    assert np.abs(part - whole[narrow[0].core]).max() > 1e-2, "a halo must be needed"
-
-
-def test_instance_norm_depends_on_the_tile() -> None:
-    """Why a model with it is refused where an image needs tiles."""
-    model = SAUNet(features=2, strides=((2, 2),), norm="instance", block=(8, 8), output_scale=1.0)
-    image = random_image((1, 64, 48, 1)) * jnp.linspace(0.2, 3, 64)[None, :, None, None]
-    variables = random_variables(model, image)
-    halo = tuple(r + 8 for r in receptive_radius(model.strides))
-    grid = tiles.tile_grid((64, 48), core=(32, 48), halo=halo, block=(8, 8))
-    whole = np.asarray(jax.jit(model.apply)(variables, image))[0]
-    assert np.abs(in_tiles(model, image, grid, variables) - whole).max() > 0.05
+        coarsest, found = ((np.asarray(x) != 0).any(axis=other_axes) for x in run(images))
+        reached = []
+        for i in range(step):
+            place = middle + i
+            starts = step * np.flatnonzero(coarsest[i])
+            reached += [*(starts - place), *(place - (starts + step - 1))]
+            reached += list(np.abs(np.flatnonzero(found[i]) - place))
+        assert max(reached) == expected[axis]
 
 
 def test_the_papers_network_has_its_shapes_and_count() -> None:
