@@ -133,7 +133,10 @@ def start_processes(
     if coordinator == AUTO and numbers == (None, None):
         jax.distributed.initialize()
     elif coordinator not in (None, AUTO) and None not in numbers:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        # Not also what the environment says: inside a SLURM step it would take one GPU a process.
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, cluster_detection_method="deactivate"
+        )
     elif coordinator is not None or numbers != (None, None):
         raise InputError(
             f"--coordinator={coordinator} --num_processes={num_processes}"

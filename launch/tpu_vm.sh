@@ -7,8 +7,10 @@
 # account are those of 'gcloud config'. The VM needs Python 3.11 to 3.13 with venv; on an
 # Ubuntu 22.04 image: sudo apt-get install -y python3.11-venv
 #
-# One host for now (a v5litepod-8, say): a slice of several hosts is refused.
-# Not yet run on a real TPU: only the checks of the arguments were.
+# On a slice of several hosts (a v5litepod-16, say) all of them install and run the same, and find
+# each other. Each reads the data from its own disk, unless that is a shared mount; the first
+# process alone, on worker 0, writes to the workdir.
+# Not yet run on a real TPU: tests/test_launch.py runs it with a stand-in for gcloud.
 set -euo pipefail
 
 usage() {
@@ -18,7 +20,8 @@ usage: bash launch/tpu_vm.sh NAME ZONE --config=configs/FILE.py [main's argument
   NAME  an existing TPU VM ('gcloud compute tpus tpu-vm list --zone=ZONE')
   ZONE  its zone, such as europe-west4-b
 
-Paths are relative to ~/cellcount_jax on the VM. The same command resumes a run. Results:
+Paths are relative to ~/cellcount_jax on the VM. The same command resumes a run. Results, on
+worker 0 where there are several hosts, unless --workdir is on a shared mount:
   gcloud compute tpus tpu-vm scp --recurse NAME:cellcount_jax/runs . --zone=ZONE
 USAGE
 }
@@ -36,7 +39,13 @@ command -v gcloud >/dev/null || die "gcloud is not installed; see https://cloud.
 tpu() { gcloud compute tpus tpu-vm "$@" --zone="$zone" </dev/null; }
 
 hosts=$(tpu describe "$name" --format='value(networkEndpoints.len())')
-[[ "$hosts" == 1 ]] || die "$name has ${hosts:-no} hosts; one host is supported for now"
+[[ "$hosts" =~ ^[1-9][0-9]*$ ]] || die "$name has ${hosts:-no} hosts; is it ready? See 'gcloud compute tpus tpu-vm describe $name --zone=$zone'"
+together=()
+if ((hosts > 1)); then
+  [[ " $* " != *" --coordinator"* ]] || die "--coordinator is for this script to give: the $hosts hosts of $name find each other"
+  together=(--coordinator=auto)
+  echo "tpu_vm.sh: $hosts hosts; worker 0 writes the results to its own disk, unless --workdir is on a shared mount" >&2
+fi
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 archive=$(mktemp --suffix=.tar.gz)
@@ -44,7 +53,7 @@ trap 'rm -f "$archive"' EXIT
 git ls-files -z | tar --null --files-from=- -czf "$archive"
 tpu scp "$archive" "$name:cellcount_jax.tar.gz" --worker=all
 
-printf -v arguments ' %q' "$@"
+printf -v arguments ' %q' "$@" ${together[@]+"${together[@]}"}
 tpu ssh "$name" --worker=all --command="set -e
 mkdir -p ~/cellcount_jax
 cd ~/cellcount_jax
