@@ -45,7 +45,8 @@ def tile_grid(
       core: `(D,)` size of the cores, multiples of `block`; the last ones end with the image.
       halo: `(D,)` voxels that a tile reads at least on each side of its core, except
         beyond the image.
-      block: `(D,)` the grid on which outer regions start, and end unless the image ends.
+      block: `(D,)` the grid on which outer regions start, and end unless the image ends. An
+        image that ends on it gets outer regions of one shape.
 
     Returns:
       The tiles, in index order of their cores.
@@ -167,17 +168,22 @@ def choose_core(
 
 
 def _axis_tiles(size: int, core: int, halo: int, block: int) -> list[tuple[slice, slice, slice]]:
-    """Outer, core and inner slices along one axis."""
+    """Outer, core and inner slices along one axis; on the block grid, outer ones of one length."""
+    cores = [(start, min(start + core, size)) for start in range(0, size, core)]
+    needed = [
+        (max((start - halo) // block * block, 0), min(-(-(stop + halo) // block) * block, size))
+        for start, stop in cores
+    ]
+    length = -(-max(stop - start for start, stop in needed) // block) * block
     tiles = []
-    for start in range(0, size, core):
-        stop = min(start + core, size)
-        outer_start = max((start - halo) // block * block, 0)
-        outer_stop = min(-(-(stop + halo) // block) * block, size)
+    for (start, stop), (first, _) in zip(cores, needed, strict=True):
+        # At the far end a tile reads more than it needs, so that it is compiled with the others.
+        outer = min(first, -(-(size - length) // block) * block)
         tiles.append(
             (
-                slice(outer_start, outer_stop),
+                slice(outer, min(outer + length, size)),
                 slice(start, stop),
-                slice(start - outer_start, stop - outer_start),
+                slice(start - outer, stop - outer),
             )
         )
     return tiles
