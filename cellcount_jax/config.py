@@ -26,7 +26,7 @@ IMAGE_PERTURBATIONS = ("noise", "contrast", "brightness", "sharpness")
 PERTURBATIONS = ("feature_noise_last", "feature_noise_all", *IMAGE_PERTURBATIONS)
 SCHEDULES = ("cosine", "restarts")
 RULES = ("peaks", "components", "fidt")
-DTYPES = ("float32", "bfloat16", "float64")
+DTYPES = ("auto", "float32", "bfloat16", "float64")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -69,7 +69,8 @@ def default_config() -> ml_collections.ConfigDict:
     c.model.attention = "block"  # ATTENTIONS; block = fixed blocks of train.crop [ours]
     c.model.dropout = 0.3  # on the attention weights [authors]
     c.model.head_bias = 1.0  # initial; a ReLU head that starts at 0 can stay dead [ours]
-    c.model.dtype = "float32"  # of the computation; parameters stay float32
+    c.model.dtype = "auto"  # of the computation: float32 on a CPU, else bfloat16; DTYPES
+    c.model.remat = False  # forget a level's inside until its gradient: less memory, slower
 
     c.consistency = ml_collections.ConfigDict()
     c.consistency.weight = 1.0  # w of eq. 3 at the end of the ramp; 0 = supervised only

@@ -43,6 +43,9 @@ def convolve(x: Array, kernel: Array) -> Array:
         return x @ kernel.reshape(kernel.shape[-2:])
     if jax.default_backend() != "cpu":
         return _xla(x, kernel)
+    if x.dtype == jnp.bfloat16:
+        # As an accelerator does it: sums in float32, the result rounded.
+        return convolve(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
     if x.dtype == jnp.float32 and native.available():
         return _in_volumes(x, kernel)
     return _convolve_plane(x, kernel) if len(window) == 2 else _convolve_by_depth(x, kernel)

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
@@ -37,11 +38,16 @@ class ConvLevel(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool) -> Array:
         for i in range(2):
             x = Conv(self.features, (3,) * self.ndim, dtype=self.dtype, name=f"conv_{i}")(x)
             x = Norm(**self.norm, name=f"norm_{i}")(nn.relu(x), train=train)
         return x
+
+
+def _level(remat: bool) -> type[ConvLevel]:
+    """The class of levels: one that forgets what is inside, if wanted (`train` is argument 2)."""
+    return nn.remat(ConvLevel, static_argnums=(2,)) if remat else ConvLevel
 
 
 class Encoder(nn.Module):
@@ -51,16 +57,18 @@ class Encoder(nn.Module):
     strides: Sequence[Sequence[int]]
     norm: dict[str, Any]
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Levels:
         levels: Levels = ()
         ndim = x.ndim - 2
+        level = _level(self.remat)
         for i in range(len(self.strides) + 1):
             if i:
                 x = max_pool(x, self.strides[i - 1])
             features = self.features * 2**i
-            x = ConvLevel(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train=train)
+            x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train)
             levels += (x,)
         return levels
 
@@ -76,6 +84,7 @@ class Decoder(nn.Module):
     strides: Sequence[Sequence[int]]
     norm: dict[str, Any]
     dtype: Any
+    remat: bool
     linear: bool
     head_bias: float
     output_scale: float
@@ -84,15 +93,17 @@ class Decoder(nn.Module):
     def __call__(self, levels: Levels, *, train: bool) -> Array:
         x = levels[-1]
         ndim = x.ndim - 2
+        level = _level(self.remat)
         for i in reversed(range(len(self.strides))):
             features = levels[i].shape[-1]
             x = ConvTranspose(features, self.strides[i], dtype=self.dtype, name=f"up_{i}")(x)
             x = Norm(**self.norm, name=f"up_norm_{i}")(nn.relu(x), train=train)
             x = jnp.concatenate([levels[i], x], axis=-1)
-            x = ConvLevel(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train=train)
+            x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train)
+        # Not in bfloat16: neighbours on a peak would come out equal.
+        exact = jnp.promote_types(self.dtype, jnp.float32)
         bias = nn.initializers.constant(self.head_bias)
-        x = Conv(1, (1,) * ndim, dtype=self.dtype, bias_init=bias, name="head")(x)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = Conv(1, (1,) * ndim, dtype=exact, bias_init=bias, name="head")(x)
         return (x if self.linear else nn.relu(x)) / self.output_scale
 
 
@@ -110,7 +121,9 @@ class SAUNet(nn.Module):
       head_bias: initial bias of the last convolution.
       output_scale: the map is divided by this.
       axis_name: the mapped axis over which batch norm averages while training.
-      dtype: of the computation; parameters and norms' statistics stay float32.
+      dtype: of the computation; parameters, norms' statistics and the head stay float32.
+      remat: whether training computes the inside of a level again for its gradient, which
+        takes less memory and more time.
     """
 
     features: int = 32
@@ -124,6 +137,7 @@ class SAUNet(nn.Module):
     output_scale: float = 100.0
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self) -> None:
         norm = {
@@ -132,12 +146,18 @@ class SAUNet(nn.Module):
             "axis_name": self.axis_name,
             "dtype": self.dtype,
         }
-        self.encoder = Encoder(self.features, self.strides, norm, self.dtype)
+        self.encoder = Encoder(self.features, self.strides, norm, self.dtype, self.remat)
         if self.block != ():
             block = None if self.block is None else _divide(self.block, self._total_stride())
             self.attention = SelfAttention(block, self.dropout, norm, self.dtype)
         self.decoder = Decoder(
-            self.strides, norm, self.dtype, self.linear, self.head_bias, self.output_scale
+            strides=self.strides,
+            norm=norm,
+            dtype=self.dtype,
+            remat=self.remat,
+            linear=self.linear,
+            head_bias=self.head_bias,
+            output_scale=self.output_scale,
         )
 
     def encode(self, x: Array, *, train: bool = False) -> Levels:
@@ -182,8 +202,16 @@ def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = N
         head_bias=0.0 if config.target.kernel == "mask" else c.head_bias,
         output_scale=1.0 if config.target.kernel == "mask" else config.target.scale,
         axis_name=axis_name,
-        dtype=jnp.dtype(c.dtype),
+        dtype=_computation_dtype(c.dtype),
+        remat=c.remat,
     )
+
+
+def _computation_dtype(name: str) -> Any:
+    """The type of a setting; 'auto' is what the accelerator is made for."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
 
 
 def tile_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -80,6 +80,7 @@ OTHERS = {
     "data.unlabelled_names",
     "data.region",
     "data.held_out_region",
+    "model.remat",
     "model.strides",
     "consistency.focal",
     "augment.flips",

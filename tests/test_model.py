@@ -240,3 +240,55 @@ def test_global_attention_sees_the_whole_image_and_block_attention_its_block() -
         maps = jax.jit(model.apply)(variables, jnp.concatenate([image, changed]))
         moved[name] = float(jnp.abs(maps[0, :8] - maps[1, :8]).max())
     assert moved["block"] == 0 and moved["global"] > 1e-3
+
+
+def test_rematerialisation_changes_no_parameter_and_no_gradient() -> None:
+    config = default_config()
+    config.model.features = 2
+    config.train.crop = (16, 16)
+    image = random_image((2, 16, 16, 1))
+    variables = random_variables(create_model(config), image)
+
+    def gradients(remat: bool) -> tuple[Any, Any]:
+        config.model.remat = remat
+        model = create_model(config)
+
+        @jax.jit
+        def run(params: Any) -> tuple[Any, Any]:
+            def loss(params: Any) -> tuple[Array, Any]:
+                given = {**variables, "params": params}
+                found, new = model.apply(given, image, train=True, mutable=["batch_stats"])
+                return jnp.mean(jnp.square(found)), new
+
+            return jax.grad(loss, has_aux=True)(params)
+
+        text = run.lower(variables["params"]).as_text()
+        assert ("optimization_barrier" in text) == remat
+        return run(variables["params"])
+
+    kept, again = gradients(False), gradients(True)
+    assert jax.tree.structure(kept) == jax.tree.structure(again)
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
+        scale = max(float(jnp.abs(a).max()), 1e-3)
+        np.testing.assert_allclose(a, b, atol=1e-5 * scale)
+
+
+def test_in_bfloat16_the_map_and_the_parameters_stay_float32() -> None:
+    config = default_config()
+    config.model.features = 4
+    config.train.crop = (32, 32)
+    image = random_image((1, 32, 32, 1))
+    model = create_model(config)
+    assert model.dtype == jnp.float32, "auto, on a CPU"
+    variables = random_variables(model, image)
+    config.model.dtype = "bfloat16"
+    coarse = create_model(config)
+    made = jax.eval_shape(coarse.init, jax.random.key(0), image)
+    assert {x.dtype for x in jax.tree.leaves(made)} == {jnp.dtype("float32")}
+    levels = jax.eval_shape(lambda: coarse.apply(variables, image, method=SAUNet.encode))
+    assert {x.dtype for x in levels} == {jnp.dtype("bfloat16")}
+    exact, rounded = (np.asarray(m.apply(variables, image)) for m in (model, coarse))
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - exact).max() < 0.1 * exact.max()
+    # A rounded map would have few values.
+    assert len(np.unique(rounded[rounded > 0])) > 0.9 * np.count_nonzero(rounded)
