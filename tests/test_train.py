@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterable
@@ -444,3 +445,20 @@ def test_the_folder_of_the_bad_inputs_is_a_good_one(config_2d: ml_collections.Co
     assert len(dataset.labelled) == 4
     assert len(dataset.unlabelled) == 2
     assert len(dataset.tests["test"]) == 2
+
+
+def test_one_compilation_for_training_and_one_for_evaluation(
+    config_2d: ml_collections.ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config_2d.train.steps = 8
+    config_2d.train.evaluate_every = 4
+    config_2d.train.checkpoint_every = 4
+    # A size of its own, so that no test before has compiled for it.
+    config_2d.model.features = 3
+    with jax.log_compiles():
+        assert train.train_and_evaluate(config_2d, tmp_path / "run") is not None
+    compiled = re.findall(r"Finished XLA compilation of (?:jit|pmap)\((\w+)\) in", caplog.text)
+    # What scans the steps has no name of its own in all versions of JAX.
+    assert len([name for name in compiled if name in ("many", "_fun")]) == 1
+    # Labelled and test images, twice, are of one size.
+    assert compiled.count("apply") == 1
