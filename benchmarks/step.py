@@ -180,7 +180,8 @@ def torch_network(config: ml_collections.ConfigDict, params: Any, layout: Any) -
 def to_torch(values: np.ndarray, layout: Any) -> torch.Tensor:
     """`(batch, *spatial, channels)` to PyTorch's `(batch, channels, *spatial)`."""
     moved = torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 1)))
-    return moved.contiguous(memory_format=layout)
+    # With one channel `contiguous` would see no difference and keep the strides.
+    return torch.empty(moved.shape, dtype=moved.dtype, memory_format=layout).copy_(moved)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from cellcount_jax.layers import Conv, Norm
+from cellcount_jax.layers import Conv, Norm, at_least_float32
 
 
 class SelfAttention(nn.Module):
@@ -47,8 +47,8 @@ class SelfAttention(nn.Module):
 
         theta, phi, g = projected("theta"), projected("phi"), projected("g")
         inside = to_blocks(jnp.ones((1, *grid, 1), bool), block)[..., 0]
-        at_least_float32 = jnp.promote_types(self.dtype, jnp.float32)
-        scores = jnp.einsum("bnic,bnjc->bnij", theta, phi, preferred_element_type=at_least_float32)
+        wide = at_least_float32(self.dtype)
+        scores = jnp.einsum("bnic,bnjc->bnij", theta, phi, preferred_element_type=wide)
         scores = jnp.where(inside[:, :, None, :], scores, -jnp.inf)
         weights = nn.softmax(scores)
         if keys is not None and self.dropout > 0:

@@ -28,6 +28,11 @@ from cellcount_jax import native
 _INIT = nn.initializers.he_uniform()
 
 
+def at_least_float32(dtype: Any) -> Any:
+    """The type for sums, and for what is compared: bfloat16 has three digits."""
+    return jnp.dtype(jnp.float32) if dtype == jnp.bfloat16 else jnp.dtype(dtype)
+
+
 def convolve(x: Array, kernel: Array) -> Array:
     """Convolution with stride 1 and zero padding to the same size.
 
@@ -170,7 +175,10 @@ class _Affine(nn.Module):
         kernel = self.param("kernel", _INIT, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
         y = operation(x.astype(self.dtype), kernel.astype(self.dtype))
-        return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+        # The gradient of the bias is a sum over all voxels: not in bfloat16.
+        wide = at_least_float32(self.dtype)
+        y = y.astype(wide) + bias.astype(wide).reshape((1,) * (y.ndim - 1) + (-1,))
+        return y.astype(self.dtype)
 
 
 class Conv(_Affine):

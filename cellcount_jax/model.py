@@ -24,7 +24,7 @@ from jax import Array
 
 from cellcount_jax import config as settings
 from cellcount_jax.attention import SelfAttention
-from cellcount_jax.layers import Conv, ConvTranspose, Norm, max_pool
+from cellcount_jax.layers import Conv, ConvTranspose, Norm, at_least_float32, max_pool
 
 Levels = tuple[Array, ...]
 
@@ -101,7 +101,7 @@ class Decoder(nn.Module):
             x = jnp.concatenate([levels[i], x], axis=-1)
             x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train)
         # Not in bfloat16: neighbours on a peak would come out equal.
-        exact = jnp.promote_types(self.dtype, jnp.float32)
+        exact = at_least_float32(self.dtype)
         bias = nn.initializers.constant(self.head_bias)
         x = Conv(1, (1,) * ndim, dtype=exact, bias_init=bias, name="head")(x)
         return (x if self.linear else nn.relu(x)) / self.output_scale

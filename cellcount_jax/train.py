@@ -69,7 +69,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
     state = parallel.from_first(state)
     geometry = batches.target_geometry(config, dataset.labelled[0].spacing)
     step = functools.partial(
-        _draw_and_step,
+        draw_and_step,
         config=config,
         geometry=geometry,
         peak=batches.peak_value(config, geometry),
@@ -202,7 +202,7 @@ def _trained(
     )
 
 
-def _draw_and_step(
+def draw_and_step(
     state: TrainState,
     data: stack.TrainingData,
     key: Array,
@@ -212,7 +212,20 @@ def _draw_and_step(
     peak: float,
     shares: dict[str, int],
 ) -> tuple[TrainState, Metrics]:
-    """Draws this device's share of a batch and takes a step on it."""
+    """Draws this device's share of a batch and takes a step on it, as `parallel.scanned` runs it.
+
+    Args:
+      state: before the step.
+      data: all images, on the device.
+      key: of the step, the same on every device.
+      config: the experiment.
+      geometry: of its targets.
+      peak: the target's value at a lone dot.
+      shares: `batch_labelled` and `batch_unlabelled` of one device.
+
+    Returns:
+      The state after the step, and its losses.
+    """
     labelled_key, unlabelled_key, step_key = jax.random.split(key, 3)
     draw = functools.partial(parallel.example_keys, axis_name=parallel.AXIS)
     batch = batches.draw_labelled(

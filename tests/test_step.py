@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -350,3 +351,23 @@ def test_restarts_double_their_cycles() -> None:
         start += length
     assert start == config.train.steps
     np.testing.assert_allclose(schedule(start), 0, atol=1e-8)
+
+
+def test_in_bfloat16_no_sum_is_taken_in_it() -> None:
+    """A sum over millions of voxels, as a bias's gradient is one, loses most of its terms."""
+    config = default_config()
+    config.model.dtype = "bfloat16"
+    config.model.features = 2
+    config.train.crop = (16, 16)
+    state = jax.eval_shape(
+        lambda key: create_train_state(key, config, channels=1), jax.random.key(0)
+    )
+    shape = (2, 16, 16, 1)
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    valid = jax.ShapeDtypeStruct(shape, jnp.bool_)
+    batch = {"image": image, "target": image, "valid": valid, "unlabelled": image}
+    step = functools.partial(train_step, config=config)
+    text = str(jax.make_jaxpr(step)(state, batch, jax.random.key(0)))
+    sums = re.findall(r":(\w+)\[[\d,]*\] = reduce_sum\[", text)
+    assert len(sums) > 20 and "bf16" not in sums
+    assert len(re.findall(r":bf16\[[\d,]*\] = (?:dot_general|convert)", text)) > 20
