@@ -74,17 +74,19 @@ def make_target(
     if t.kernel == "mask":
         assert cells is not None
         return cells[..., None]
-    grid = tuple(c + 2 * m for c, m in zip(crop, geometry.margin, strict=True))
-    shifted = points + jnp.asarray(geometry.margin, points.dtype)[None, :]
-    options: dict[str, Any] = {"mask": mask, "spacing": geometry.edges, "unit": 1.0}
+    options: dict[str, Any] = {
+        "mask": mask,
+        "spacing": geometry.edges,
+        "unit": 1.0,
+        "margin": geometry.margin,
+    }
     if t.kernel == "gaussian":
-        full = targets.gaussian_density_map(shifted, grid, sigma=t.sigma, **options)
+        target = targets.gaussian_density_map(points, crop, sigma=t.sigma, **options)
     else:
-        full = targets.inverse_distance_map(
-            shifted, grid, max_distance=t.max_distance, gamma=tuple(t.gamma), c=t.c, **options
+        target = targets.inverse_distance_map(
+            points, crop, max_distance=t.max_distance, gamma=tuple(t.gamma), c=t.c, **options
         )
-    cut = tuple(slice(m, m + c) for m, c in zip(geometry.margin, crop, strict=True))
-    return full[cut][..., None]
+    return target[..., None]
 
 
 def peak_value(config: ml_collections.ConfigDict, geometry: TargetGeometry) -> float:

@@ -9,7 +9,6 @@ map without any dot is legal and is zero everywhere. Distances are in the units 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -17,12 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cellcount_jax import distance
+
 # Where a Gaussian kernel ends, in sigmas.
 GAUSSIAN_REACH = 4.0
-
-# Offsets unrolled into one fused loop. Longer windows iterate over chunks of this size, so
-# that compile time does not grow with the image.
-_UNROLL = 32
 
 
 def rasterise(points: Array, shape: Sequence[int], *, mask: Array | None = None) -> Array:
@@ -55,9 +52,7 @@ def distance_transform(
 
     .. math:: D(i) = \\min_{j : seeds(j)} \\sqrt{\\sum_a (s_a (i_a - j_a))^2}
 
-    Computed axis by axis as a lower envelope of parabolas (Felzenszwalb and Huttenlocher,
-    Distance transforms of sampled functions, 2012), here by brute force over a window, which
-    vectorises. Exact up to `max_distance`.
+    Exact up to `max_distance`; how it is computed is told in `cellcount_jax.distance`.
 
     Args:
       seeds: `(*spatial)` bool.
@@ -71,53 +66,12 @@ def distance_transform(
     Raises:
       ValueError: spacing or max_distance are not positive or do not fit the image.
     """
-    edges = _edges(spacing, seeds.ndim)
-    if max_distance is not None and not max_distance > 0:
-        raise ValueError(f"max_distance must be positive, got {max_distance}")
-    return _distance_transform(seeds, edges, max_distance)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _distance_transform(
-    seeds: Array, edges: tuple[float, ...], max_distance: float | None
-) -> Array:
-    zero = jnp.zeros(())
-    squared = jnp.where(seeds, zero, jnp.full_like(zero, jnp.inf))
-    for axis, edge in enumerate(edges):
-        radius = seeds.shape[axis] - 1
-        if max_distance is not None:
-            radius = min(radius, math.floor(max_distance / edge))
-        squared = _lower_envelope(squared, axis, edge, radius)
-    distance = jnp.sqrt(squared)
-    if max_distance is not None:
-        distance = jnp.where(distance <= max_distance, distance, jnp.inf)
-    return distance
-
-
-def _lower_envelope(squared: Array, axis: int, edge: float, radius: int) -> Array:
-    """min over |k| <= radius of squared[i + k] + (edge k)^2 along an axis."""
-    if radius < 1:
-        return squared
-    size = squared.shape[axis]
-    chunks = -(-radius // _UNROLL)
-    per_chunk = -(-radius // chunks)
-    reach = chunks * per_chunk
-    pads = [(0, 0)] * squared.ndim
-    pads[axis] = (reach, reach)
-    padded = jnp.pad(squared, pads, constant_values=jnp.inf)
-
-    def step(chunk: Array | int, best: Array) -> Array:
-        for offset in range(1, per_chunk + 1):
-            k = chunk * per_chunk + offset
-            above = jax.lax.dynamic_slice_in_dim(padded, reach + k, size, axis)
-            below = jax.lax.dynamic_slice_in_dim(padded, reach - k, size, axis)
-            cost = (edge * jnp.asarray(k, squared.dtype)) ** 2
-            best = jnp.minimum(best, jnp.minimum(above, below) + cost)
-        return best
-
-    if chunks == 1:
-        return step(0, squared)
-    return jax.lax.fori_loop(0, chunks, step, squared)
+    return distance.transform(
+        seeds,
+        edges=_edges(spacing, seeds.ndim),
+        max_distance=max_distance,
+        margin=(0,) * seeds.ndim,
+    )
 
 
 def inverse_distance(
@@ -152,11 +106,12 @@ def inverse_distance_map(
     max_distance: float | None = None,
     gamma: tuple[float, float] = (0.02, 0.75),
     c: float = 1.0,
+    margin: Sequence[int] | None = None,
 ) -> Array:
     """Inverse-distance map of an image's dots (paper, equation 2).
 
     Args:
-      points: `(K, D)` dots in voxels.
+      points: `(K, D)` dots in voxels of the map.
       shape: the D sizes of the map.
       mask: `(K,)` bool, which rows are dots; default all.
       spacing: D voxel edge lengths; default ones.
@@ -165,6 +120,7 @@ def inverse_distance_map(
       max_distance: cut in multiples of `unit`, beyond which the map is 0; default none.
       gamma: see `inverse_distance`.
       c: see `inverse_distance`.
+      margin: voxels, per axis, beyond the map's ends within which dots count too; default none.
 
     Returns:
       `shape` float, 1 / c at the dots, 0 everywhere where there is no dot.
@@ -173,9 +129,9 @@ def inverse_distance_map(
       ValueError: a length is not positive, or does not fit the number of dimensions.
     """
     edges = _in_units(spacing, unit, len(shape))
-    seeds = rasterise(points, shape, mask=mask) > 0
-    distance = distance_transform(seeds, spacing=edges, max_distance=max_distance)
-    return inverse_distance(distance, gamma=gamma, c=c)
+    counts, margin = _with_margin(points, shape, mask, margin)
+    nearest = distance.transform(counts > 0, edges=edges, max_distance=max_distance, margin=margin)
+    return inverse_distance(nearest, gamma=gamma, c=c)
 
 
 def gaussian_density_map(
@@ -187,6 +143,7 @@ def gaussian_density_map(
     spacing: Sequence[float] | None = None,
     unit: float | None = None,
     truncate: float = GAUSSIAN_REACH,
+    margin: Sequence[int] | None = None,
 ) -> Array:
     """Sum of a Gaussian kernel on every dot: the baseline of the paper's ablation.
 
@@ -196,13 +153,14 @@ def gaussian_density_map(
     map's sum over a region is the number of cells in it (Lempitsky and Zisserman 2010).
 
     Args:
-      points: `(K, D)` dots in voxels.
+      points: `(K, D)` dots in voxels of the map.
       shape: the D sizes of the map.
       sigma: width in multiples of `unit`.
       mask: `(K,)` bool, which rows are dots; default all.
       spacing: D voxel edge lengths; default ones.
       unit: see `inverse_distance_map`.
       truncate: where the kernel ends, in sigmas.
+      margin: see `inverse_distance_map`.
 
     Returns:
       `shape` float density, in cells per voxel.
@@ -213,11 +171,13 @@ def gaussian_density_map(
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
     edges = _in_units(spacing, unit, len(shape))
-    density = rasterise(points, shape, mask=mask).astype(jnp.zeros(()).dtype)
+    counts, margin = _with_margin(points, shape, mask, margin)
+    density = counts.astype(jnp.zeros(()).dtype)
     for axis, edge in enumerate(edges):
-        density = gaussian_filter_along(
-            density, axis, sigma / edge, math.ceil(truncate * sigma / edge)
-        )
+        radius = math.ceil(truncate * sigma / edge)
+        density = gaussian_filter_along(density, axis, sigma / edge, radius)
+        end = margin[axis] + shape[axis]
+        density = jax.lax.slice_in_dim(density, margin[axis], end, axis=axis)
     return density
 
 
@@ -270,6 +230,18 @@ def mask_target(labels: Array) -> Array:
             other = jax.lax.slice_in_dim(padded, start, start + labels.shape[axis], axis=axis)
             touching |= (other > 0) & (other < labels)
     return ((labels > 0) & ~touching).astype(jnp.zeros(()).dtype)
+
+
+def _with_margin(
+    points: Array, shape: Sequence[int], mask: Array | None, margin: Sequence[int] | None
+) -> tuple[Array, tuple[int, ...]]:
+    """The dots counted on a grid that is larger than the map by the margin; the margin."""
+    widths = (0,) * len(shape) if margin is None else tuple(margin)
+    if len(widths) != len(shape) or not all(width >= 0 for width in widths):
+        raise ValueError(f"margin must be {len(shape)} numbers of voxels, got {margin}")
+    grid = [size + 2 * width for size, width in zip(shape, widths, strict=True)]
+    shifted = points + jnp.asarray(widths, points.dtype)[None, :]
+    return rasterise(shifted, grid, mask=mask), widths
 
 
 def _edges(spacing: Sequence[float] | None, ndim: int) -> tuple[float, ...]:

@@ -38,6 +38,7 @@ ORDER = (
     "data.scene",
     "data.synthetic",
     "data.normalise",
+    "distance",
     "targets",
     "augment",
     "perturb",
@@ -68,6 +69,7 @@ ORDER = (
     "main",
 )
 PURE = (
+    "distance",
     "targets",
     "augment",
     "perturb",

@@ -21,10 +21,12 @@ from cellcount_jax import targets
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 inverse_distance_map = jax.jit(
-    targets.inverse_distance_map, static_argnames=("shape", "spacing", "unit", "max_distance")
+    targets.inverse_distance_map,
+    static_argnames=("shape", "spacing", "unit", "max_distance", "margin"),
 )
 gaussian_density_map = jax.jit(
-    targets.gaussian_density_map, static_argnames=("shape", "spacing", "sigma", "truncate")
+    targets.gaussian_density_map,
+    static_argnames=("shape", "spacing", "sigma", "truncate", "margin"),
 )
 inverse_distance = jax.jit(targets.inverse_distance, static_argnames=("gamma", "c"))
 rasterise = jax.jit(targets.rasterise, static_argnames="shape")
@@ -84,6 +86,10 @@ def test_distance_equals_scipy(
         ((64, 50), None, 7.3),
         ((64, 50), (0.7, 1.3), 11.17),
         ((12, 40, 30), (6.0, 1.62, 1.62), 10.1),
+        # The finest edge is the middle axis's alone; all three differ.
+        ((12, 40, 30), (6.0, 1.5, 2.0), 9.9),
+        # Squared voxels beyond 16 bits.
+        ((9, 700), None, 150.3),
         # Below one voxel edge along z, and reaching over several chunks along y.
         ((12, 40, 30), (6.0, 1.62, 1.62), 5.9),
         ((300, 3), None, 70.37),
@@ -98,6 +104,13 @@ def test_distance_is_cut_exactly(
     assert np.abs(exact - cut).min() > 1e-3 and (exact > cut).any()
     actual = targets.distance_transform(jnp.asarray(seeds), spacing=spacing, max_distance=cut)
     np.testing.assert_allclose(actual, np.where(exact < cut, exact, np.inf), atol=1e-4, rtol=0)
+
+
+def test_distance_where_squared_voxels_are_beyond_32_bits() -> None:
+    seeds = np.zeros((2, 47_000), bool)
+    seeds[1, 5] = True
+    expected = ndimage.distance_transform_edt(~seeds)
+    np.testing.assert_allclose(targets.distance_transform(jnp.asarray(seeds)), expected, rtol=1e-6)
 
 
 def test_the_cut_itself_is_inside() -> None:
@@ -143,6 +156,10 @@ def test_map_options_refused() -> None:
         targets.inverse_distance_map(points, (3, 3), unit=-1.0)
     with pytest.raises(ValueError, match="sigma must be positive, got 0"):
         targets.gaussian_density_map(points, (3, 3), sigma=0.0)
+    with pytest.raises(ValueError, match="2 numbers of voxels"):
+        targets.inverse_distance_map(points, (3, 3), margin=(1,))
+    with pytest.raises(ValueError, match="2 numbers of voxels"):
+        targets.gaussian_density_map(points, (3, 3), sigma=1.0, margin=(1, -1))
     with pytest.raises(ValueError, match="3 positive lengths"):
         targets.gaussian_density_map(jnp.zeros((1, 3)), (3, 3, 3), sigma=1.0, spacing=(1.0, 1.0))
 
@@ -304,6 +321,34 @@ def test_maps_do_not_depend_on_padding_rows_or_batching() -> None:
         jnp.stack([padded, padded[::-1]]), jnp.stack([mask, mask[::-1]])
     )
     np.testing.assert_allclose(batched, jnp.stack([plain, plain]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize(
+    ("shape", "spacing", "margin"),
+    [
+        # Wider than the kernel, narrower, and none; along the finest axes or not.
+        ((20, 13), None, (11, 11)),
+        ((20, 13), None, (3, 0)),
+        ((5, 12, 14), (3.0, 1.62, 1.62), (2, 9, 4)),
+        ((6, 12, 14), (1.0, 2.0, 2.0), (9, 0, 12)),
+    ],
+)
+def test_dots_within_the_margin_count(
+    name: str, shape: tuple[int, ...], spacing: tuple[float, ...] | None, margin: tuple[int, ...]
+) -> None:
+    options: dict[str, Any] = {"spacing": spacing}
+    if name == "inverse_distance":
+        options["max_distance"] = 8.3
+    larger = tuple(size + 2 * m for size, m in zip(shape, margin, strict=True))
+    # Some lie beyond the margin.
+    points = random_points(9, 40, tuple(size + 4 for size in larger)) - 2
+    inner = tuple(slice(m, m + size) for m, size in zip(margin, shape, strict=True))
+    expected = np.asarray(MAPS[name](jnp.asarray(points), shape=larger, **options))[inner]
+    own = jnp.asarray(points - np.asarray(margin, np.float32))
+    actual = MAPS[name](own, shape=shape, margin=margin, **options)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    assert np.abs(MAPS[name](own, shape=shape, **options) - expected).max() > 1e-3
 
 
 def brute_mask(labels: np.ndarray) -> np.ndarray:
