@@ -20,17 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import timing
 import torch
 import torch_net
+import workload
 
 from cellcount_jax import config as settings
-from cellcount_jax import parallel
-from cellcount_jax.model import create_model
-from cellcount_jax.step import create_train_state, train_step
+from cellcount_jax.step import create_train_state
 
 # Of one timed call, so that what a call costs by itself does not count.
 STEPS = 2
@@ -47,7 +45,7 @@ def main() -> None:
     rows = []
     for ndim in options.ndim:
         for features in options.features:
-            config = experiment(ndim, features, options.crop)
+            config = workload.experiment(ndim, features, options.crop)
             for what, sides in workloads(config).items():
                 seconds = timing.interleaved(sides, repeats=options.repeats)
                 ours = seconds.pop("jax")
@@ -64,84 +62,30 @@ def main() -> None:
                 rows.append(row)
                 print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     print()
-    timing.publish(rows, options.output, packages=["torch"])
-    print(f"worst ratio {max(row['ratio'] for row in rows):.2f}")
-
-
-def experiment(
-    ndim: int, features: int, crop: list[int] | None = None
-) -> ml_collections.ConfigDict:
-    """The settings of configs/vgg.py, or of the volumes, at a size of network."""
-    config = settings.default_config()
-    config.train.batch_labelled = 8
-    if ndim == 3:
-        settings.use_volumes(config)
-    config.model.features = features
-    if crop:
-        config.train.crop = tuple(crop)
-    return config
+    verdict = f"worst ratio {max(row['ratio'] for row in rows):.2f}"
+    timing.publish(rows, options.output, packages=["torch"], verdict=verdict)
 
 
 def workloads(
     config: ml_collections.ConfigDict,
 ) -> dict[str, dict[str, Callable[[], Any]]]:
     """What is timed -> framework and layout -> a call that runs it `STEPS` times."""
-    t = config.train
-    rng = np.random.default_rng(0)
-
-    def random(count: int) -> np.ndarray:
-        return rng.normal(size=(count, *t.crop, 1)).astype(np.float32)
-
-    batch = {
-        "image": random(t.batch_labelled),
-        "target": np.abs(random(t.batch_labelled)),
-        "valid": np.ones((t.batch_labelled, *t.crop, 1), bool),
-        "unlabelled": random(t.batch_unlabelled),
-    }
+    batch = workload.random_batch(config)
     supervised = {name: values for name, values in batch.items() if name != "unlabelled"}
     state = jax.device_get(create_train_state(jax.random.key(0), config, channels=1))
     layouts = {"own": torch.contiguous_format}
-    last = torch.channels_last if len(t.crop) == 2 else torch.channels_last_3d
+    last = torch.channels_last if config.data.ndim == 2 else torch.channels_last_3d
     layouts["channels last"] = last
     found: dict[str, dict[str, Callable[[], Any]]] = {}
     for what, arrays in {"train": supervised, "train, unlabelled": batch}.items():
-        found[what] = {"jax": jax_training(config, state, arrays)}
+        found[what] = {"jax": workload.jax_training(config, state, arrays, steps=STEPS)}
         for name, layout in layouts.items():
             found[what][name] = torch_training(config, state.params, arrays, layout)
-    found["inference"] = {"jax": jax_inference(config, state, batch["image"])}
+    ours = workload.jax_inference(config, state, batch["image"], steps=STEPS)
+    found["inference"] = {"jax": ours}
     for name, layout in layouts.items():
         found["inference"][name] = torch_inference(config, state.params, batch["image"], layout)
     return found
-
-
-def jax_training(
-    config: ml_collections.ConfigDict, state: Any, batch: dict[str, np.ndarray]
-) -> Callable[[], Any]:
-    """The training loop's compiled run on one batch."""
-    devices = jax.local_devices()[:1]
-
-    def step(state: Any, data: Any, key: jax.Array) -> tuple[Any, Any]:
-        return train_step(state, data, key, config=config)
-
-    run = parallel.scanned(step, length=STEPS, devices=devices)
-    arrays = {name: jnp.asarray(values) for name, values in batch.items()}
-    current, data, key = parallel.replicate((state, arrays, jax.random.key(1)), devices)
-
-    def call() -> Any:
-        nonlocal current
-        current, metrics = jax.block_until_ready(run(current, data, key))
-        return metrics
-
-    return call
-
-
-def jax_inference(
-    config: ml_collections.ConfigDict, state: Any, image: np.ndarray
-) -> Callable[[], Any]:
-    apply = jax.jit(create_model(config).apply)
-    variables = jax.device_put({"params": state.params, "batch_stats": state.batch_stats})
-    x = jnp.asarray(image)
-    return lambda: [jax.block_until_ready(apply(variables, x)) for _ in range(STEPS)]
 
 
 def torch_training(

@@ -117,7 +117,7 @@ def default_config() -> ml_collections.ConfigDict:
 
     c.predict = ml_collections.ConfigDict()
     c.predict.flips = False  # mean over all mirror images: sharper, 4 (3D: 8) times the work
-    c.predict.max_voxels = 20_000_000  # a larger image is predicted in tiles of this size
+    c.predict.max_voxels = 8_000_000  # a larger image is predicted in tiles of this size
     return c
 
 

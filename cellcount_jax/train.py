@@ -61,7 +61,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
         logging.info("no unlabelled images: the consistency loss uses the labelled ones")
     logging.info("%s, results in %s", parallel.describe(), workdir)
 
-    state, key = _initial_state(config, dataset)
+    state, key = initial_state(config, dataset)
     restored = parallel.on_first(lambda: checkpoint.restore(workdir / "checkpoints", state))
     if restored is not None:
         state = restored[1]
@@ -155,7 +155,7 @@ def fit_normalisation(
     return fitted
 
 
-def _initial_state(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[TrainState, Array]:
+def initial_state(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[TrainState, Array]:
     """The state at step 0 and the key of all steps."""
     init_key, key = jax.random.split(jax.random.key(config.seed))
     create = functools.partial(
