@@ -23,7 +23,15 @@ _REST_S = 0.05
 def interleaved(
     sides: Mapping[str, Callable[[], Any]], *, repeats: int, warm_up: int = 2
 ) -> dict[str, float]:
-    """Median seconds of each side, timed in turn so that all see the same machine.
+    """Median seconds of each side, timed in turn so that all see the same machine; see `series`."""
+    seconds = series(sides, repeats=repeats, warm_up=warm_up)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def series(
+    sides: Mapping[str, Callable[[], Any]], *, repeats: int, warm_up: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of each side, call by call, in turn.
 
     Args:
       sides: name -> function that returns when its work is done.
@@ -40,15 +48,21 @@ def interleaved(
             started = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def machine(*packages: str) -> dict[str, Any]:
     """What figures depend on: processor, cores, devices, versions."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     names = ("cellcount_jax", "jax", "jaxlib", "numpy", *packages)
     return {
-        "cores": cores,
+        "cores": cores(),
         "processor": platform.machine(),
         "device": jax.devices()[0].device_kind,
         "python": platform.python_version(),
@@ -57,9 +71,20 @@ def machine(*packages: str) -> dict[str, Any]:
 
 
 def publish(
-    rows: Sequence[Mapping[str, Any]], output: Path | None, *, packages: Sequence[str] = ()
+    rows: Sequence[Mapping[str, Any]],
+    output: Path | None,
+    *,
+    packages: Sequence[str] = (),
+    verdict: str | None = None,
 ) -> None:
-    """Prints a table of the rows, and writes it with the machine and the command as JSON."""
+    """Prints a table of the rows, and writes it with the machine and the command as JSON.
+
+    Args:
+      rows: all with the same keys; None stands for what does not apply.
+      output: the JSON file; None for none.
+      packages: further ones whose versions the figures depend on.
+      verdict: what it comes to, in one line, written too and printed last.
+    """
     header = list(rows[0])
     cells = [header, *([_text(row[name]) for name in header] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -72,9 +97,15 @@ def publish(
             "machine": machine(*packages),
             "rows": list(rows),
         }
+        if verdict is not None:
+            content["verdict"] = verdict
         output.write_text(json.dumps(content, indent=1) + "\n")
         print(f"written to {output}")
+    if verdict is not None:
+        print(verdict)
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
