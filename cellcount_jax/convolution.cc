@@ -103,6 +103,36 @@ void Panel(const Terms& terms, Index stride, Index b_step, float* out, Index out
   }
 }
 
+// The convolution with a window 3 wide and one vector of output channels, where `Panel` would wait
+// for loads: here an input pixel is loaded once for the three output pixels that it acts on.
+//
+// out[r][j] = sum_i sum_t sum_c a[i][(r + t) * channels + c] * b[i][(t * channels + c) * lanes + j]
+template <int lanes, int rows>
+void SlidingPanel(const Terms& terms, Index channels, Index, float* out, Index out_step, bool) {
+  typedef float Vector __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
+  Vector sum[rows] = {};
+  for (Index i = 0; i < terms.count; ++i) {
+    const float* a = terms.a[i];
+    const float* b = terms.b[i];
+    for (Index c = 0; c < channels; ++c) {
+      const auto at = [&](Index tap) {
+        return *reinterpret_cast<const Vector*>(b + (tap * channels + c) * lanes);
+      };
+      const Vector right[3] = {at(0), at(1), at(2)};
+#pragma GCC unroll 32
+      for (int r = 0; r < rows + 2; ++r) {
+        const float left = a[r * channels + c];
+#pragma GCC unroll 3
+        for (int tap = 0; tap < 3; ++tap) {
+          if (r - tap >= 0 && r - tap < rows) sum[r - tap] += left * right[tap];
+        }
+      }
+    }
+  }
+#pragma GCC unroll 32
+  for (int r = 0; r < rows; ++r) *reinterpret_cast<Vector*>(out + r * out_step) = sum[r];
+}
+
 using PanelFunction = void (*)(const Terms&, Index, Index, float*, Index, bool);
 
 // Panels of one vector layout, by their number of rows.
@@ -122,16 +152,31 @@ Panels MakePanels(std::integer_sequence<int, rows...>) {
           {nullptr, Panel<lanes, vectors, rows + 1, rows_adjacent>...}};
 }
 
+template <int lanes, int... rows>
+Panels MakeSlidingPanels(std::integer_sequence<int, rows...>) {
+  return {lanes, sizeof...(rows), {nullptr, SlidingPanel<lanes, rows + 1>...}};
+}
+
 // The widest panels that divide the output channels, so that none is left over.
 template <bool rows_adjacent>
-const Panels& PanelsFor(Index outputs) {
+const Panels& PanelsFor(Index outputs, bool sliding = false) {
   constexpr auto rows = std::make_integer_sequence<int, kRows>();
   constexpr auto twice = std::make_integer_sequence<int, 2 * kRows>();
+  // Besides the sums, three vectors of the kernel and one of the input are in registers.
+  constexpr auto wide = std::make_integer_sequence<int, 2 * kRows - 2>();
   static const Panels two = MakePanels<kLanes, 2, rows_adjacent>(rows);
   static const Panels one = MakePanels<kLanes, 1, rows_adjacent>(twice);
+  static const Panels eight = MakePanels<8, 1, rows_adjacent>(rows);
   static const Panels four = MakePanels<4, 1, rows_adjacent>(rows);
   static const Panels single = MakePanels<1, 1, rows_adjacent>(rows);
-  for (const Panels* panels : {&two, &one, &four}) {
+  static const Panels sliding_one = MakeSlidingPanels<kLanes>(wide);
+  static const Panels sliding_eight = MakeSlidingPanels<8>(wide);
+  if (sliding && outputs % two.columns != 0) {
+    for (const Panels* panels : {&sliding_one, &sliding_eight}) {
+      if (outputs % panels->columns == 0) return *panels;
+    }
+  }
+  for (const Panels* panels : {&two, &one, &eight, &four}) {
     if (outputs % panels->columns == 0) return *panels;
   }
   return single;
@@ -204,7 +249,7 @@ const float* PaddedRows(const Shape& s, const float* x, Index plane, Index y0, I
 
 void Convolve(ffi::ThreadPool& pool, const Shape& s, const float* x, const float* kernel, float* y) {
   if (s.n * s.d * s.h * s.w * s.o == 0) return;
-  const Panels& panels = PanelsFor<false>(s.o);
+  const Panels& panels = PanelsFor<false>(s.o, s.kw == 3);
   const Index columns = panels.columns, blocks = s.o / columns;
   const Index length = s.kw * s.c, taps = s.kd * s.kh;
   // The kernel, a block of output channels after the other.

@@ -156,7 +156,7 @@ def fit_normalisation(
 
 
 def initial_state(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[TrainState, Array]:
-    """The state at step 0 and the key of all steps."""
+    """The state at step 0 and the key of all steps, as the config's seed makes them."""
     init_key, key = jax.random.split(jax.random.key(config.seed))
     create = functools.partial(
         create_train_state,
@@ -164,7 +164,9 @@ def initial_state(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[
         channels=dataset.labelled[0].image.shape[-1],
         axis_name=parallel.AXIS,
     )
-    return jax.jit(create)(init_key), key
+    # It runs once: compiling it well takes ten times as long as compiling it badly.
+    quickly = {"xla_backend_optimization_level": 1}
+    return jax.jit(create, compiler_options=quickly)(init_key), key
 
 
 def _check_predictable(dataset: Dataset, config: ml_collections.ConfigDict) -> None:
