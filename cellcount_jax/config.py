@@ -70,7 +70,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.model.dropout = 0.3  # on the attention weights [authors]
     c.model.head_bias = 1.0  # initial; a ReLU head that starts at 0 can stay dead [ours]
     c.model.dtype = "auto"  # of the computation: float32 on a CPU, else bfloat16; DTYPES
-    c.model.remat = False  # forget a level's inside until its gradient: less memory, slower
+    c.model.remat = False  # compute a level's inside again for its gradient; no gain on a CPU
 
     c.consistency = ml_collections.ConfigDict()
     c.consistency.weight = 1.0  # w of eq. 3 at the end of the ramp; 0 = supervised only

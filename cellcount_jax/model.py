@@ -122,8 +122,8 @@ class SAUNet(nn.Module):
       output_scale: the map is divided by this.
       axis_name: the mapped axis over which batch norm averages while training.
       dtype: of the computation; parameters, norms' statistics and the head stay float32.
-      remat: whether training computes the inside of a level again for its gradient, which
-        takes less memory and more time.
+      remat: whether training computes the inside of a level again for its gradient, for less
+        memory and more time on GPUs and TPUs; on CPUs memory stays as it is.
     """
 
     features: int = 32
