@@ -7,8 +7,9 @@ the crop by the reach of the kernel, so that dots just outside of the crop count
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 import ml_collections
 from jax import Array
 
-from cellcount_jax import augment, targets
-from cellcount_jax.stack import ImageStack
+from cellcount_jax import augment, parallel, targets
+from cellcount_jax.stack import ImageStack, TrainingData
 
 Batch = dict[str, Array]
 
@@ -101,6 +102,38 @@ def peak_value(config: ml_collections.ConfigDict, geometry: TargetGeometry) -> f
         return make_target(dot, jnp.ones(1, bool), None, one, config=config, geometry=geometry)
 
     return float(alone().max())
+
+
+def draw_batch(
+    keys: Array,
+    data: TrainingData,
+    *,
+    config: ml_collections.ConfigDict,
+    geometry: TargetGeometry,
+    shares: Mapping[str, int],
+    axis_name: str | None = None,
+) -> Batch:
+    """Draws this device's share of a batch.
+
+    Args:
+      keys: `(2,)`, of the labelled and of the unlabelled crops, the same on every device.
+      data: all images.
+      config: its `train`, `augment` and `target` sections are used.
+      geometry: from `target_geometry`.
+      shares: `batch_labelled` and `batch_unlabelled` of one device.
+      axis_name: the mapped axis; None outside of pmap.
+
+    Returns:
+      As `train_step` takes it: `unlabelled` only where there are such images.
+    """
+    draw = functools.partial(parallel.example_keys, axis_name=axis_name)
+    options: dict[str, Any] = {"config": config, "geometry": geometry}
+    batch = draw_labelled(draw(keys[0], shares["batch_labelled"]), data.labelled, **options)
+    if data.unlabelled is not None:
+        batch["unlabelled"] = draw_unlabelled(
+            draw(keys[1], shares["batch_unlabelled"]), data.unlabelled, **options
+        )
+    return batch
 
 
 def draw_labelled(

@@ -3,8 +3,8 @@
 Parameters have the shapes and the meaning of `flax.linen.Conv` and `ConvTranspose`
 (`kernel` `(*window, in, out)`, `bias` `(out,)`), whatever form computes them. On GPU and TPU
 that is XLA's; its CPU backend is slow at 3D convolutions and at the gradients of all, so that
-there a convolution is `native`'s, or, where that is not to be had or the numbers are not
-float32, a sum of XLA's 2D convolutions over the depth taps. On every backend
+there a convolution is `native`'s, or, where that is not to be had or the numbers are float64,
+a sum of XLA's 2D convolutions over the depth taps. On every backend
 
 * a 1x1 convolution is a matrix product,
 * a transposed convolution whose window is its stride is a matrix product and a reshape: it has

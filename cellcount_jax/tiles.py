@@ -4,9 +4,9 @@ Every tile reads its outer region and answers for its core; the cores tile the i
 once. Regions are half-open slices in image coordinates, one per spatial axis. Pure
 functions, 2D and 3D alike.
 
-Outer regions start on the block grid, anchored at the image's origin, on which pooling and
-blockwise attention lie: so a tile is computed on the same grid as the whole image, and with
-a halo of at least the network's receptive radius its core equals the whole image's map.
+Outer regions start on the block grid, anchored at the image's origin, on which pooling (or
+attention) lies: so a tile is computed on the same grid as the whole image, and with a halo of
+at least the network's radius its core equals the whole image's map.
 """
 
 from __future__ import annotations

@@ -228,25 +228,14 @@ def draw_and_step(
     Returns:
       The state after the step, and its losses.
     """
-    labelled_key, unlabelled_key, step_key = jax.random.split(key, 3)
-    draw = functools.partial(parallel.example_keys, axis_name=parallel.AXIS)
-    batch = batches.draw_labelled(
-        draw(labelled_key, shares["batch_labelled"]),
-        data.labelled,
-        config=config,
-        geometry=geometry,
+    keys = jax.random.split(key, 3)
+    batch = batches.draw_batch(
+        keys[:2], data, config=config, geometry=geometry, shares=shares, axis_name=parallel.AXIS
     )
-    if data.unlabelled is not None:
-        batch["unlabelled"] = batches.draw_unlabelled(
-            draw(unlabelled_key, shares["batch_unlabelled"]),
-            data.unlabelled,
-            config=config,
-            geometry=geometry,
-        )
     return train_step(
         state,
         batch,
-        step_key,
+        keys[2],
         config=config,
         peak=peak,
         axis_name=parallel.AXIS,

@@ -6,6 +6,7 @@ their number cannot change within a process. It prints what it found as JSON.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -22,13 +23,13 @@ import pytest
 from flax import struct
 from jax import Array
 
-from cellcount_jax import batches, parallel
+from cellcount_jax import batches, parallel, train
 from cellcount_jax import stack as stacking
 from cellcount_jax.config import default_config
 from cellcount_jax.data import normalise
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
-from cellcount_jax.step import TrainState, create_train_state, train_step
+from cellcount_jax.step import TrainState, create_train_state
 
 LENGTH = 2
 Run = Callable[[TrainState, stacking.TrainingData, Array], tuple[TrainState, Any]]
@@ -169,24 +170,13 @@ def tiny_dataset() -> Dataset:
 def training_run(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Run:
     """The compiled run of the training loop."""
     geometry = batches.target_geometry(config, (1.0, 1.0))
-    shares = [
-        parallel.split_batch(config.train[name], len(devices), f"train.{name}")
+    shares = {
+        name: parallel.split_batch(config.train[name], len(devices), f"train.{name}")
         for name in ("batch_labelled", "batch_unlabelled")
-    ]
-
-    def step(state: TrainState, data: stacking.TrainingData, key: Array) -> tuple[TrainState, Any]:
-        labelled_key, unlabelled_key, step_key = jax.random.split(key, 3)
-        keys = [
-            parallel.example_keys(k, share, axis_name=parallel.AXIS)
-            for k, share in zip((labelled_key, unlabelled_key), shares, strict=True)
-        ]
-        batch = batches.draw_labelled(keys[0], data.labelled, config=config, geometry=geometry)
-        assert data.unlabelled is not None
-        batch["unlabelled"] = batches.draw_unlabelled(
-            keys[1], data.unlabelled, config=config, geometry=geometry
-        )
-        return train_step(state, batch, step_key, config=config, axis_name=parallel.AXIS)
-
+    }
+    step = functools.partial(
+        train.draw_and_step, config=config, geometry=geometry, peak=1.0, shares=shares
+    )
     return parallel.scanned(step, length=LENGTH, devices=devices)
 
 
