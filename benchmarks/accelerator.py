@@ -43,12 +43,13 @@ import step as cpu_benchmark
 import timing
 import torch
 import torch_net
+import workload
 from absl import logging
-from flops import CHANNELS, peak_tflops, step_flops
+from flops import peak_tflops, step_flops
 
-from cellcount_jax import batches, cache, parallel, stack, train
+from cellcount_jax import batches, cache, stack, train
 from cellcount_jax.errors import InputError
-from cellcount_jax.step import TrainState, create_train_state
+from cellcount_jax.step import TrainState
 
 ROOT = Path(__file__).parents[1]
 
@@ -123,10 +124,7 @@ def compare(
     dataset = train.load_dataset(config)
     data = stack.on_device(dataset, train.fit_normalisation(dataset, config), config)
     geometry = batches.target_geometry(config, dataset.labelled[0].spacing)
-    create = functools.partial(
-        create_train_state, config=config, channels=CHANNELS, axis_name=parallel.AXIS
-    )
-    state = jax.device_get(jax.jit(create)(jax.random.key(0)))
+    state, _ = train.initial_state(config, dataset)
     sides = {"jax": jax_training(config, state, data, geometry)}
     device = torch_device()
     if device is not None:
@@ -166,23 +164,19 @@ def jax_training(
     geometry: batches.TargetGeometry,
 ) -> Callable[[], Any]:
     """The training loop's compiled run, on one device."""
-    devices = jax.local_devices()[:1]
     step = functools.partial(
         train.draw_and_step,
         config=config,
         geometry=geometry,
         peak=batches.peak_value(config, geometry),
-        shares={name: config.train[name] for name in ("batch_labelled", "batch_unlabelled")},
+        shares=shares(config),
     )
-    run = parallel.scanned(step, length=config.train.scan_length, devices=devices)
-    current, data, key = parallel.replicate((state, data, jax.random.key(1)), devices)
+    return workload.compiled_run(step, state, data, steps=config.train.scan_length)
 
-    def call() -> Any:
-        nonlocal current
-        current, metrics = jax.block_until_ready(run(current, data, key))
-        return metrics
 
-    return call
+def shares(config: ml_collections.ConfigDict) -> dict[str, int]:
+    """The crops of one device, which has them all."""
+    return {name: config.train[name] for name in ("batch_labelled", "batch_unlabelled")}
 
 
 def draw(
@@ -191,13 +185,10 @@ def draw(
     geometry: batches.TargetGeometry,
 ) -> dict[str, np.ndarray]:
     """One batch, for PyTorch: `image`, `target`, `unlabelled`."""
-    t = config.train
-    keys = jax.random.split(jax.random.key(2), t.batch_labelled + t.batch_unlabelled)
-    options = {"config": config, "geometry": geometry}
-    labelled = jax.jit(functools.partial(batches.draw_labelled, **options))
-    unlabelled = jax.jit(functools.partial(batches.draw_unlabelled, **options))
-    batch = labelled(keys[: t.batch_labelled], data.labelled)
-    batch["unlabelled"] = unlabelled(keys[t.batch_labelled :], data.unlabelled)
+    draw = functools.partial(
+        batches.draw_batch, config=config, geometry=geometry, shares=shares(config)
+    )
+    batch = jax.jit(draw)(jax.random.split(jax.random.key(2)), data)
     # Copies, as PyTorch takes no arrays that are read-only.
     return {name: np.array(batch[name]) for name in ("image", "target", "unlabelled")}
 

@@ -56,7 +56,7 @@ def main() -> None:
             ]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
-            print(rows[-1], flush=True)
+            timing.tell(rows[-1])
     print()
     largest = max((row for row in rows if "map" in row["what"]), key=lambda row: row["voxels"])
     verdict = f"{largest['what']}: {largest['peak GB']:.2f} GB"

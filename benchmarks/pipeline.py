@@ -34,6 +34,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import timing
+import workload
 from jax import Array
 
 from cellcount_jax import batches, parallel, stack, train
@@ -60,7 +61,7 @@ def main() -> None:
         seconds = timing.series(parts(config), repeats=options.repeats)
         each = {part: 1e3 * np.array(s) / config.train.scan_length for part, s in seconds.items()}
         rows.append({"config": name, **shares(each)})
-        print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+        timing.tell(rows[-1])
     print()
     worst = {key: max(row[key] for row in rows) for key in GOALS}
     verdict = ", ".join(
@@ -96,7 +97,11 @@ def parts(config: ml_collections.ConfigDict) -> dict[str, Callable[[], Any]]:
     whole = functools.partial(
         train.draw_and_step, config=config, geometry=geometry, peak=peak, shares=counts
     )
-    draw = functools.partial(draw_batch, config=config, geometry=geometry)
+
+    def draw(data: stack.TrainingData, key: Array) -> batches.Batch:
+        keys = jax.random.split(key)
+        return batches.draw_batch(keys, data, config=config, geometry=geometry, shares=counts)
+
     batch = jax.jit(draw)(data, jax.random.key(2))
 
     def on_fixed_batch(state: TrainState, data: Any, key: Array) -> tuple[TrainState, Any]:
@@ -116,32 +121,14 @@ def parts(config: ml_collections.ConfigDict) -> dict[str, Callable[[], Any]]:
         metrics = dict.fromkeys(("loss", "supervised", "consistency", "gradient_norm"), zero)
         return state.replace(step=state.step + 1), metrics
 
-    run = functools.partial(compiled_run, state=state, length=config.train.scan_length)
+    run = functools.partial(workload.compiled_run, steps=config.train.scan_length)
     return {
-        "step": run(whole, data, fetch=True),
-        "model": run(on_fixed_batch, batch),
-        "drawing": run(drawing, data),
-        "without targets": run(without_targets, data),
-        "host gap": run(nothing, data, fetch=True),
+        "step": fetching(run(whole, state, data)),
+        "model": run(on_fixed_batch, state, batch),
+        "drawing": run(drawing, state, data),
+        "without targets": run(without_targets, state, data),
+        "host gap": fetching(run(nothing, state, data)),
     }
-
-
-def draw_batch(
-    data: stack.TrainingData,
-    key: Array,
-    *,
-    config: ml_collections.ConfigDict,
-    geometry: batches.TargetGeometry,
-) -> batches.Batch:
-    """The batch of a step, as the training loop draws it on one device."""
-    labelled_key, unlabelled_key = jax.random.split(key)
-    options: dict[str, Any] = {"config": config, "geometry": geometry}
-    keys = jax.random.split(labelled_key, config.train.batch_labelled)
-    batch = batches.draw_labelled(keys, data.labelled, **options)
-    if data.unlabelled is not None:
-        keys = jax.random.split(unlabelled_key, config.train.batch_unlabelled)
-        batch["unlabelled"] = batches.draw_unlabelled(keys, data.unlabelled, **options)
-    return batch
 
 
 def read(batch: batches.Batch) -> dict[str, Array]:
@@ -149,25 +136,9 @@ def read(batch: batches.Batch) -> dict[str, Array]:
     return {name: x.ravel()[0] for name, x in jax.lax.optimization_barrier(batch).items()}
 
 
-def compiled_run(
-    step: parallel.Step, data: Any, *, state: TrainState, length: int, fetch: bool = False
-) -> Callable[[], Any]:
-    """A call of the loop's compiled run of some step; `fetch` takes the metrics to the host."""
-    devices = jax.local_devices()[:1]
-    run = parallel.scanned(step, length=length, devices=devices)
-    # The run uses its state up, so that each one has its own.
-    current, on_device, key = parallel.replicate(
-        (jax.tree.map(jnp.copy, state), data, jax.random.key(1)), devices
-    )
-
-    def call() -> Any:
-        nonlocal current
-        current, metrics = run(current, on_device, key)
-        if fetch:
-            return {name: float(values.mean()) for name, values in metrics.items()}
-        return jax.block_until_ready((current, metrics))
-
-    return call
+def fetching(call: Callable[[], dict[str, Array]]) -> Callable[[], dict[str, float]]:
+    """The same call, and its metrics taken to the host as the loop does it."""
+    return lambda: {name: float(values.mean()) for name, values in call().items()}
 
 
 def shares(ms: dict[str, np.ndarray]) -> dict[str, float]:

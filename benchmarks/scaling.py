@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import timing
+import workload
 
 from cellcount_jax import batches, native
 from cellcount_jax import config as settings
@@ -120,13 +121,9 @@ def network(
       inference: whose crop is the block of attention in inference.
       count: labelled crops; there are as many unlabelled ones.
     """
-    rng = np.random.default_rng(0)
-
-    def random() -> jax.Array:
-        return jnp.asarray(rng.normal(size=(count, *config.train.crop, 1)), jnp.float32)
-
-    batch = {"image": random(), "target": jnp.abs(random()), "unlabelled": random()}
-    batch["valid"] = jnp.ones(batch["target"].shape, bool)
+    sized = config.copy_and_resolve_references()
+    sized.train.batch_labelled = sized.train.batch_unlabelled = count
+    batch = jax.tree.map(jnp.asarray, workload.random_batch(sized))
     train = functools.partial(train_step, config=config)
     step, cost = compiled(train, state, batch, jax.random.key(1))
     variables = {"params": state.params, "batch_stats": state.batch_stats}

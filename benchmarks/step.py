@@ -60,7 +60,7 @@ def main() -> None:
                     "ratio": ours / theirs,
                 }
                 rows.append(row)
-                print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+                timing.tell(row)
     print()
     verdict = f"worst ratio {max(row['ratio'] for row in rows):.2f}"
     timing.publish(rows, options.output, packages=["torch"], verdict=verdict)

@@ -64,7 +64,7 @@ def main() -> None:
                     {name: call for name, (call, _) in sides.items()}, repeats=options.repeats
                 )
                 rows.append(row(what, shape, dots, seconds))
-                print(", ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+                timing.tell(rows[-1])
     print()
     worst = max(row["ours / edt"] for row in rows)
     timing.publish(

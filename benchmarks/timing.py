@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from cellcount_jax import writers
 
 # Threads of the one side may look for work a little longer; they are not to slow the other.
 _REST_S = 0.05
@@ -70,6 +71,11 @@ def machine(*packages: str) -> dict[str, Any]:
     }
 
 
+def tell(row: Mapping[str, Any]) -> None:
+    """Prints a row as soon as it is measured."""
+    print(", ".join(f"{name} {_text(value)}" for name, value in row.items()), flush=True)
+
+
 def publish(
     rows: Sequence[Mapping[str, Any]],
     output: Path | None,
@@ -91,7 +97,6 @@ def publish(
     for line in cells:
         print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "command": shlex.join(["python", *sys.argv]),
             "machine": machine(*packages),
@@ -99,7 +104,7 @@ def publish(
         }
         if verdict is not None:
             content["verdict"] = verdict
-        output.write_text(json.dumps(content, indent=1) + "\n")
+        writers.write_json(output, content)
         print(f"written to {output}")
     if verdict is not None:
         print(verdict)

@@ -50,16 +50,25 @@ def jax_training(
     config: ml_collections.ConfigDict, state: Any, batch: dict[str, np.ndarray], *, steps: int
 ) -> Callable[[], Any]:
     """A call of the training loop's compiled run of some steps on one batch."""
-    devices = jax.local_devices()[:1]
 
     def step(state: Any, data: Any, key: jax.Array) -> tuple[Any, Any]:
         return train_step(state, data, key, config=config)
 
-    run = parallel.scanned(step, length=steps, devices=devices)
-    arrays = {name: jnp.asarray(values) for name, values in batch.items()}
-    current, data, key = parallel.replicate((state, arrays, jax.random.key(1)), devices)
+    return compiled_run(step, state, batch, steps=steps)
 
-    def call() -> Any:
+
+def compiled_run(
+    step: parallel.Step, state: Any, data: Any, *, steps: int
+) -> Callable[[], dict[str, jax.Array]]:
+    """A call of the training loop's compiled run of a step on one device: its metrics."""
+    devices = jax.local_devices()[:1]
+    run = parallel.scanned(step, length=steps, devices=devices)
+    # The run uses its state up, so that each one has its own.
+    current, data, key = parallel.replicate(
+        (jax.tree.map(jnp.copy, state), data, jax.random.key(1)), devices
+    )
+
+    def call() -> dict[str, jax.Array]:
         nonlocal current
         current, metrics = jax.block_until_ready(run(current, data, key))
         return metrics
