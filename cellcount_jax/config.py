@@ -18,7 +18,7 @@ import ml_collections
 from cellcount_jax.errors import InputError
 
 KINDS = ("vgg", "mbm", "volumes", "folder", "synthetic")
-NORMALISATIONS = ("dataset", "standardise", "robust_log")
+NORMALISATIONS = ("dataset", "standardise", "robust_log", "signal_to_noise")
 KERNELS = ("inverse_distance", "gaussian", "mask")
 NORMS = ("batch", "instance")
 ATTENTIONS = ("block", "global", "none")
@@ -49,6 +49,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.data.test_fraction = 0.2  # folder without test/: share of labelled images held out
     c.data.spacing = ()  # voxel edges in micrometres, overrides the files'; () = from file
     c.data.normalisation = "dataset"  # NORMALISATIONS, see data/normalise.py
+    c.data.background = 60.0  # signal_to_noise: extent of one background, um (voxels if unknown)
 
     c.target = ml_collections.ConfigDict()
     c.target.kernel = "inverse_distance"  # KERNELS; 'mask' is the full-annotation baseline

@@ -148,7 +148,12 @@ def fit_normalisation(
       InputError: names an image, of training or test, that cannot be normalised so.
     """
     training = (*dataset.labelled, *dataset.unlabelled)
-    fitted = normalise.fit((s.image for s in training), config.data.normalisation)
+    fitted = normalise.fit(
+        (s.image for s in training),
+        config.data.normalisation,
+        background=config.data.background,
+        spacing=training[0].spacing,
+    )
     for sample in itertools.chain(training, *dataset.tests.values()):
         with _naming(sample):
             fitted(sample.image)

@@ -1,13 +1,15 @@
 """Intensities to the network's range, the same way in training and prediction.
 
-An image becomes `(f(image) - centre) / scale`, with centre and scale per channel, either
-its own or, with 'dataset', those of the training set, which are stored with the model.
+An image becomes `(f(image) - centre) / scale`, with centre and scale per channel: its own, those
+of each place in it ('signal_to_noise'), or those of the training set ('dataset'), which are
+stored with the model.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,10 @@ from cellcount_jax.errors import InputError
 # the 10th and 90th percentile divided by this.
 _MAD_TO_DEVIATION = 1.4826
 _DECILES_TO_DEVIATION = 2.563
+# Signals below this many deviations of the noise stay linear, those above are compressed.
+_KNEE = 5.0
+# Where the noise is less than this share of the image's, as in saturated or padded parts.
+_LEAST_NOISE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +33,18 @@ class Normalisation:
     Attributes:
       method: 'dataset', mean and deviation over the training images [authors, VGG];
         'standardise', mean and deviation of each image; 'robust_log', median and MAD of
-        log(1 + image) over the voxels that are not 0, for volumes that differ in density
-        and background or have black regions outside the tissue.
+        log(1 + image) over the voxels that are not 0; 'signal_to_noise', each place's
+        distance to its own background, in units of its own noise, see `signal_to_noise`: for
+        volumes that differ in density, brightness and background.
       centre: `(channels,)`, for 'dataset' only.
       scale: `(channels,)`, for 'dataset' only.
+      block: `(D,)` voxels, over which the background is one, for 'signal_to_noise' only.
     """
 
     method: str
     centre: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    block: tuple[int, ...] = ()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Normalises one image `(*spatial, channels)` to float32 of the same shape.
@@ -43,6 +52,10 @@ class Normalisation:
         Raises:
           InputError: negative intensities under a logarithm, or another number of channels.
         """
+        if self.method == "signal_to_noise":
+            return np.stack(
+                [signal_to_noise(channel, self.block) for channel in np.moveaxis(image, -1, 0)], -1
+            )
         if self.method == "robust_log":
             values = _log(image)
             centre, scale = _robust(values, image > 0)
@@ -64,20 +77,78 @@ class Normalisation:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Normalisation:
         """Reads what `to_dict` gave."""
-        return cls(stored["method"], tuple(stored["centre"]), tuple(stored["scale"]))
+        names = ("centre", "scale", "block")
+        return cls(stored["method"], **{name: tuple(stored[name]) for name in names})
 
 
-def fit(images: Iterable[np.ndarray], method: str) -> Normalisation:
+def fit(
+    images: Iterable[np.ndarray],
+    method: str,
+    *,
+    background: float = 60.0,
+    spacing: Sequence[float] = (),
+) -> Normalisation:
     """The normalisation of a training set.
 
     Args:
       images: all training images, labelled or not, each `(*spatial, channels)`.
       method: see `Normalisation`.
+      background: length over which the background is one, in the units of `spacing`, for
+        'signal_to_noise'.
+      spacing: `(D,)` voxel size of the images, for 'signal_to_noise'.
     """
+    if method == "signal_to_noise":
+        block = tuple(max(2, round(background / edge)) for edge in spacing)
+        return Normalisation(method, block=block)
     if method != "dataset":
         return Normalisation(method)
     centre, scale = _moments(images)
     return Normalisation(method, tuple(map(float, centre)), tuple(map(float, scale)))
+
+
+def signal_to_noise(values: np.ndarray, block: Sequence[int]) -> np.ndarray:
+    """How far each voxel is above its local background, in deviations of the local noise.
+
+    .. math:: \\operatorname{asinh}\\left(\\frac{I - b}{5 \\sigma}\\right)
+
+    b is the median, sigma the noise of a block of voxels, both linear between the blocks'
+    centres. The noise is that of neighbours along the last axis: 1.48 MAD of their difference /
+    sqrt(2), which neither cells nor slopes of the background raise much. The result is linear for
+    signals within the noise and logarithmic for bright ones (the asinh stretch of Lupton et al.
+    1999), and does not change with the image's gain and offset, with how densely cells lie, or
+    with what is elsewhere in the image.
+
+    Args:
+      values: `(*spatial,)` intensities.
+      block: `(D,)` voxels. Cells must fill less than half of one.
+
+    Returns:
+      `(*spatial,)` float32; 0 where a whole image is constant.
+    """
+    counts = [max(1, round(n / size)) for n, size in zip(values.shape, block, strict=True)]
+    background, noise = np.zeros(counts), np.zeros(counts)
+    ends = [np.linspace(0, n, c + 1).astype(int) for n, c in zip(values.shape, counts, strict=True)]
+    for index in np.ndindex(*counts):
+        part = values[tuple(slice(e[i], e[i + 1]) for e, i in zip(ends, index, strict=True))]
+        background[index] = np.median(part)
+        if part.shape[-1] > 1:
+            between = np.median(np.abs(np.diff(part.astype(np.float64), axis=-1)))
+            noise[index] = _MAD_TO_DEVIATION * between / math.sqrt(2)
+    present = noise[noise > 0]
+    noise = np.maximum(noise, _LEAST_NOISE * np.median(present) if present.size else 1.0)
+    signal = values - _between_blocks(background, values.shape)
+    return np.arcsinh(signal / (_KNEE * _between_blocks(noise, values.shape))).astype(np.float32)
+
+
+def _between_blocks(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Values of blocks at every voxel: linear between their centres, constant beyond them."""
+    for axis, (size, count) in enumerate(zip(shape, grid.shape, strict=True)):
+        at = (np.arange(size) + 0.5) * count / size - 0.5
+        low = np.clip(np.floor(at).astype(int), 0, max(count - 2, 0))
+        share = np.clip(at - low, 0, 1).reshape(-1, *[1] * (grid.ndim - axis - 1))
+        upper = np.take(grid, np.minimum(low + 1, count - 1), axis)
+        grid = np.take(grid, low, axis) * (1 - share) + upper * share
+    return grid.astype(np.float32)
 
 
 def _moments(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
