@@ -45,6 +45,8 @@ def target_geometry(config: ml_collections.ConfigDict, spacing: Sequence[float])
         "gaussian": targets.GAUSSIAN_REACH * config.target.sigma,
         "mask": 0.0,
     }[config.target.kernel]
+    if config.target.count_head:
+        reach = max(reach, targets.GAUSSIAN_REACH * config.target.count_sigma)
     margin = tuple(math.ceil(reach / e) + 1 for e in edges)
     return TargetGeometry(edges, margin)
 
@@ -69,7 +71,7 @@ def make_target(
       geometry: from `target_geometry`.
 
     Returns:
-      `(*crop, 1)` float.
+      `(*crop, 1)` float; with `target.count_head` `(*crop, 2)`, the second a density.
     """
     t = config.target
     if t.kernel == "mask":
@@ -87,7 +89,10 @@ def make_target(
         target = targets.inverse_distance_map(
             points, crop, max_distance=t.max_distance, gamma=tuple(t.gamma), c=t.c, **options
         )
-    return target[..., None]
+    if not t.count_head:
+        return target[..., None]
+    density = targets.gaussian_density_map(points, crop, sigma=t.count_sigma, **options)
+    return jnp.stack([target, density], axis=-1)
 
 
 def peak_value(config: ml_collections.ConfigDict, geometry: TargetGeometry) -> float:
@@ -101,7 +106,7 @@ def peak_value(config: ml_collections.ConfigDict, geometry: TargetGeometry) -> f
         dot = jnp.zeros((1, len(geometry.edges)), jnp.int32)
         return make_target(dot, jnp.ones(1, bool), None, one, config=config, geometry=geometry)
 
-    return float(alone().max())
+    return float(alone()[..., 0].max())
 
 
 def draw_batch(
@@ -142,7 +147,8 @@ def draw_labelled(
     """Draws one augmented crop per key, with its target.
 
     Returns:
-      `image` `(batch, *crop, channels)`, `target` and `valid` `(batch, *crop, 1)`.
+      `image` `(batch, *crop, channels)`, `target` `(batch, *crop, 1 or 2)` and `valid`
+        `(batch, *crop, 1)`.
     """
 
     def one(key: Array) -> Batch:

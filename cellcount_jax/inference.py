@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from cellcount_jax import batches, checkpoint, detect, maps, writers
+from cellcount_jax import batches, checkpoint, detect, maps, merged, writers
 from cellcount_jax import config as settings
 from cellcount_jax.data.normalise import Normalisation
 from cellcount_jax.errors import InputError
@@ -119,8 +119,23 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path}: is not valid JSON ({error})") from error
 
 
-def predict_map(model: TrainedModel, image: np.ndarray) -> np.ndarray:
-    """The network's map of an image, in tiles where the image is large.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Maps:
+    """What the network says of an image.
+
+    Attributes:
+      location: `(*spatial,)` float32; at a dot that is certain about 1 with the inverse-distance
+        kernel, the peak of the kernel with the Gaussian, a probability with the mask.
+      density: `(*spatial,)` float32 cells per voxel, whose sum is the count, of a model with
+        the Gaussian kernel or `config.target.count_head`; else None.
+    """
+
+    location: np.ndarray
+    density: np.ndarray | None
+
+
+def predict_maps(model: TrainedModel, image: np.ndarray) -> Maps:
+    """The network's maps of an image, in tiles where the image is large.
 
     With `config.predict.flips` it is the mean over the image mirrored along every set of axes.
 
@@ -129,8 +144,7 @@ def predict_map(model: TrainedModel, image: np.ndarray) -> np.ndarray:
       image: `(*spatial, channels)` raw intensities.
 
     Returns:
-      `(*spatial,)` float32; at a dot that is certain about 1 with the inverse-distance kernel,
-        the peak of the kernel with the Gaussian, a probability with the mask.
+      The maps.
 
     Raises:
       InputError: the image does not fit the model, or is too large for a model whose result
@@ -145,10 +159,13 @@ def predict_map(model: TrainedModel, image: np.ndarray) -> np.ndarray:
     values = model.normalisation(image)
     axes = range(config.data.ndim) if config.predict.flips else ()
     flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
-    total = np.zeros(values.shape[:-1], np.float32)
+    mean = np.zeros((*values.shape[:-1], 1 + config.target.count_head), np.float32)
     for flip in flips:
-        total += np.flip(maps.compute(config, model.variables, np.flip(values, flip)), flip)
-    return total / len(flips)
+        mean += np.flip(maps.compute(config, model.variables, np.flip(values, flip)), flip)
+    mean /= len(flips)
+    if config.target.kernel == "gaussian":
+        return Maps(mean[..., 0], mean[..., 0])
+    return Maps(mean[..., 0], mean[..., 1] if config.target.count_head else None)
 
 
 def predict(model: TrainedModel, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -162,23 +179,44 @@ def predict(model: TrainedModel, image: np.ndarray) -> tuple[np.ndarray, np.ndar
       Points `(N, D)` float32 in voxels and their scores `(N,)`, the map's largest value of each.
 
     Raises:
-      InputError: see `predict_map`.
+      InputError: see `predict_maps`.
     """
-    rule = model.config.detect.rule
-    return locate(model, predict_map(model, image), rule=rule, threshold=model.thresholds[rule])
+    return locate(model, predict_maps(model, image), rule=model.config.detect.rule)
 
 
 def locate(
-    model: TrainedModel, map: np.ndarray, *, rule: str, threshold: float
+    model: TrainedModel, found: Maps, *, rule: str, threshold: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Locations and scores in a map of the model, see `detect.locate`."""
+    """Locations and scores in maps of the model.
+
+    Args:
+      model: a trained model.
+      found: its maps of an image.
+      rule: see `detect.locate`.
+      threshold: of the rule; default the model's.
+
+    Returns:
+      As `predict`.
+    """
     config = model.config
-    return detect.locate(
-        map,
+    points, scores = detect.locate(
+        found.location,
         rule=rule,
-        threshold=threshold,
+        threshold=model.thresholds[rule] if threshold is None else threshold,
         min_distance=tuple(config.detect.min_distance),
         fidt_floor=0.1 * target_peak(model),
+    )
+    if not config.target.count_head or not config.detect.split_from:
+        return points, scores
+    assert found.density is not None
+    unit = config.target.unit or min(model.spacing)
+    return merged.split_merged(
+        points,
+        scores,
+        found.density,
+        least=config.detect.split_from,
+        reach=3 * config.target.count_sigma * unit,
+        spacing=model.spacing,
     )
 
 

@@ -1,4 +1,4 @@
-"""The network's map of an image of any size: in tiles where it is large, equal to one piece.
+"""The network's maps of an image of any size: in tiles where it is large, equal to one piece.
 
 Convolutions need a halo of some voxels around a tile, attention whole blocks of the coarsest
 level. That level is small, so it is computed first, tile by tile, for the whole image; then
@@ -27,7 +27,7 @@ Compiled = Callable[..., Array]
 
 
 def compute(config: ml_collections.ConfigDict, variables: Any, values: np.ndarray) -> np.ndarray:
-    """The map of an image.
+    """The maps of an image.
 
     Args:
       config: of the experiment.
@@ -35,7 +35,8 @@ def compute(config: ml_collections.ConfigDict, variables: Any, values: np.ndarra
       values: `(*spatial, channels)` normalised intensities.
 
     Returns:
-      `(*spatial,)` float32; probabilities with the 'mask' kernel.
+      `(*spatial, 1 or 2)` float32; probabilities with the 'mask' kernel; the second, with
+        `config.target.count_head`, is the cells' density.
 
     Raises:
       InputError: see `tile_grid`.
@@ -47,7 +48,6 @@ def compute(config: ml_collections.ConfigDict, variables: Any, values: np.ndarra
         found = np.asarray(_whole(frozen)(variables, values[None]))[0]
     else:
         found = _in_tiles(frozen, variables, values, grid)
-    found = found[..., 0]
     return 1 / (1 + np.exp(-found)) if config.target.kernel == "mask" else found
 
 
@@ -83,7 +83,7 @@ def _in_tiles(
     values: np.ndarray,
     grid: Sequence[tiles.Tile],
 ) -> np.ndarray:
-    """The map `(*spatial, 1)` of an image that is larger than a tile."""
+    """The maps `(*spatial, 1 or 2)` of an image that is larger than a tile."""
     shape = values.shape[:-1]
     stride = settings.total_stride(config)
     # Where the image ends within a window the network pads it itself; here all tiles are whole.

@@ -74,11 +74,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The expanding half: levels, finest first, to a map `(batch, *spatial, 1)` float32.
+    """The expanding half: levels, finest first, to maps `(batch, *spatial, 1 or 2)` float32.
 
     Attributes:
       linear: no ReLU on the output (logits, for the full-annotation baseline).
       output_scale: what the map is divided by: the network learns a target times this.
+      count_scale: the same of the second map, a density, whose integral is the count; 0 = there
+        is none. It has no ReLU, which would make the mean of an uncertain zero positive.
     """
 
     strides: Sequence[Sequence[int]]
@@ -88,6 +90,7 @@ class Decoder(nn.Module):
     linear: bool
     head_bias: float
     output_scale: float
+    count_scale: float
 
     @nn.compact
     def __call__(self, levels: Levels, *, train: bool) -> Array:
@@ -103,12 +106,16 @@ class Decoder(nn.Module):
         # Not in bfloat16: neighbours on a peak would come out equal.
         exact = at_least_float32(self.dtype)
         bias = nn.initializers.constant(self.head_bias)
-        x = Conv(1, (1,) * ndim, dtype=exact, bias_init=bias, name="head")(x)
-        return (x if self.linear else nn.relu(x)) / self.output_scale
+        map = Conv(1, (1,) * ndim, dtype=exact, bias_init=bias, name="head")(x)
+        map = (map if self.linear else nn.relu(map)) / self.output_scale
+        if not self.count_scale:
+            return map
+        density = Conv(1, (1,) * ndim, dtype=exact, name="count_head")(x) / self.count_scale
+        return jnp.concatenate([map, density], axis=-1)
 
 
 class SAUNet(nn.Module):
-    """Image to map, `(batch, *spatial, channels)` to `(batch, *spatial, 1)`, any size.
+    """Image to maps, `(batch, *spatial, channels)` to `(batch, *spatial, 1 or 2)`, any size.
 
     Attributes:
       features: channels of the finest level, doubling per level.
@@ -120,6 +127,7 @@ class SAUNet(nn.Module):
       linear: output logits instead of a non-negative map.
       head_bias: initial bias of the last convolution.
       output_scale: the map is divided by this.
+      count_scale: a second map, the cells' density, is divided by this; 0 = there is none.
       axis_name: the mapped axis over which batch norm averages while training.
       dtype: of the computation; parameters, norms' statistics and the head stay float32.
       remat: whether training computes the inside of a level again for its gradient, for less
@@ -135,6 +143,7 @@ class SAUNet(nn.Module):
     linear: bool = False
     head_bias: float = 1.0
     output_scale: float = 100.0
+    count_scale: float = 0.0
     axis_name: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
@@ -158,6 +167,7 @@ class SAUNet(nn.Module):
             linear=self.linear,
             head_bias=self.head_bias,
             output_scale=self.output_scale,
+            count_scale=self.count_scale,
         )
 
     def encode(self, x: Array, *, train: bool = False) -> Levels:
@@ -171,11 +181,11 @@ class SAUNet(nn.Module):
         return (*levels[:-1], self.attention(levels[-1], train=train, keys=keys))
 
     def decode(self, levels: Levels, *, train: bool = False) -> Array:
-        """The map from attended levels."""
+        """The maps from attended levels."""
         return self.decoder(levels, train=train)
 
     def __call__(self, x: Array, *, train: bool = False, keys: Array | None = None) -> Array:
-        """The map of an image of any size: padded with zeros at the far ends, then cut."""
+        """The maps of an image of any size: padded with zeros at the far ends, then cut."""
         spatial = x.shape[1:-1]
         ends = [-n % s for n, s in zip(spatial, self._total_stride(), strict=True)]
         x = jnp.pad(x, ((0, 0), *((0, e) for e in ends), (0, 0)))
@@ -201,6 +211,7 @@ def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = N
         linear=config.target.kernel == "mask",
         head_bias=0.0 if config.target.kernel == "mask" else c.head_bias,
         output_scale=1.0 if config.target.kernel == "mask" else config.target.scale,
+        count_scale=settings.count_scale(config) if config.target.count_head else 0.0,
         axis_name=axis_name,
         dtype=_computation_dtype(c.dtype),
         remat=c.remat,

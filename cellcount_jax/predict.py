@@ -44,10 +44,12 @@ def predict_file(model: TrainedModel, path: Path, output: Path) -> int:
                 image.spacing,
                 model.spacing,
             )
+    rule = model.config.detect.rule
     try:
-        points, scores = inference.predict(model, image.pixels)
+        maps = inference.predict_maps(model, image.pixels)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    points, scores = inference.locate(model, maps, rule=rule)
     formats.write_points(output / "points.csv", points, scores=scores)
     report.save_overlay(
         output / "overlay.png",
@@ -56,10 +58,11 @@ def predict_file(model: TrainedModel, path: Path, output: Path) -> int:
         spacing=image.spacing,
         title=path.name,
     )
-    rule = model.config.detect.rule
     summary = {
         "image": str(path),
         "count": len(points),
+        # A second opinion on the count, from a model that has one.
+        "integral": None if maps.density is None else round(float(maps.density.sum()), 2),
         "rule": rule,
         "threshold": model.thresholds[rule],
         "shape": image.pixels.shape[:-1],

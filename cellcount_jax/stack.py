@@ -123,7 +123,7 @@ def trusted(sample: Sample, config: ml_collections.ConfigDict) -> np.ndarray:
 
     Outside the valid region there may be dots that nobody placed. A voxel inside counts where
     none of them could change its target: with the inverse-distance kernel where a known dot, or
-    the end of the kernel, is as near as the region's edge.
+    the end of the kernel, is as near as the region's edge; with a Gaussian one, beyond its reach.
     """
     if sample.valid is None:
         return np.ones(sample.shape, bool)
@@ -133,12 +133,16 @@ def trusted(sample: Sample, config: ml_collections.ConfigDict) -> np.ndarray:
     to_unknown = ndimage.distance_transform_edt(sample.valid, sampling=edges)
     if config.target.kernel == "gaussian":
         return to_unknown > targets.GAUSSIAN_REACH * config.target.sigma * unit
+    if config.target.count_head:
+        whole = to_unknown > targets.GAUSSIAN_REACH * config.target.count_sigma * unit
+    else:
+        whole = sample.valid
     known = to_unknown > config.target.max_distance * unit
     apart = np.ones(sample.shape, bool)
     apart[tuple(voxels_inside(sample).T)] = False
     if not apart.all():
         known |= to_unknown >= ndimage.distance_transform_edt(apart, sampling=edges)
-    return sample.valid & known
+    return whole & known
 
 
 def _cells(sample: Sample) -> np.ndarray:

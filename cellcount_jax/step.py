@@ -13,6 +13,7 @@ import optax
 from flax.training import train_state
 from jax import Array
 
+from cellcount_jax import config as settings
 from cellcount_jax import losses, parallel, perturb
 from cellcount_jax.batches import Batch
 from cellcount_jax.config import IMAGE_PERTURBATIONS
@@ -95,9 +96,9 @@ def train_step(
 
     Args:
       state: before the step.
-      batch: `image` `(batch, *crop, channels)`, `target` and `valid` `(batch, *crop, 1)`, and
-        `unlabelled` `(batch', *crop, channels)` where the consistency loss is on; this
-        device's share.
+      batch: `image` `(batch, *crop, channels)`, `target` `(batch, *crop, 1 or 2)`, `valid`
+        `(batch, *crop, 1)`, and `unlabelled` `(batch', *crop, channels)` where the consistency
+        loss is on; this device's share.
       key: of this step, for dropout and perturbations, the same on every device.
       config: its `consistency`, `target` and `train` sections are used.
       peak: the target's value at a lone dot, to which the focal floor is relative.
@@ -188,13 +189,18 @@ def _supervised_loss(prediction: Array, target: Array, config: ml_collections.Co
         return losses.mask_loss(prediction, target)
     # The network's output before the division by the scale is what is compared [authors].
     t = config.target
-    return t.scale**2 * losses.density_loss(prediction, target, dot_weight=t.dot_weight)
+    maps = losses.density_loss(prediction[..., :1], target[..., :1], dot_weight=t.dot_weight)
+    if not t.count_head:
+        return t.scale**2 * maps
+    densities = losses.density_loss(prediction[..., 1:], target[..., 1:])
+    return t.scale**2 * maps + t.count_weight * settings.count_scale(config) ** 2 * densities
 
 
 def _consistency_loss(
     student: Array, teacher: Array, *, config: ml_collections.ConfigDict, peak: float
 ) -> tuple[Array, Array]:
-    """The elementwise consistency loss, and which voxels count."""
+    """The elementwise consistency loss of the maps of locations, and which voxels count."""
+    student, teacher = student[..., :1], teacher[..., :1]
     c = config.consistency
     scale = config.target.scale
     if config.target.kernel == "mask":

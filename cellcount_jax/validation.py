@@ -46,6 +46,8 @@ def _choices(config: ml_collections.ConfigDict) -> None:
     ):
         if value not in allowed:
             _fail(key, value, "must be one of " + ", ".join(map(str, allowed)))
+    if config.target.count_head and config.target.kernel != "inverse_distance":
+        _fail("target.count_head", True, "needs target.kernel = 'inverse_distance'")
     if config.model.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         _fail("model.dtype", "float64", "needs the environment variable JAX_ENABLE_X64=1")
     for key in ("train_names", "unlabelled_names"):
@@ -79,6 +81,8 @@ def _numbers(config: ml_collections.ConfigDict) -> None:
         ("target.max_distance", tiny, inf),
         ("target.dot_weight", 0, inf),
         ("target.sigma", tiny, inf),
+        ("target.count_sigma", tiny, inf),
+        ("target.count_weight", 0, inf),
         ("model.features", 1, inf),
         ("model.levels", 2, 8),
         ("model.norm_momentum", 0, below_one),
@@ -106,6 +110,7 @@ def _numbers(config: ml_collections.ConfigDict) -> None:
         ("train.keep_checkpoints", 1, inf),
         ("detect.min_distance", 0, inf),
         ("detect.threshold", 0, 1),
+        ("detect.split_from", 0, inf),
         ("evaluation.max_distance", tiny, inf),
         ("evaluation.overlays", 0, inf),
         ("predict.max_voxels", 1, inf),

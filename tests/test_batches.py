@@ -315,9 +315,27 @@ def test_target_of_a_crop_is_the_crop_of_the_target(
         np.testing.assert_allclose(cut(shifted), whole[piece], atol=1e-6)
 
 
+@pytest.mark.parametrize(("ndim", "spacing"), [(2, (1.0, 1.0)), (3, (3.0, 1.0, 1.0))])
+def test_the_density_of_the_count_head_sums_to_the_number_of_dots(
+    ndim: int, spacing: tuple[float, ...]
+) -> None:
+    config = make_config(target__count_head=True, target__count_sigma=2.0)
+    geometry = batches.target_geometry(config, spacing)
+    assert geometry.margin[-1] >= 8
+    points = jnp.asarray([[12] * ndim, [13] * ndim, [12] * ndim, [16] * ndim], jnp.int32)
+    mask = jnp.asarray([True, True, True, False])
+    make = functools.partial(batches.make_target, config=config, geometry=geometry)
+    maps = jax.jit(lambda p: make(p, mask, None, (32,) * ndim))(points)
+    assert maps.shape == (*(32,) * ndim, 2)
+    assert float(maps[..., 1].sum()) == pytest.approx(3, abs=1e-3)
+    assert float(maps[..., 0].max()) == pytest.approx(1)
+    assert batches.peak_value(config, geometry) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("overrides", "spacing", "edges", "margin"),
     [
+        ({"target__count_head": True}, (1.0, 1.0), (1.0, 1.0), (9, 9)),
         ({}, (1.0, 1.0), (1.0, 1.0), (7, 7)),
         ({}, (6.0, 2.0, 2.0), (3.0, 1.0, 1.0), (3, 7, 7)),
         ({"target__unit": 4.0}, (6.0, 2.0, 2.0), (1.5, 0.5, 0.5), (5, 13, 13)),

@@ -57,12 +57,14 @@ class Known:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, workdir: Path) -> None:
         self.maps: dict[str, np.ndarray] = {}
+        self.densities: dict[str, np.ndarray] = {}
         self.workdir = workdir
         self._seen: dict[int, str] = {}
-        monkeypatch.setattr(inference, "predict_map", self._predict_map)
+        monkeypatch.setattr(inference, "predict_maps", self._predict_maps)
 
-    def _predict_map(self, model: TrainedModel, image: np.ndarray) -> np.ndarray:
-        return self.maps[self._seen[id(image)]]
+    def _predict_maps(self, model: TrainedModel, image: np.ndarray) -> inference.Maps:
+        name = self._seen[id(image)]
+        return inference.Maps(self.maps[name], self.densities.get(name))
 
     def run(self, config: ml_collections.ConfigDict, dataset: Dataset) -> dict[str, Any]:
         for one in (*dataset.labelled, *(s for part in dataset.tests.values() for s in part)):
@@ -210,6 +212,28 @@ def test_outside_of_the_valid_region_nothing_counts(
     assert (content["precision"], content["recall"]) == (1.0, 0.5)
     points = formats.read_points(known.workdir / "evaluation" / "test" / "t.csv", ndim=2)
     assert points.tolist() == [[5.0, 5.0]]
+
+
+def test_the_integral_of_a_density_counts_too(
+    config: ml_collections.ConfigDict, known: Known
+) -> None:
+    valid = np.ones(SHAPE, bool)
+    valid[:, 20:] = False
+    first = dataclasses.replace(sample("first", [[4, 4], [10, 10], [20, 30]]), valid=valid)
+    second = sample("second", [[15, 15]])
+    for one in (*TRAIN, first, second):
+        known.densities[one.name] = np.zeros(SHAPE, np.float32)
+    known.densities["first"][3, 4:8] = 1.0  # 4 where 2 dots count
+    known.densities["first"][3, 30] = 9.0
+    known.densities["second"][0, 0] = 0.5
+    content = known.run(config, dataset_of(TRAIN, test=[first, second]))
+    errors = content["sets"]["test"]["integral"]
+    assert errors["mae"] == pytest.approx((2 + 0.5) / 2)
+    assert errors["rmse"] == pytest.approx(math.sqrt((4 + 0.25) / 2))
+    with (known.workdir / "evaluation" / "per_image.csv").open(newline="") as file:
+        found = {row["image"]: row["integral"] for row in csv.DictReader(file)}
+    assert found == {"first": "4.0", "second": "0.5"}
+    assert "integral" in evaluate.as_table(content)
 
 
 def test_full_annotations_also_tell_what_lies_inside_a_cell(

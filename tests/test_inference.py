@@ -74,7 +74,7 @@ def test_a_loaded_model_finds_the_cells(model_2d: inference.TrainedModel, cells_
 
 def test_points_are_the_peaks_of_the_map(model_2d: inference.TrainedModel, cells_2d: Path) -> None:
     image = formats.read_image(cells_2d / "test" / "t0.png").pixels
-    found = inference.predict_map(model_2d, image)
+    found = inference.predict_maps(model_2d, image).location
     assert found.shape == image.shape[:-1] and found.dtype == np.float32
     expected = find_peaks(found, threshold_abs=model_2d.thresholds["peaks"], min_distance=(1, 1))
     points, scores = inference.predict(model_2d, image)
@@ -86,9 +86,10 @@ def test_the_mean_over_mirror_images(model_2d: inference.TrainedModel, cells_2d:
     image = formats.read_image(cells_2d / "test" / "t0.png").pixels
     model = with_settings(model_2d, predict__flips=True)
     mirrored = [image[sy, sx] for sy in FLIPS for sx in FLIPS]
-    alone = [inference.predict_map(model_2d, m) for m in mirrored]
+    alone = [inference.predict_maps(model_2d, m).location for m in mirrored]
     back = [alone[2 * i + j][sy, sx] for i, sy in enumerate(FLIPS) for j, sx in enumerate(FLIPS)]
-    np.testing.assert_allclose(inference.predict_map(model, image), np.mean(back, 0), atol=1e-5)
+    found = inference.predict_maps(model, image).location
+    np.testing.assert_allclose(found, np.mean(back, 0), atol=1e-5)
     assert np.abs(back[0] - back[3]).max() > 1e-3, "the network must not be symmetric"
 
 
@@ -106,7 +107,7 @@ def test_the_mask_baseline_gives_probabilities(
         model.variables, jnp.asarray(model.normalisation(image)[None])
     )
     expected = np.asarray(jax.nn.sigmoid(logits))[0, ..., 0]
-    np.testing.assert_allclose(inference.predict_map(model, image), expected, atol=1e-5)
+    np.testing.assert_allclose(inference.predict_maps(model, image).location, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +202,7 @@ def test_the_command_on_a_png_image(
     assert summary == {
         "image": str(file),
         "count": len(rows),
+        "integral": None,
         "rule": "peaks",
         "threshold": stored["thresholds"]["peaks"],
         "shape": [40, 40],
@@ -305,13 +307,13 @@ def test_a_missing_file_as_a_process(
 def test_with_flips_a_mirrored_image_has_the_mirrored_map(model_2d: inference.TrainedModel) -> None:
     model = with_settings(model_2d, predict__flips=True)
     image = np.random.default_rng(0).uniform(0, 255, (24, 40, 1)).astype(np.float32)
-    density = inference.predict_map(model, image)
+    density = inference.predict_maps(model, image).location
     for axis in (0, 1):
-        mirrored = inference.predict_map(model, np.flip(image, axis))
+        mirrored = inference.predict_maps(model, np.flip(image, axis)).location
         np.testing.assert_allclose(np.flip(mirrored, axis), density, atol=1e-5)
     alone = with_settings(model_2d, predict__flips=False)
     four = [
-        np.flip(inference.predict_map(alone, np.flip(image, axes)), axes)
+        np.flip(inference.predict_maps(alone, np.flip(image, axes)).location, axes)
         for axes in ((), (0,), (1,), (0, 1))
     ]
     np.testing.assert_allclose(density, np.mean(four, axis=0), atol=1e-5)

@@ -218,6 +218,33 @@ def test_a_mask_model_gives_unscaled_logits(kernel: str) -> None:
     assert model.head_bias == (0.0 if is_mask else config.model.head_bias)
 
 
+def test_the_count_head_is_a_second_map_that_may_be_negative() -> None:
+    config = default_config()
+    config.model.features = 2
+    config.train.crop = (16, 16)
+    image = random_image((1, 16, 16, 1))
+    plain = create_model(config)
+    config.target.count_head = True
+    counting = create_model(config)
+    made = [jax.jit(m.init)(jax.random.key(3), image) for m in (plain, counting)]
+    # Rows of an ablation start from the same weights.
+    decoder = made[1]["params"]["decoder"]
+    head = decoder.pop("count_head")
+    jax.tree.map(np.testing.assert_array_equal, made[0], made[1])
+
+    def with_bias(bias: float) -> Array:
+        decoder["count_head"] = {**head, "bias": head["bias"] + bias}
+        return jax.jit(counting.apply)(made[1], image)
+
+    zero, lower = with_bias(0.0), with_bias(-5.0)
+    assert zero.shape == (1, 16, 16, 2) and zero.dtype == jnp.float32
+    np.testing.assert_allclose(zero[..., :1], jax.jit(plain.apply)(made[0], image), atol=1e-6)
+    np.testing.assert_array_equal(zero[..., 0], lower[..., 0])
+    scale = config.target.scale * 2 * math.pi * config.target.count_sigma**2
+    np.testing.assert_allclose(zero[..., 1] - lower[..., 1], 5 / scale, rtol=1e-3)
+    assert (lower[..., 1] < 0).any()
+
+
 @pytest.mark.parametrize(
     ("attention_kind", "block"), [("block", (128, 128)), ("global", None), ("none", ())]
 )

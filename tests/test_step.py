@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from cellcount_jax import losses
 from cellcount_jax.config import KERNELS, NORMS, PERTURBATIONS, default_config
+from cellcount_jax.model import SAUNet
 from cellcount_jax.step import (
     TrainState,
     create_train_state,
@@ -289,6 +290,41 @@ def test_without_unlabelled_images_it_is_supervised() -> None:
     # Adam's first moment is a tenth of the first gradient.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
     jax.tree.map(lambda m, g: close(10 * m, g), after.opt_state[0].mu, gradient)
+
+
+def test_the_count_head_adds_the_error_of_the_density_and_leaves_consistency_alone() -> None:
+    settings = {"model__dropout": 0.0, "consistency__ramp_up": 0.0}
+    config = tiny_config(**settings, target__count_head=True, target__count_weight=0.3)
+    plain = tiny_config(**settings)
+    state, batch = initial_state(config), make_batch()
+    density = jnp.roll(0.1 * batch["target"], 1, axis=1)
+    both = {**batch, "target": jnp.concatenate([batch["target"], density], axis=-1)}
+    _, metrics = compiled(config)(state, both, jax.random.key(1))
+
+    def without(tree: Any) -> Any:
+        decoder = {k: v for k, v in tree["decoder"].items() if k != "count_head"}
+        return {**tree, "decoder": decoder}
+
+    alone = initial_state(plain).replace(params=without(state.params))
+    _, expected = compiled(plain)(alone, batch, jax.random.key(1))
+    np.testing.assert_allclose(metrics["consistency"], expected["consistency"], rtol=1e-4)
+
+    @jax.jit
+    def maps(params: Any) -> Array:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        images = jnp.concatenate([batch["image"], batch["unlabelled"]])
+        kwargs = {"train": True, "mutable": ["batch_stats"]}
+        levels, _ = state.apply_fn(variables, images, method=SAUNet.encode, **kwargs)
+        own = tuple(x[:2] for x in levels)
+        own, _ = state.apply_fn(variables, own, method=SAUNet.attend, **kwargs)
+        return state.apply_fn(variables, own, method=SAUNet.decode, **kwargs)[0]
+
+    scale = config.target.scale * 2 * math.pi * config.target.count_sigma**2
+    errors = jnp.square(scale * (maps(state.params)[..., 1:] - density))
+    mean = jnp.sum(errors * batch["valid"]) / jnp.sum(batch["valid"])
+    np.testing.assert_allclose(
+        metrics["supervised"] - expected["supervised"], 0.3 * mean, rtol=1e-3
+    )
 
 
 def test_what_is_not_valid_does_not_count() -> None:
