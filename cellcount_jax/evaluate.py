@@ -60,10 +60,14 @@ def calibrate(
       maps: the model's maps of each.
 
     Returns:
-      The model with thresholds, and each rule's F1 on the training images.
+      The model with thresholds, and each rule's F1 on the training images, without the splitting
+      of `config.detect.split_from`.
     """
     config = model.config
     peak = inference.target_peak(model)
+    # A threshold says which maxima are cells; cells on each other are split afterwards.
+    unsplit = dataclasses.replace(model, config=config.copy_and_resolve_references())
+    unsplit.config.detect.split_from = 0.0
     thresholds: dict[str, float] = {}
     reached: dict[str, float | None] = {}
     for rule in RULES:
@@ -76,7 +80,7 @@ def calibrate(
 
         def count_at(threshold: float, rule: str = rule) -> tuple[int, int, int]:
             found = metrics.pooled(
-                _result(model, s, m, rule, threshold).matching
+                _result(unsplit, s, m, rule, threshold).matching
                 for s, m in zip(samples, maps, strict=True)
             )
             return found.tp, found.fp, found.fn

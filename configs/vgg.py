@@ -21,6 +21,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.name = "vgg"
     config.data.kind = "vgg"
     config.data.num_labelled = 8
-    config.train.batch_labelled = 8
+    config.train.batch_unlabelled = 2
+    config.train.steps = 2000
+    config.train.checkpoint_every = 500
+    config.model.norm_momentum = 0.99
+    config.target.count_head = True
     settings.use_variant(config, variant, settings.VARIANTS)
     return config

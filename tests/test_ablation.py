@@ -85,7 +85,7 @@ def test_every_cell_is_a_valid_run(load: Load) -> None:
     every = list(module.cells({}))
     assert len({cell.name for cell in every}) == len(every) > 60
     for cell in every:
-        path, folder = module.DATASETS[cell.dataset]
+        path, folder, _ = module.DATASETS[cell.dataset]
         variant = module.METHODS[cell.method].variant
         config = runpy.run_path(str(ROOT / path))["get_config"](variant)
         before = settings.flatten(config.to_dict())
@@ -251,7 +251,7 @@ def tiny(
     module = load("ablation_cells")
     config = config_file_2d.read_text().replace("train.steps = 160", "train.steps = 40")
     (tmp_path / "tiny.py").write_text(config)
-    monkeypatch.setitem(module.DATASETS, "tiny", (str(tmp_path / "tiny.py"), ""))
+    monkeypatch.setitem(module.DATASETS, "tiny", (str(tmp_path / "tiny.py"), "", {}))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     cell = module.Cell("tiny", "inverse_distance", 2, 3)

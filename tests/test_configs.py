@@ -101,7 +101,7 @@ def test_its_network_builds(path: Path, variant: str, channels: int) -> None:
         return result
 
     built = jax.eval_shape(build)
-    assert built.shape == (2, *config.train.crop, 1)
+    assert built.shape == (2, *config.train.crop, 1 + config.target.count_head)
     assert built.dtype == jnp.float32
 
 
