@@ -70,6 +70,9 @@ def default_config() -> ml_collections.ConfigDict:
     c.model.strides = ()  # per pooling, per axis; () = 2 everywhere [authors]
     c.model.norm = "batch"  # NORMS; instance [authors] cannot be tiled
     c.model.norm_momentum = 0.95  # of the running statistics, per step [ours]
+    # Share of training, at its end, in which norms use their running statistics, as prediction
+    # does: small batches differ from them, and what learns on the ones errs on the others [ours].
+    c.model.norm_freeze = 0.2
     c.model.attention = "block"  # ATTENTIONS; block = fixed blocks of train.crop [ours]
     c.model.dropout = 0.3  # on the attention weights [authors]
     c.model.head_bias = 1.0  # initial; a ReLU head that starts at 0 can stay dead [ours]
@@ -223,6 +226,12 @@ def strides(config: ml_collections.ConfigDict) -> tuple[tuple[int, ...], ...]:
 def total_stride(config: ml_collections.ConfigDict) -> tuple[int, ...]:
     """Voxels of the image along each axis for one voxel of the bottleneck."""
     return tuple(math.prod(column) for column in zip(*strides(config), strict=True))
+
+
+def freeze_step(config: ml_collections.ConfigDict) -> int:
+    """The step, a multiple of the scan's length, from which on norms are frozen."""
+    t = config.train
+    return round(t.steps * (1 - config.model.norm_freeze) / t.scan_length) * t.scan_length
 
 
 def count_scale(config: ml_collections.ConfigDict) -> float:

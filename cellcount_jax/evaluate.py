@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from cellcount_jax import inference, metrics, report, writers
+from cellcount_jax import inference, metrics, report, stack, writers
 from cellcount_jax.calibration import calibrate as calibrate_threshold
 from cellcount_jax.config import RULES
 from cellcount_jax.data import formats
@@ -52,7 +52,7 @@ class ImageResult:
 def calibrate(
     model: TrainedModel, samples: Sequence[Sample], maps: Sequence[Maps]
 ) -> tuple[TrainedModel, dict[str, float | None]]:
-    """Chooses every rule's threshold on the training images.
+    """Chooses every rule's threshold, and the count's factor, on the training images.
 
     Args:
       model: before calibration.
@@ -86,7 +86,17 @@ def calibrate(
             return found.tp, found.fp, found.fn
 
         thresholds[rule], reached[rule] = calibrate_threshold(count_at, _FRACTIONS * peak)
-    return dataclasses.replace(model, thresholds=thresholds), reached
+    factor = _count_factor(model, samples, maps)
+    return dataclasses.replace(model, thresholds=thresholds, count_factor=factor), reached
+
+
+def _count_factor(model: TrainedModel, samples: Sequence[Sample], maps: Sequence[Maps]) -> float:
+    """What makes the integrals of the training images add up to their dots."""
+    found = sum(
+        inference.integral(model, m, s.valid) or 0.0 for s, m in zip(samples, maps, strict=True)
+    )
+    true = sum(len(stack.voxels_inside(s)) for s in samples)
+    return true / found if found > 0 else 1.0
 
 
 def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, Any]:
@@ -163,10 +173,7 @@ def _result(
     inside = None
     if labels is not None:
         inside = metrics.match_labels(points, labels, spacing=sample.spacing)
-    integral = None
-    if maps.density is not None:
-        counted = maps.density if sample.valid is None else maps.density[sample.valid]
-        integral = float(counted.sum(dtype=np.float64))
+    integral = inference.integral(model, maps, sample.valid)
     return ImageResult(sample, points, scores, true, matching, inside, integral)
 
 

@@ -34,6 +34,8 @@ class TrainedModel:
       spacing_known: whether their voxel size was known.
       thresholds: detection rule -> threshold, calibrated on the training images; empty
         before calibration.
+      count_factor: what the density's integral is multiplied by, so that the counts of the
+        training images add up.
     """
 
     config: ml_collections.ConfigDict
@@ -44,10 +46,11 @@ class TrainedModel:
     spacing: tuple[float, ...]
     spacing_known: bool
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    count_factor: float = 1.0
 
     def save(self, workdir: Path) -> None:
         """Writes model.json: what belongs to the model beside its config and checkpoint."""
-        names = ("step", "channels", "spacing", "spacing_known", "thresholds")
+        names = ("step", "channels", "spacing", "spacing_known", "thresholds", "count_factor")
         stored = {name: getattr(self, name) for name in names}
         writers.write_json(
             workdir / "model.json", {**stored, "normalisation": self.normalisation.to_dict()}
@@ -213,11 +216,28 @@ def locate(
     return merged.split_merged(
         points,
         scores,
-        found.density,
+        model.count_factor * found.density,
         least=config.detect.split_from,
         reach=3 * config.target.count_sigma * unit,
         spacing=model.spacing,
     )
+
+
+def integral(model: TrainedModel, found: Maps, region: np.ndarray | None = None) -> float | None:
+    """The number of cells by the integral of the density.
+
+    Args:
+      model: a trained model.
+      found: its maps of an image.
+      region: `(*spatial,)` bool, where to count; default everywhere.
+
+    Returns:
+      The number, not rounded; None of a model without a density.
+    """
+    if found.density is None:
+        return None
+    counted = found.density if region is None else found.density[region]
+    return model.count_factor * float(counted.sum(dtype=np.float64))
 
 
 def target_peak(model: TrainedModel) -> float:

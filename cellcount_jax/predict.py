@@ -50,6 +50,7 @@ def predict_file(model: TrainedModel, path: Path, output: Path) -> int:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     points, scores = inference.locate(model, maps, rule=rule)
+    integral = inference.integral(model, maps)
     formats.write_points(output / "points.csv", points, scores=scores)
     report.save_overlay(
         output / "overlay.png",
@@ -62,7 +63,7 @@ def predict_file(model: TrainedModel, path: Path, output: Path) -> int:
         "image": str(path),
         "count": len(points),
         # A second opinion on the count, from a model that has one.
-        "integral": None if maps.density is None else round(float(maps.density.sum()), 2),
+        "integral": None if integral is None else round(integral, 2),
         "rule": rule,
         "threshold": model.thresholds[rule],
         "shape": image.pixels.shape[:-1],

@@ -90,6 +90,7 @@ def train_step(
     *,
     config: ml_collections.ConfigDict,
     peak: float = 1.0,
+    frozen: bool = False,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One step on equation 3: supervised loss plus ramped-up focal consistency loss.
@@ -102,6 +103,7 @@ def train_step(
       key: of this step, for dropout and perturbations, the same on every device.
       config: its `consistency`, `target` and `train` sections are used.
       peak: the target's value at a lone dot, to which the focal floor is relative.
+      frozen: whether batch norms use their running statistics, and leave them as they are.
       axis_name: the mapped axis; None on one device outside of pmap.
 
     Returns:
@@ -114,7 +116,14 @@ def train_step(
 
     def objective(params: Any) -> tuple[Array, tuple[Any, Metrics]]:
         supervised, consistency, statistics = _losses(
-            params, state, batch, key, config=config, peak=peak, axis_name=axis_name
+            params,
+            state,
+            batch,
+            key,
+            config=config,
+            peak=peak,
+            frozen=frozen,
+            axis_name=axis_name,
         )
         loss = supervised + weight.astype(supervised.dtype) * consistency
         metrics = {"loss": loss, "supervised": supervised, "consistency": consistency}
@@ -135,6 +144,7 @@ def _losses(
     *,
     config: ml_collections.ConfigDict,
     peak: float,
+    frozen: bool,
     axis_name: str | None,
 ) -> tuple[Array, Array, Any]:
     """This device's share of both losses, and the norms' new running statistics.
@@ -142,7 +152,7 @@ def _losses(
     The statistics come from what is not perturbed: all images through the encoder, the
     labelled and the teacher's features through the decoder.
     """
-    network = functools.partial(_network, state.apply_fn)
+    network = functools.partial(_network, state.apply_fn, frozen)
     dropout_key, student_key = jax.random.split(key)
     labelled, unlabelled = batch["image"], batch.get("unlabelled")
     count = len(labelled)
@@ -176,10 +186,12 @@ def _losses(
 
 
 def _network(
-    apply: Callable[..., Any], params: Any, stats: Any, *args: Any, **options: Any
+    apply: Callable[..., Any], frozen: bool, params: Any, stats: Any, *args: Any, **options: Any
 ) -> tuple[Any, Any]:
     """One method of the network in training: its output and the new running statistics."""
     variables = {"params": params, "batch_stats": stats}
+    if frozen:
+        return apply(variables, *args, train=False, **options), stats
     out, new = apply(variables, *args, train=True, mutable=["batch_stats"], **options)
     return out, new.get("batch_stats", {})
 

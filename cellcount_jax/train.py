@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,12 @@ from absl import logging
 from jax import Array
 
 from cellcount_jax import batches, checkpoint, evaluate, maps, parallel, stack, validation, writers
+from cellcount_jax import config as settings
 from cellcount_jax import workdir as runs
 from cellcount_jax.data import datasets, normalise, synthetic
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
-from cellcount_jax.inference import (
-    TrainedModel,
-    inference_variables,
-    restore_variables,
-)
+from cellcount_jax.inference import TrainedModel, inference_variables, restore_variables
 from cellcount_jax.step import Metrics, TrainState, create_train_state, train_step
 from cellcount_jax.stopping import stop_requested
 
@@ -75,7 +72,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
         peak=batches.peak_value(config, geometry),
         shares=shares,
     )
-    run = parallel.scanned(step, length=config.train.scan_length, devices=devices)
+    scan = functools.partial(parallel.scanned, length=config.train.scan_length, devices=devices)
+    phases = [scan(functools.partial(step, frozen=frozen)) for frozen in (False, True)]
 
     def score(state: TrainState) -> dict[str, Any]:
         state = jax.device_get(state)
@@ -84,7 +82,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
         return evaluate.evaluate(model, dataset, workdir)
 
     state, data, key = parallel.replicate((state, data, key), devices)
-    trained = _loop(run, state, data, key, config, workdir, score)
+    trained = _loop(phases, state, data, key, config, workdir, score)
     return None if trained is None else parallel.on_first(lambda: score(trained))
 
 
@@ -218,6 +216,7 @@ def draw_and_step(
     geometry: batches.TargetGeometry,
     peak: float,
     shares: dict[str, int],
+    frozen: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Draws this device's share of a batch and takes a step on it, as `parallel.scanned` runs it.
 
@@ -229,6 +228,7 @@ def draw_and_step(
       geometry: of its targets.
       peak: the target's value at a lone dot.
       shares: `batch_labelled` and `batch_unlabelled` of one device.
+      frozen: see `train_step`.
 
     Returns:
       The state after the step, and its losses.
@@ -243,12 +243,13 @@ def draw_and_step(
         keys[2],
         config=config,
         peak=peak,
+        frozen=frozen,
         axis_name=parallel.AXIS,
     )
 
 
 def _loop(
-    run: Callable[[Any, Any, Array], tuple[Any, Any]],
+    phases: Sequence[Callable[[Any, Any, Array], tuple[Any, Any]]],
     state: TrainState,
     data: stack.TrainingData,
     key: Array,
@@ -256,9 +257,9 @@ def _loop(
     workdir: Path,
     score: Callable[[TrainState], dict[str, Any]],
 ) -> TrainState | None:
-    """Trains to the last step; None if a signal asked to stop."""
+    """Trains, at the end in the second phase; None if a signal asked to stop."""
     t = config.train
-    step = int(state.step)
+    step, freeze_step = int(state.step), settings.freeze_step(config)
     recording: contextlib.AbstractContextManager[writers.Record] = contextlib.nullcontext(
         lambda step, values: None
     )
@@ -269,7 +270,7 @@ def _loop(
     with stop_requested() as stopping, recording as record:
         while step < t.steps:
             started = time.perf_counter()
-            state, losses = run(state, data, key)
+            state, losses = phases[step >= freeze_step](state, data, key)
             means = {name: float(values.mean()) for name, values in losses.items()}
             step += t.scan_length
             record(step, {**means, "seconds": round(time.perf_counter() - started, 4)})

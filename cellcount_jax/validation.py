@@ -86,6 +86,7 @@ def _numbers(config: ml_collections.ConfigDict) -> None:
         ("model.features", 1, inf),
         ("model.levels", 2, 8),
         ("model.norm_momentum", 0, below_one),
+        ("model.norm_freeze", 0, 1),
         ("model.dropout", 0, below_one),
         ("model.head_bias", -inf, inf),
         ("consistency.weight", 0, inf),

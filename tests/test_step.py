@@ -327,6 +327,28 @@ def test_the_count_head_adds_the_error_of_the_density_and_leaves_consistency_alo
     )
 
 
+def test_frozen_norms_train_as_prediction_sees_them() -> None:
+    config = tiny_config(model__dropout=0.0)
+    rng = np.random.default_rng(3)
+    state = initial_state(config)
+    statistics = jax.tree.map(
+        lambda x: jnp.asarray(rng.uniform(0.5, 1.5, x.shape), x.dtype), state.batch_stats
+    )
+    state = state.replace(batch_stats=statistics)
+    batch = make_batch()
+    step = jax.jit(functools.partial(train_step, config=config, frozen=True))
+    after, metrics = step(state, batch, jax.random.key(1))
+    assert_same(after.batch_stats, statistics)
+    assert differ(after.params, state.params)
+    variables = {"params": state.params, "batch_stats": statistics}
+    predicted = jax.jit(state.apply_fn)(variables, batch["image"])
+    errors = (config.target.scale * (predicted - batch["target"])) ** 2
+    errors *= 1 + config.target.dot_weight * batch["target"]
+    expected = jnp.sum(errors * batch["valid"]) / jnp.sum(batch["valid"])
+    np.testing.assert_allclose(metrics["supervised"], expected, rtol=1e-5)
+    assert metrics["consistency"] > 0
+
+
 def test_what_is_not_valid_does_not_count() -> None:
     (step, state), batch = undisturbed(), make_batch()
     expected = step(state, batch, jax.random.key(1))

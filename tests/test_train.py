@@ -447,10 +447,30 @@ def test_the_folder_of_the_bad_inputs_is_a_good_one(config_2d: ml_collections.Co
     assert len(dataset.tests["test"]) == 2
 
 
-def test_one_compilation_for_training_and_one_for_evaluation(
+@pytest.mark.parametrize(
+    ("steps", "length", "share", "expected"),
+    [
+        (100, 10, 0.2, 80),
+        (100, 10, 0.0, 100),
+        (100, 10, 1.0, 0),
+        (30, 10, 0.2, 20),
+        (10, 10, 0.2, 10),
+    ],
+)
+def test_norms_are_frozen_for_a_share_at_the_end(
+    steps: int, length: int, share: float, expected: int
+) -> None:
+    config = settings.default_config()
+    config.train.steps, config.train.scan_length = steps, length
+    config.model.norm_freeze = share
+    assert settings.freeze_step(config) == expected
+
+
+def test_one_compilation_for_each_part_of_training_and_one_for_evaluation(
     config_2d: ml_collections.ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config_2d.train.steps = 8
+    config_2d.model.norm_freeze = 0.5
     config_2d.train.evaluate_every = 4
     config_2d.train.checkpoint_every = 4
     # A size of its own, so that no test before has compiled for it.
@@ -459,6 +479,6 @@ def test_one_compilation_for_training_and_one_for_evaluation(
         assert train.train_and_evaluate(config_2d, tmp_path / "run") is not None
     compiled = re.findall(r"Finished XLA compilation of (?:jit|pmap)\((\w+)\) in", caplog.text)
     # What scans the steps has no name of its own in all versions of JAX.
-    assert len([name for name in compiled if name in ("many", "_fun")]) == 1
+    assert len([name for name in compiled if name in ("many", "_fun")]) == 2
     # Labelled and test images, twice, are of one size.
     assert compiled.count("apply") == 1
