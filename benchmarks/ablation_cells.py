@@ -80,6 +80,12 @@ METHODS: dict[str, Method] = {
     "focal_brightness": _consistent("+ focal consistency, brightness", "brightness"),
     "focal_sharpness": _consistent("+ focal consistency, sharpness", "sharpness"),
     "count_head": _consistent("+ focal consistency + count head", _LAST, target__count_head=True),
+    "count_head_long": _consistent(
+        "+ focal consistency + count head, 2000 steps (the config's default)",
+        _LAST,
+        target__count_head=True,
+        train__steps=2000,
+    ),
     # Transfer between volumes: each differs from `inverse_distance` in one thing.
     "robust_log": _transfer("normalised by robust_log", data__normalisation="robust_log"),
     "standardise": _transfer("normalised by standardise", data__normalisation="standardise"),
@@ -129,6 +135,7 @@ ROWS: tuple[Row, ...] = (
     Row("microglia", "full_annotation", 1),
     Row("vgg", "consistency", 8),
     Row("vgg", "count_head", 8),
+    Row("vgg", "count_head_long", 8),
     Row("vgg", "focal_all", 8),
     Row("mbm", "inverse_distance", 15, seeds=2),
     Row("mbm", "focal_last", 15, seeds=2),

@@ -30,7 +30,7 @@ from ml_collections import config_flags
 from scipy import ndimage
 
 from cellcount_jax import config as settings
-from cellcount_jax import metrics, train, writers
+from cellcount_jax import metrics, scoring, stack, train, writers
 from cellcount_jax.calibration import calibrate
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.detect import find_peaks
@@ -74,9 +74,10 @@ class Peaks:
     points: np.ndarray
     scores: np.ndarray
 
-    def above(self, threshold: float) -> np.ndarray:
-        """The `(N, D)` points of a value greater than a threshold."""
-        return self.points[self.scores > threshold]
+    def above(self, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        """The points and values of those greater than a threshold."""
+        kept = self.scores > threshold
+        return self.points[kept], self.scores[kept]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -118,7 +119,8 @@ def fit_and_score(config: ml_collections.ConfigDict) -> dict[str, Any]:
         scored = {}
         for name, samples in dataset.tests.items():
             found = [find(s, kinds[chosen.intensities], chosen, window) for s in samples]
-            scored[name] = scores(found, fitted.threshold, config.evaluation.max_distance)
+            each_image = results(found, fitted.threshold, config.evaluation.max_distance)
+            scored[name] = scoring.pooled_scores(each_image)
         return scored
 
     each = {kind: sets(fitted) for kind, fitted in fits.items()}
@@ -238,55 +240,26 @@ def find(
 def calibrated(found: Sequence[Peaks], max_distance: float) -> tuple[float, float]:
     """The threshold of the highest F1, and that F1."""
     ordered = np.sort(np.concatenate([f.scores for f in found]))[::-1]
-    cells = sum(len(_true(f.sample)) for f in found)
+    cells = sum(len(stack.voxels_inside(f.sample)) for f in found)
     kept = np.rint(cells * _PEAKS_PER_CELL).astype(int)
     if not len(ordered):
         return 0.0, 0.0
     candidates = np.unique(np.append(ordered, 0.0)[np.minimum(kept, len(ordered))])
 
     def count_at(threshold: float) -> tuple[int, int, int]:
-        pooled = metrics.pooled(_match(f, threshold, max_distance) for f in found)
+        pooled = metrics.pooled(r.matching for r in results(found, threshold, max_distance))
         return pooled.tp, pooled.fp, pooled.fn
 
     return calibrate(count_at, candidates, tolerance=0.0)
 
 
-def scores(found: Sequence[Peaks], threshold: float, max_distance: float) -> dict[str, Any]:
-    """Pooled scores of one set, with the keys of a training run's."""
-    predicted = [len(f.above(threshold)) for f in found]
-    true = [len(_true(f.sample)) for f in found]
-    result: dict[str, Any] = {
-        "images": len(found),
-        "true": sum(true),
-        "predicted": sum(predicted),
-        **_ratios(metrics.pooled(_match(f, threshold, max_distance) for f in found)),
-        "mae": metrics.mean_absolute_error(predicted, true),
-        "rmse": metrics.root_mean_squared_error(predicted, true),
-    }
-    inside = []
-    for f in found:
-        if f.sample.labels is None:
-            return result
-        valid = True if f.sample.valid is None else f.sample.valid
-        labels = np.where(valid, f.sample.labels, 0)
-        inside.append(metrics.match_labels(f.above(threshold), labels, spacing=f.sample.spacing))
-    return {**result, "inside_cell": _ratios(metrics.pooled(inside))}
-
-
-def _match(found: Peaks, threshold: float, max_distance: float) -> metrics.Matching:
-    true, spacing = _true(found.sample), found.sample.spacing
-    return metrics.match_points(
-        found.above(threshold), true, max_distance=max_distance, spacing=spacing
-    )
-
-
-def _ratios(found: metrics.Scores) -> dict[str, float]:
-    return {"precision": found.precision, "recall": found.recall, "f1": found.f1}
-
-
-def _true(sample: Sample) -> np.ndarray:
-    points = np.asarray(sample.points)
-    return points[_inside(points, sample)]
+def results(
+    found: Sequence[Peaks], threshold: float, max_distance: float
+) -> list[scoring.ImageResult]:
+    """What is above a threshold, scored image by image."""
+    return [
+        scoring.score_image(f.sample, *f.above(threshold), max_distance=max_distance) for f in found
+    ]
 
 
 def _inside(points: np.ndarray, sample: Sample) -> np.ndarray:

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from cellcount_jax import inference, metrics, report, stack, writers
+from cellcount_jax import inference, metrics, report, scoring, stack, writers
 from cellcount_jax.calibration import calibrate as calibrate_threshold
 from cellcount_jax.config import RULES
 from cellcount_jax.data import formats
@@ -24,29 +24,6 @@ from cellcount_jax.inference import Maps, TrainedModel
 _FRACTIONS = np.arange(1, 50) / 50
 # Of the map's maximum, FIDT's own rule, which needs no calibration.
 _FIDT_FRACTION = 100 / 255
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageResult:
-    """What one rule found in one image.
-
-    Attributes:
-      sample: the image.
-      points: `(N, D)` predicted, inside the valid region.
-      scores: `(N,)` the map's values there.
-      true: `(M, D)` dots inside the valid region.
-      matching: by distance.
-      inside: by 'inside the annotated cell', where there are labels.
-      integral: the sum of the density map, in cells, of a model that has one.
-    """
-
-    sample: Sample
-    points: np.ndarray
-    scores: np.ndarray
-    true: np.ndarray
-    matching: metrics.Matching
-    inside: metrics.Matching | None
-    integral: float | None
 
 
 def calibrate(
@@ -131,10 +108,13 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
             ]
             for rule in RULES
         }
-        summary[set_name] = {rule: _scores(found) for rule, found in results.items()}
-        if all(r.integral is not None for r in results[config.detect.rule]):
-            summary[set_name]["integral"] = _count_errors(results[config.detect.rule])
-        rows += [_row(set_name, rule, r) for rule, found in results.items() for r in found]
+        summary[set_name] = {rule: scoring.pooled_scores(r) for rule, r in results.items()}
+        integral = scoring.integral_scores(results[config.detect.rule])
+        if integral is not None:
+            summary[set_name]["integral"] = integral
+        rows += [
+            scoring.table_row(set_name, rule, r) for rule, found in results.items() for r in found
+        ]
         _write_images(folder / set_name, results[config.detect.rule], config)
     main_set = next(iter(sets))
     rule = config.detect.rule
@@ -158,85 +138,18 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
 
 def _result(
     model: TrainedModel, sample: Sample, maps: Maps, rule: str, threshold: float
-) -> ImageResult:
-    points, scores = inference.locate(model, maps, rule=rule, threshold=threshold)
-    true = np.asarray(sample.points)
-    labels = sample.labels
-    if sample.valid is not None:
-        kept = _inside(points, sample.valid)
-        points, scores = points[kept], scores[kept]
-        true = true[_inside(true, sample.valid)]
-        labels = None if labels is None else np.where(sample.valid, labels, 0)
-    matching = metrics.match_points(
-        points, true, max_distance=model.config.evaluation.max_distance, spacing=sample.spacing
+) -> scoring.ImageResult:
+    """What a rule finds with a threshold, scored."""
+    return scoring.score_image(
+        sample,
+        *inference.locate(model, maps, rule=rule, threshold=threshold),
+        max_distance=model.config.evaluation.max_distance,
+        integral=inference.integral(model, maps, sample.valid),
     )
-    inside = None
-    if labels is not None:
-        inside = metrics.match_labels(points, labels, spacing=sample.spacing)
-    integral = inference.integral(model, maps, sample.valid)
-    return ImageResult(sample, points, scores, true, matching, inside, integral)
-
-
-def _inside(points: np.ndarray, region: np.ndarray) -> np.ndarray:
-    return region[tuple(np.floor(points + 0.5).astype(int).T)]
-
-
-def _scores(results: Sequence[ImageResult]) -> dict[str, Any]:
-    """Pooled scores of one set; counts are compared image by image."""
-    found = metrics.pooled(r.matching for r in results)
-    predicted = [len(r.points) for r in results]
-    true = [len(r.true) for r in results]
-    scores: dict[str, Any] = {
-        "images": len(results),
-        "true": sum(true),
-        "predicted": sum(predicted),
-        "precision": found.precision,
-        "recall": found.recall,
-        "f1": found.f1,
-        "mae": metrics.mean_absolute_error(predicted, true),
-        "rmse": metrics.root_mean_squared_error(predicted, true),
-    }
-    inside = [r.inside for r in results if r.inside is not None]
-    if len(inside) == len(results):
-        pooled = metrics.pooled(inside)
-        scores["inside_cell"] = {
-            "precision": pooled.precision,
-            "recall": pooled.recall,
-            "f1": pooled.f1,
-        }
-    return scores
-
-
-def _count_errors(results: Sequence[ImageResult]) -> dict[str, float]:
-    """Errors of the counts that the density's integral gives."""
-    predicted = [r.integral or 0.0 for r in results]
-    true = [len(r.true) for r in results]
-    return {
-        "mae": metrics.mean_absolute_error(predicted, true),
-        "rmse": metrics.root_mean_squared_error(predicted, true),
-    }
-
-
-def _row(set_name: str, rule: str, result: ImageResult) -> dict[str, Any]:
-    m = result.matching
-    return {
-        "set": set_name,
-        "image": result.sample.name,
-        "rule": rule,
-        "true": len(result.true),
-        "predicted": len(result.points),
-        **({} if result.integral is None else {"integral": round(result.integral, 2)}),
-        "tp": m.tp,
-        "fp": m.fp,
-        "fn": m.fn,
-        "precision": round(m.precision, 4),
-        "recall": round(m.recall, 4),
-        "f1": round(m.f1, 4),
-    }
 
 
 def _write_images(
-    folder: Path, results: Sequence[ImageResult], config: ml_collections.ConfigDict
+    folder: Path, results: Sequence[scoring.ImageResult], config: ml_collections.ConfigDict
 ) -> None:
     """Points of every image, and pictures of the first ones."""
     for i, r in enumerate(results):

@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 
 from cellcount_jax import config as settings
-from cellcount_jax import metrics, train, validation
+from cellcount_jax import metrics, scoring, train, validation
 from cellcount_jax.data.sample import Sample
 
 ROOT = Path(__file__).parents[1]
@@ -476,7 +476,7 @@ def test_regions_and_cells_of_the_baseline(load: Load) -> None:
     map[5, 8], map[5, 4], map[5, 21], map[1, 1] = 3, 2, 4, 1
     found = module.peaks(sample, map, (1, 1))
     assert sorted(found.scores) == [1, 2, 3]
-    scores = module.scores([found], 1.5, 4.5)
+    scores = scoring.pooled_scores(module.results([found], 1.5, 4.5))
     assert (scores["true"], scores["predicted"]) == (1, 2)
     assert scores["recall"] == 1 and scores["precision"] == 0.5 and scores["mae"] == 1
     assert scores["inside_cell"] == {"precision": 0.5, "recall": 1, "f1": pytest.approx(2 / 3)}
@@ -498,7 +498,7 @@ def test_baseline_on_real_images(load: Load, data_folder: Path) -> None:
         return [module.find(s, grey, chosen, (1, 1)) for s in samples]
 
     threshold, _ = module.calibrated(find(dataset.labelled), 5.0)
-    scores = module.scores(find(dataset.tests["test"]), threshold, 5.0)
+    scores = scoring.pooled_scores(module.results(find(dataset.tests["test"]), threshold, 5.0))
     assert 0.89 < scores["f1"] < 0.92
 
 

@@ -61,6 +61,7 @@ ORDER = (
     "writers",
     "maps",
     "inference",
+    "scoring",
     "report",
     "evaluate",
     "workdir",
