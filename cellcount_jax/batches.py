@@ -97,16 +97,12 @@ def make_target(
 
 def peak_value(config: ml_collections.ConfigDict, geometry: TargetGeometry) -> float:
     """The target's value at a lone dot: the scale of thresholds."""
-    if config.target.kernel == "mask":
-        return 1.0
-    one = (1,) * len(geometry.edges)
-
-    @jax.jit
-    def alone() -> Array:
-        dot = jnp.zeros((1, len(geometry.edges)), jnp.int32)
-        return make_target(dot, jnp.ones(1, bool), None, one, config=config, geometry=geometry)
-
-    return float(alone()[..., 0].max())
+    t = config.target
+    if t.kernel == "gaussian":
+        widths = (t.sigma / edge for edge in geometry.edges)
+        reach = targets.GAUSSIAN_REACH
+        return math.prod(targets.gaussian_taps(w, math.ceil(reach * w))[0] for w in widths)
+    return 1.0 if t.kernel == "mask" else 1.0 / t.c
 
 
 def draw_batch(

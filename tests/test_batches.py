@@ -315,6 +315,27 @@ def test_target_of_a_crop_is_the_crop_of_the_target(
         np.testing.assert_allclose(cut(shifted), whole[piece], atol=1e-6)
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (3.0, 1.0, 1.5), (6.0, 1.62, 1.62)])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"target__c": 2.0},
+        {"target__kernel": "gaussian"},
+        {"target__kernel": "gaussian", "target__sigma": 2.3, "target__unit": 1.2},
+    ],
+)
+def test_the_peak_is_the_target_at_a_lone_dot(
+    overrides: dict[str, Any], spacing: tuple[float, ...]
+) -> None:
+    config = make_config(**overrides)
+    geometry = batches.target_geometry(config, spacing)
+    dot = jnp.full((1, len(spacing)), 2, jnp.int32)
+    make = functools.partial(batches.make_target, config=config, geometry=geometry)
+    target = jax.jit(lambda p: make(p, jnp.ones(1, bool), None, (5,) * len(spacing)))(dot)
+    assert batches.peak_value(config, geometry) == pytest.approx(float(target.max()), rel=1e-5)
+
+
 @pytest.mark.parametrize(("ndim", "spacing"), [(2, (1.0, 1.0)), (3, (3.0, 1.0, 1.0))])
 def test_the_density_of_the_count_head_sums_to_the_number_of_dots(
     ndim: int, spacing: tuple[float, ...]

@@ -236,6 +236,35 @@ def test_the_integral_of_a_density_counts_too(
     assert "integral" in evaluate.as_table(content)
 
 
+def test_the_training_images_calibrate_the_integral(
+    config: ml_collections.ConfigDict, known: Known
+) -> None:
+    test = sample("t", [[4, 4], [10, 20]])
+    for one in (*TRAIN, test):
+        known.densities[one.name] = np.zeros(SHAPE, np.float32)
+        known.densities[one.name][2, 3] = 0.8 * len(one.points)
+    content = known.run(config, dataset_of(TRAIN, test=[test]))
+    assert content["sets"]["test"]["integral"]["mae"] == pytest.approx(0, abs=1e-5)
+    stored = json.loads((known.workdir / "model.json").read_text())
+    assert stored["count_factor"] == pytest.approx(1.25)
+
+
+def test_with_a_count_head_cells_on_each_other_are_split(
+    config: ml_collections.ConfigDict, known: Known
+) -> None:
+    config.target.count_head = True
+    test = sample("t", [[10, 10], [10, 13], [20, 30]])
+    known.maps["t"] = blobs([[10, 11], [20, 30]])
+    for one in (*TRAIN, test):
+        known.densities[one.name] = blobs(one.points.tolist()) / 5.0  # 1 a cell
+    content = known.run(config, dataset_of(TRAIN, test=[test]))
+    scores = content["sets"]["test"]["peaks"]
+    assert (scores["predicted"], scores["f1"], scores["mae"]) == (3, 1.0, 0.0)
+    config.detect.split_from = 0.0
+    unsplit = known.run(config, dataset_of(TRAIN, test=[test]))["sets"]["test"]["peaks"]
+    assert (unsplit["predicted"], unsplit["mae"]) == (2, 1.0)
+
+
 def test_full_annotations_also_tell_what_lies_inside_a_cell(
     config: ml_collections.ConfigDict, known: Known
 ) -> None:
