@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from cellcount_jax.errors import InputError
@@ -34,7 +35,7 @@ def split_merged(
     density, which starts along the longest axis of the group.
 
     Args:
-      points: `(N, D)` locations in voxels.
+      points: `(N, D)` locations in voxels, inside the image.
       scores: `(N,)`, which the new points take over from the old one.
       density: `(*spatial,)` cells per voxel; negative values count as 0.
       least: integral from which a point stands for two cells, above 1; infinity: none does.
@@ -55,7 +56,11 @@ def split_merged(
     if not len(points) or least == np.inf:
         return points, scores
     edges = np.ones(density.ndim) if spacing is None else np.asarray(spacing, float)
-    voxels = np.argwhere(density > 0)
+    # Large volumes are mostly background, where there is nothing to ask the tree about.
+    seeds = np.zeros(density.shape, bool)
+    seeds[tuple(np.floor(points + 0.5).astype(int).T)] = True
+    box = [2 * int(reach / edge + 1) + 1 for edge in edges]
+    voxels = np.argwhere((density > 0) & ndimage.maximum_filter(seeds, size=box))
     weights = density[tuple(voxels.T)].astype(np.float64)
     distance, owner = cKDTree(points * edges).query(
         voxels * edges, distance_upper_bound=reach * (1 + 1e-9)
