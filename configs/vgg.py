@@ -26,6 +26,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.train.steps = 2000
     config.train.checkpoint_every = 500
     config.model.norm_momentum = 0.99
+    config.model.norm_freeze = 0.2
     config.target.count_head = True
     settings.use_variant(config, variant, settings.VARIANTS)
     return config

@@ -124,7 +124,7 @@ def test_the_pipeline_is_that_of_the_configs(load: Callable[..., Any]) -> None:
     benchmark = load("pipeline")
     assert benchmark.CONFIGS == ("vgg", "lightsheet_microglia")
     for name, crop, labelled, unlabelled in (
-        ("vgg", (128, 128), 8, 4),
+        ("vgg", (128, 128), 4, 2),
         ("lightsheet_microglia", (32, 64, 64), 2, 1),
     ):
         t = benchmark.experiment(name).train
