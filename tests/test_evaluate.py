@@ -242,7 +242,7 @@ def test_the_training_images_calibrate_the_integral(
     test = sample("t", [[4, 4], [10, 20]])
     for one in (*TRAIN, test):
         known.densities[one.name] = np.zeros(SHAPE, np.float32)
-        known.densities[one.name][2, 3] = 0.8 * len(one.points)
+        known.densities[one.name][2, 3] = 0.8 * len(np.asarray(one.points))
     content = known.run(config, dataset_of(TRAIN, test=[test]))
     assert content["sets"]["test"]["integral"]["mae"] == pytest.approx(0, abs=1e-5)
     stored = json.loads((known.workdir / "model.json").read_text())
@@ -256,7 +256,7 @@ def test_with_a_count_head_cells_on_each_other_are_split(
     test = sample("t", [[10, 10], [10, 13], [20, 30]])
     known.maps["t"] = blobs([[10, 11], [20, 30]])
     for one in (*TRAIN, test):
-        known.densities[one.name] = blobs(one.points.tolist()) / 5.0  # 1 a cell
+        known.densities[one.name] = blobs(np.asarray(one.points).tolist()) / 5.0  # 1 a cell
     content = known.run(config, dataset_of(TRAIN, test=[test]))
     scores = content["sets"]["test"]["peaks"]
     assert (scores["predicted"], scores["f1"], scores["mae"]) == (3, 1.0, 0.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +18,9 @@ from cellcount_jax.metrics import match_points
 
 
 def density_of(
-    points: list[list[float]], shape: tuple[int, ...], spacing: tuple[float, ...] | None = None
+    points: Sequence[Sequence[float]],
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...] | None = None,
 ) -> np.ndarray:
     dots = jnp.asarray(np.floor(np.asarray(points) + 0.5), jnp.int32).reshape(-1, len(shape))
     return np.array(targets.gaussian_density_map(dots, shape, sigma=2.0, spacing=spacing))
@@ -37,7 +42,7 @@ def test_three_cells_in_a_row_in_anisotropic_voxels() -> None:
     cells = [[6, 12, 20], [6, 20, 20], [6, 28, 20]]
     spacing = (6.0, 1.5, 1.5)
     density = density_of(cells, (12, 40, 40), spacing)
-    options = {"least": 1.5, "reach": 30.0, "spacing": spacing}
+    options: dict[str, Any] = {"least": 1.5, "reach": 30.0, "spacing": spacing}
     found, _ = split_merged(np.asarray([[6, 20, 20]], np.float32), np.ones(1), density, **options)
     assert match_points(found, np.asarray(cells), max_distance=6, spacing=spacing).tp == 3
     assert len(found) == 3

@@ -293,7 +293,7 @@ def test_without_unlabelled_images_it_is_supervised() -> None:
 
 
 def test_the_count_head_adds_the_error_of_the_density_and_leaves_consistency_alone() -> None:
-    settings = {"model__dropout": 0.0, "consistency__ramp_up": 0.0}
+    settings: dict[str, Any] = {"model__dropout": 0.0, "consistency__ramp_up": 0.0}
     config = tiny_config(**settings, target__count_head=True, target__count_weight=0.3)
     plain = tiny_config(**settings)
     state, batch = initial_state(config), make_batch()
