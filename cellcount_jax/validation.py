@@ -48,6 +48,8 @@ def _choices(config: ml_collections.ConfigDict) -> None:
             _fail(key, value, "must be one of " + ", ".join(map(str, allowed)))
     if config.target.count_head and config.target.kernel != "inverse_distance":
         _fail("target.count_head", True, "needs target.kernel = 'inverse_distance'")
+    if 0 < config.detect.split_from <= 1:
+        _fail("detect.split_from", config.detect.split_from, "must be 0, or above 1, a lone cell")
     if config.model.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         _fail("model.dtype", "float64", "needs the environment variable JAX_ENABLE_X64=1")
     for key in ("train_names", "unlabelled_names"):

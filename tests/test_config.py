@@ -34,6 +34,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "data.split_seed": (-1, 2**32),
     "data.test_fraction": (-0.1, 0.91),
     "data.spacing": ((0.0, 1.0), (1.0, -2.0)),
+    "data.background": (0.0, -60.0),
     "target.scale": (0.0,),
     "target.gamma": ((-0.1, 0.75), (0.02, -1.0)),
     "target.c": (0.0,),
@@ -41,9 +42,12 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "target.max_distance": (0.0,),
     "target.sigma": (0.0, -1.0),
     "target.dot_weight": (-1.0,),
+    "target.count_sigma": (0.0,),
+    "target.count_weight": (-1.0,),
     "model.features": (0,),
     "model.levels": (1, 9),
     "model.norm_momentum": (-0.1, 1.0),
+    "model.norm_freeze": (-0.1, 1.1),
     "model.dropout": (-0.1, 1.0),
     "model.head_bias": (),
     "consistency.weight": (-1.0,),
@@ -68,6 +72,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "train.keep_checkpoints": (0,),
     "detect.min_distance": ((-1, 1),),
     "detect.threshold": (-0.1,),
+    "detect.split_from": (-1.0, 0.5, 1.0),
     "evaluation.max_distance": (0.0,),
     "evaluation.overlays": (-1,),
     "predict.max_voxels": (0,),
@@ -80,6 +85,7 @@ OTHERS = {
     "data.unlabelled_names",
     "data.region",
     "data.held_out_region",
+    "target.count_head",
     "model.remat",
     "model.strides",
     "consistency.focal",
@@ -120,6 +126,12 @@ def test_every_setting_is_tested() -> None:
 @pytest.mark.parametrize("key", NO_CHOICE)
 def test_choices(key: str) -> None:
     assert_refused(key, NO_CHOICE[key], "must be one of ")
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "mask"])
+def test_a_count_head_needs_a_map_of_locations(kernel: str) -> None:
+    needed = "needs target.kernel = 'inverse_distance'"
+    assert_refused("target.count_head", True, needed, target__kernel=kernel)
 
 
 def test_a_refused_choice_shows_the_choices() -> None:

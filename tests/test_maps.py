@@ -68,7 +68,18 @@ def test_tiles_give_the_map_of_one_piece(ndim: int, attention: str) -> None:
     grid = maps.tile_grid(config, SHAPES[ndim])
     sizes = [np.prod([s.stop - s.start for s in tile.outer]) for tile in grid]
     assert len(grid) > 4 and max(sizes) <= LIMITS[ndim]
-    assert whole.shape == SHAPES[ndim] and whole.std() > 0.02
+    assert whole.shape == (*SHAPES[ndim], 1) and whole.std() > 0.02
+    np.testing.assert_allclose(maps.compute(config, variables, values), whole, atol=1e-5)
+
+
+def test_the_density_too_is_that_of_one_piece() -> None:
+    config = experiment(2)
+    config.target.kernel, config.target.count_head = "inverse_distance", True
+    config.target.scale = 1.0
+    variables, values = weights(config), picture(SHAPES[2])
+    whole = maps.compute(config, variables, values)
+    config.predict.max_voxels = LIMITS[2]
+    assert whole.shape == (*SHAPES[2], 2) and whole[..., 1].std() > 1e-3
     np.testing.assert_allclose(maps.compute(config, variables, values), whole, atol=1e-5)
 
 
