@@ -4,12 +4,11 @@ r"""c-Fos+ nuclei in light-sheet volumes, 1 labelled volume: 969 with y < 120.
         --config.data.dir=../shared/data/lightsheet_cfos
 
 Two test sets: 'test', other brains (695 and 753), and 'held_out', the same brain (969 with
-y >= 136). Sized for 2 cores, at 8 um, threshold from the training volume: same brain F1 0.795,
-MAE 35; across brains F1 0.216, MAE 2002, far too many cells, because maps come out at another
-scale there (with FIDT's rule, relative to each map's maximum, F1 0.677). Measured with
---config.predict.flips=False (the mean over mirror images was not run here), 9.2 minutes on 2
-CPU cores beside other work, seed 0, one run. A difference of Gaussians reaches 0.520 across
-brains. Transfer between brains is not solved here.
+y >= 136). Sized for 2 cores, at 8 um, threshold from the training volume: same brain F1 0.743,
+MAE 64; across brains F1 0.418, MAE 706, too many cells in 753; 6.6 minutes on 2 CPU cores beside
+other work, seed 0, one run. `:supervised`, without the consistency loss, is better here: F1 0.769
+and 0.534. A difference of Gaussians has 0.779 and 0.395 (with other intensities up to 0.52; see
+RESULTS.md). Transfer between brains is not solved here.
 
 `:paper` is the full recipe (32 root features, 1 + 4 crops of 56 x 200 x 200, 12,750 steps) for
 an accelerator: not run.
