@@ -17,14 +17,14 @@ def draw(found: Mapping[str, Mapping[int, Mapping[int, float]]], path: Path) -> 
       path: of the PNG file.
 
     Returns:
-      False, and there is no file, if nothing is run.
+      False, and no file is written, while fewer than two numbers are run: that is no curve.
     """
     curves = {
         method: {n: list(f1.values()) for n, f1 in sorted(by_number.items()) if f1}
         for method, by_number in found.items()
     }
     numbers = sorted({n for curve in curves.values() for n in curve})
-    if not numbers:
+    if len(numbers) < 2:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

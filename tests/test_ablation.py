@@ -584,7 +584,8 @@ def test_only_the_marked_part_of_the_document_changes(load: Load, tmp_path: Path
 def test_figure(load: Load, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the figure is drawn with matplotlib")
     figure = load("ablation_figure")
-    assert not figure.draw({"inverse_distance": {8: {}}, "focal_last": {8: {}}}, tmp_path / "a.png")
+    one = {"inverse_distance": {8: {0: 0.9}, 16: {}}, "focal_last": {8: {0: 0.9}}}
+    assert not figure.draw(one, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
     found = {
         "inverse_distance": {1: {0: 0.9, 1: 0.92}, 8: {0: 0.95}},
