@@ -222,7 +222,7 @@ def peaks(sample: Sample, map: np.ndarray, min_distance: Sequence[int]) -> Peaks
     points, values = find_peaks(
         map, threshold_abs=0.0, min_distance=tuple(min_distance), return_scores=True
     )
-    kept = _inside(points, sample)
+    kept = scoring.is_valid(points, sample)
     return Peaks(sample, points[kept], values[kept])
 
 
@@ -247,7 +247,9 @@ def calibrated(found: Sequence[Peaks], max_distance: float) -> tuple[float, floa
     candidates = np.unique(np.append(ordered, 0.0)[np.minimum(kept, len(ordered))])
 
     def count_at(threshold: float) -> tuple[int, int, int]:
-        pooled = metrics.pooled(r.matching for r in results(found, threshold, max_distance))
+        pooled = metrics.pooled(
+            scoring.match(f.sample, f.above(threshold)[0], max_distance=max_distance) for f in found
+        )
         return pooled.tp, pooled.fp, pooled.fn
 
     return calibrate(count_at, candidates, tolerance=0.0)
@@ -260,12 +262,6 @@ def results(
     return [
         scoring.score_image(f.sample, *f.above(threshold), max_distance=max_distance) for f in found
     ]
-
-
-def _inside(points: np.ndarray, sample: Sample) -> np.ndarray:
-    if sample.valid is None:
-        return np.ones(len(points), bool)
-    return sample.valid[tuple(np.floor(points + 0.5).astype(int).T)]
 
 
 if __name__ == "__main__":

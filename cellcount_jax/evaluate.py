@@ -41,10 +41,7 @@ def calibrate(
       of `config.detect.split_from`.
     """
     config = model.config
-    peak = inference.target_peak(model)
-    # A threshold says which maxima are cells; cells on each other are split afterwards.
-    unsplit = dataclasses.replace(model, config=config.copy_and_resolve_references())
-    unsplit.config.detect.split_from = 0.0
+    peak, distance = inference.target_peak(model), config.evaluation.max_distance
     thresholds: dict[str, float] = {}
     reached: dict[str, float | None] = {}
     for rule in RULES:
@@ -56,8 +53,10 @@ def calibrate(
             continue
 
         def count_at(threshold: float, rule: str = rule) -> tuple[int, int, int]:
+            # A threshold says which maxima are cells; cells on each other are split afterwards.
+            options: dict[str, Any] = {"rule": rule, "threshold": threshold, "split": False}
             found = metrics.pooled(
-                _result(unsplit, s, m, rule, threshold).matching
+                scoring.match(s, inference.locate(model, m, **options)[0], max_distance=distance)
                 for s, m in zip(samples, maps, strict=True)
             )
             return found.tp, found.fp, found.fn

@@ -188,7 +188,12 @@ def predict(model: TrainedModel, image: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def locate(
-    model: TrainedModel, found: Maps, *, rule: str, threshold: float | None = None
+    model: TrainedModel,
+    found: Maps,
+    *,
+    rule: str,
+    threshold: float | None = None,
+    split: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Locations and scores in maps of the model.
 
@@ -197,6 +202,7 @@ def locate(
       found: its maps of an image.
       rule: see `detect.locate`.
       threshold: of the rule; default the model's.
+      split: whether cells on each other are split, where the model and its config say so.
 
     Returns:
       As `predict`.
@@ -209,7 +215,7 @@ def locate(
         min_distance=tuple(config.detect.min_distance),
         fidt_floor=0.1 * target_peak(model),
     )
-    if not config.target.count_head or not config.detect.split_from:
+    if not (split and config.target.count_head and config.detect.split_from):
         return points, scores
     assert found.density is not None
     unit = config.target.unit or min(model.spacing)

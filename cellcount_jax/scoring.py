@@ -53,16 +53,33 @@ def score_image(
       integral: number of cells by a density's integral over the valid region.
     """
     true, labels = np.asarray(sample.points), sample.labels
-    if sample.valid is not None:
-        kept = _inside(points, sample.valid)
-        points, scores = points[kept], scores[kept]
-        true = true[_inside(true, sample.valid)]
-        labels = None if labels is None else np.where(sample.valid, labels, 0)
-    matching = metrics.match_points(points, true, max_distance=max_distance, spacing=sample.spacing)
+    kept = is_valid(points, sample)
+    points, scores, true = points[kept], scores[kept], true[is_valid(true, sample)]
+    matching = match(sample, points, max_distance=max_distance)
+    if labels is not None and sample.valid is not None:
+        labels = np.where(sample.valid, labels, 0)
     inside = None
     if labels is not None:
         inside = metrics.match_labels(points, labels, spacing=sample.spacing)
     return ImageResult(sample, points, scores, true, matching, inside, integral)
+
+
+def match(sample: Sample, points: np.ndarray, *, max_distance: float) -> metrics.Matching:
+    """Points matched with an image's dots by distance, both where its labels count."""
+    true = np.asarray(sample.points)
+    return metrics.match_points(
+        points[is_valid(points, sample)],
+        true[is_valid(true, sample)],
+        max_distance=max_distance,
+        spacing=sample.spacing,
+    )
+
+
+def is_valid(points: np.ndarray, sample: Sample) -> np.ndarray:
+    """Which `(N,)` of some points lie in the valid region of an image."""
+    if sample.valid is None:
+        return np.ones(len(points), bool)
+    return sample.valid[tuple(np.floor(points + 0.5).astype(int).T)]
 
 
 def pooled_scores(results: Sequence[ImageResult]) -> dict[str, Any]:
@@ -121,7 +138,3 @@ def _count_errors(predicted: Sequence[float], true: Sequence[float]) -> dict[str
         "mae": metrics.mean_absolute_error(predicted, true),
         "rmse": metrics.root_mean_squared_error(predicted, true),
     }
-
-
-def _inside(points: np.ndarray, region: np.ndarray) -> np.ndarray:
-    return region[tuple(np.floor(points + 0.5).astype(int).T)]

@@ -7,7 +7,7 @@ Two test sets: 'test', other brains (695 and 753), and 'held_out', the same brai
 y >= 136). Sized for 2 cores, at 8 um, threshold from the training volume: same brain F1 0.743,
 MAE 64; across brains F1 0.418, MAE 706, too many cells in 753; 6.6 minutes on 2 CPU cores beside
 other work, seed 0, one run. `:supervised`, without the consistency loss, is better here: F1 0.769
-and 0.534. A difference of Gaussians has 0.779 and 0.395 (with other intensities up to 0.52; see
+and 0.534. A difference of Gaussians has 0.779 and 0.395 (of log intensities 0.738 and 0.491; see
 RESULTS.md). Transfer between brains is not solved here.
 
 `:paper` is the full recipe (32 root features, 1 + 4 crops of 56 x 200 x 200, 12,750 steps) for

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 from jax import Array
@@ -46,6 +47,14 @@ def random_variables(module: Any, *inputs: Array, seed: int = 0) -> Any:
 
     shapes = jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x, train=False), *inputs)
     return variables_like(shapes, fill)
+
+
+def small_config(*, features: int, size: int) -> ml_collections.ConfigDict:
+    """The default's network, narrower and for small 2D images."""
+    config = default_config()
+    config.model.features = features
+    config.train.crop = (size, size)
+    return config
 
 
 def random_image(shape: Sequence[int], seed: int = 1) -> Array:
@@ -219,9 +228,7 @@ def test_a_mask_model_gives_unscaled_logits(kernel: str) -> None:
 
 
 def test_the_count_head_is_a_second_map_that_may_be_negative() -> None:
-    config = default_config()
-    config.model.features = 2
-    config.train.crop = (16, 16)
+    config = small_config(features=2, size=16)
     image = random_image((1, 16, 16, 1))
     plain = create_model(config)
     config.target.count_head = True
@@ -270,9 +277,7 @@ def test_global_attention_sees_the_whole_image_and_block_attention_its_block() -
 
 
 def test_rematerialisation_changes_no_parameter_and_no_gradient() -> None:
-    config = default_config()
-    config.model.features = 2
-    config.train.crop = (16, 16)
+    config = small_config(features=2, size=16)
     image = random_image((2, 16, 16, 1))
     variables = random_variables(create_model(config), image)
 
@@ -300,9 +305,7 @@ def test_rematerialisation_changes_no_parameter_and_no_gradient() -> None:
 
 
 def test_in_bfloat16_the_map_and_the_parameters_stay_float32() -> None:
-    config = default_config()
-    config.model.features = 4
-    config.train.crop = (32, 32)
+    config = small_config(features=4, size=32)
     image = random_image((1, 32, 32, 1))
     model = create_model(config)
     assert model.dtype == jnp.float32, "auto, on a CPU"

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from cellcount_jax.errors import InputError
 
@@ -142,13 +143,9 @@ def signal_to_noise(values: np.ndarray, block: Sequence[int]) -> np.ndarray:
 
 def _between_blocks(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Values of blocks at every voxel: linear between their centres, constant beyond them."""
-    for axis, (size, count) in enumerate(zip(shape, grid.shape, strict=True)):
-        at = (np.arange(size) + 0.5) * count / size - 0.5
-        low = np.clip(np.floor(at).astype(int), 0, max(count - 2, 0))
-        share = np.clip(at - low, 0, 1).reshape(-1, *[1] * (grid.ndim - axis - 1))
-        upper = np.take(grid, np.minimum(low + 1, count - 1), axis)
-        grid = np.take(grid, low, axis) * (1 - share) + upper * share
-    return grid.astype(np.float32)
+    factors = [size / count for size, count in zip(shape, grid.shape, strict=True)]
+    finer = ndimage.zoom(grid, factors, order=1, mode="nearest", grid_mode=True)
+    return finer.astype(np.float32)
 
 
 def _moments(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
