@@ -149,32 +149,29 @@ def _losses(
 ) -> tuple[Array, Array, Any]:
     """This device's share of both losses, and the norms' new running statistics.
 
-    The statistics come from what is not perturbed: all images through the encoder, the
-    labelled and the teacher's features through the decoder.
+    The norms' statistics are those of the labelled images. The unlabelled ones, which may be of
+    another brightness or density, see the norms as in prediction, with running statistics.
     """
     network = functools.partial(_network, state.apply_fn, frozen)
     dropout_key, student_key = jax.random.split(key)
     labelled, unlabelled = batch["image"], batch.get("unlabelled")
-    count = len(labelled)
-    images = labelled if unlabelled is None else jnp.concatenate([labelled, unlabelled])
-    levels, stats = network(params, state.batch_stats, images, method=SAUNet.encode)
-
-    keys = parallel.example_keys(dropout_key, count, axis_name=axis_name)
-    own = tuple(x[:count] for x in levels)
-    own, stats = network(params, stats, own, method=SAUNet.attend, keys=keys)
-    prediction, stats = network(params, stats, own, method=SAUNet.decode)
+    levels, stats = network(params, state.batch_stats, labelled, method=SAUNet.encode)
+    keys = parallel.example_keys(dropout_key, len(labelled), axis_name=axis_name)
+    levels, stats = network(params, stats, levels, method=SAUNet.attend, keys=keys)
+    prediction, stats = network(params, stats, levels, method=SAUNet.decode)
     error = _supervised_loss(prediction, batch["target"], config)
     supervised = _mean(error, batch["valid"], axis_name)
     if unlabelled is None:
         return supervised, jnp.zeros_like(supervised), stats
 
-    others = tuple(x[count:] for x in levels)
+    predicting = functools.partial(_network, state.apply_fn, True)
+    others, _ = predicting(params, state.batch_stats, unlabelled, method=SAUNet.encode)
     # The teacher: the same weights, frozen, without dropout and noise.
-    frozen = jax.lax.stop_gradient(params)
-    seen, stats = network(frozen, stats, jax.lax.stop_gradient(others), method=SAUNet.attend)
-    teacher, stats = network(frozen, stats, seen, method=SAUNet.decode)
+    frozen_params, teacher = jax.lax.stop_gradient((params, others))
+    for method in (SAUNet.attend, SAUNet.decode):
+        teacher, _ = predicting(frozen_params, state.batch_stats, teacher, method=method)
     student = _student(
-        functools.partial(network, params, stats),
+        functools.partial(predicting, params, state.batch_stats),
         others,
         unlabelled,
         student_key,
@@ -234,7 +231,7 @@ def _student(
     config: ml_collections.ConfigDict,
     axis_name: str | None,
 ) -> Array:
-    """The map of the perturbed features or images; its running statistics are not kept."""
+    """The map of the perturbed features or images."""
     c = config.consistency
     dropout_key, perturb_key = jax.random.split(key)
     on_image = c.perturbation in IMAGE_PERTURBATIONS

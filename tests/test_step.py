@@ -18,7 +18,6 @@ from scipy import ndimage
 
 from cellcount_jax import losses
 from cellcount_jax.config import KERNELS, NORMS, PERTURBATIONS, default_config
-from cellcount_jax.model import SAUNet
 from cellcount_jax.step import (
     TrainState,
     create_train_state,
@@ -77,8 +76,10 @@ def initial_state(config: ml_collections.ConfigDict) -> TrainState:
         if names[0] in ("params", "batch_stats"):
             if names[-1] == "kernel":
                 value = rng.normal(size=leaf.shape) * math.sqrt(2 / math.prod(leaf.shape[:-1]))
-            elif names[-1] in ("scale", "var") or names[-2:] == ["head", "bias"]:
+            elif names[-1] == "scale" or names[-2:] == ["head", "bias"]:
                 value += 1
+            elif names[-1] == "var":
+                value += 0.2  # about what it is after some steps
         return jnp.asarray(value, leaf.dtype)
 
     shapes = jax.eval_shape(lambda: create_train_state(jax.random.key(0), config, channels=1))
@@ -231,14 +232,36 @@ def test_noise_of_strength_0_is_no_noise() -> None:
     jax.tree.map(close, plain_state.batch_stats, noisy_state.batch_stats)
 
 
-def test_running_statistics_take_in_every_image() -> None:
+def test_running_statistics_are_those_of_the_labelled_images() -> None:
     (step, state), batch = undisturbed(), make_batch()
-    statistics = []
-    for shift in (0.0, 1.0):
-        shifted = {**batch, "unlabelled": batch["unlabelled"] + shift}
-        after = step(state, shifted, jax.random.key(1))[0].batch_stats
-        statistics.append(after["encoder"]["level_0"]["norm_0"])
-    assert differ(*statistics)
+    after = step(state, batch, jax.random.key(1))[0].batch_stats
+    for name in ("unlabelled", "image"):
+        shifted = {**batch, name: batch[name] + 1.0}
+        moved = step(state, shifted, jax.random.key(1))[0].batch_stats
+        assert differ(after, moved) == (name == "image")
+
+
+def test_the_teacher_sees_what_prediction_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its map of each unlabelled image is that of the network out of training."""
+    config = tiny_config(consistency__strength=0.0, model__dropout=0.0)
+    rng = np.random.default_rng(3)
+    state = initial_state(config)
+    statistics = jax.tree.map(
+        lambda x: jnp.asarray(rng.uniform(0.5, 1.5, x.shape), x.dtype), state.batch_stats
+    )
+    state, batch, seen = state.replace(batch_stats=statistics), make_batch(), []
+
+    def kept(student: Array, teacher: Array, weight: Array) -> Array:
+        jax.debug.callback(lambda *maps: seen.extend(maps), student, teacher)
+        return jnp.square(student - teacher) * weight
+
+    monkeypatch.setattr(losses, "focal_consistency_loss", kept)
+    jax.block_until_ready(compiled(config)(state, batch, jax.random.key(1)))
+    jax.effects_barrier()
+    variables = {"params": state.params, "batch_stats": statistics}
+    expected = config.target.scale * state.apply_fn(variables, batch["unlabelled"])
+    for map in seen[:2]:
+        np.testing.assert_allclose(map, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_teacher_passes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,12 +335,7 @@ def test_the_count_head_adds_the_error_of_the_density_and_leaves_consistency_alo
     @jax.jit
     def maps(params: Any) -> Array:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        images = jnp.concatenate([batch["image"], batch["unlabelled"]])
-        kwargs = {"train": True, "mutable": ["batch_stats"]}
-        levels, _ = state.apply_fn(variables, images, method=SAUNet.encode, **kwargs)
-        own = tuple(x[:2] for x in levels)
-        own, _ = state.apply_fn(variables, own, method=SAUNet.attend, **kwargs)
-        return state.apply_fn(variables, own, method=SAUNet.decode, **kwargs)[0]
+        return state.apply_fn(variables, batch["image"], train=True, mutable=["batch_stats"])[0]
 
     scale = config.target.scale * 2 * math.pi * config.target.count_sigma**2
     errors = jnp.square(scale * (maps(state.params)[..., 1:] - density))
