@@ -30,6 +30,19 @@ def random_crop_origin(key: Array, low: Array, high: Array, crop: Sequence[int])
     return low + jax.random.randint(key, room.shape, 0, room + 1)
 
 
+def random_crop_around(key: Array, low: Array, high: Array, crop: Sequence[int]) -> Array:
+    """A crop around a uniformly drawn voxel of a box, moved into the box where it sticks out.
+
+    Crops at the faces of the box are as frequent as their voxels are; `random_crop_origin` draws
+    them hardly ever.
+
+    Args, Returns: as `random_crop_origin`.
+    """
+    size = jnp.asarray(crop)
+    centre = jax.random.randint(key, low.shape, low, high)
+    return jnp.clip(centre - size // 2, low, jnp.maximum(high - size, low))
+
+
 def random_flips(
     key: Array, arrays: Sequence[Array], points: Array
 ) -> tuple[tuple[Array, ...], Array]:

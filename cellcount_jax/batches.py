@@ -151,7 +151,9 @@ def draw_labelled(
         pick, origin_key, *rest = jax.random.split(key, 6)
         index = jax.random.randint(pick, (), 0, len(stack.images))
         cut, origin = _cutter(origin_key, stack, index, config)
-        arrays = [cut(stack.images), cut(stack.valid)]
+        assert stack.size is not None
+        learned = cut(stack.valid) & _whole(origin, stack.size[index], config, geometry)
+        arrays = [cut(stack.images), learned]
         if stack.cells is not None:
             arrays.append(cut(stack.cells))
         assert stack.points is not None and stack.mask is not None
@@ -188,7 +190,8 @@ def _cutter(
     key: Array, stack: ImageStack, index: Array, config: ml_collections.ConfigDict
 ) -> tuple[Callable[[Any], Array], Array]:
     crop = tuple(config.train.crop)
-    origin = augment.random_crop_origin(key, stack.low[index], stack.high[index], crop)
+    draw = augment.random_crop_around if config.train.cut_margin else augment.random_crop_origin
+    origin = draw(key, stack.low[index], stack.high[index], crop)
     ndim = len(crop)
 
     def cut(array: Array) -> Array:
@@ -196,6 +199,23 @@ def _cutter(
         return jax.lax.dynamic_slice(array, start, (1, *crop, *array.shape[1 + ndim :]))[0]
 
     return cut, origin
+
+
+def _whole(
+    origin: Array, size: Array, config: ml_collections.ConfigDict, geometry: TargetGeometry
+) -> Array:
+    """The voxels of a crop, bool, that lie `train.cut_margin` inside of it, or at the image's end.
+
+    A cell that the crop cuts looks like one that the image cuts, but its dot may lie outside:
+    in a prediction, where all is seen but for the image's ends, there is no such cell.
+    """
+    inside = []
+    for axis, (length, edge) in enumerate(zip(config.train.crop, geometry.edges, strict=True)):
+        margin, at = round(config.train.cut_margin / edge), jnp.arange(length)
+        after = (at >= margin) | (origin[axis] == 0)
+        before = (at < length - margin) | (origin[axis] + length == size[axis])
+        inside.append(after & before)
+    return functools.reduce(jnp.logical_and, jnp.meshgrid(*inside, indexing="ij", sparse=True))
 
 
 def _augmented(

@@ -32,6 +32,7 @@ class ImageStack:
       valid: `(N, *spatial)` bool, where the target is known; None for unlabelled images.
       points: `(N, K, D)` int32, voxels of the dots inside the valid region, or None.
       mask: `(N, K)` bool, or None.
+      size: `(N, D)` int32, of the images without padding, or None.
       cells: `(N, *spatial)` float32, 1 inside cells, for the full-annotation target only,
         else None.
     """
@@ -42,6 +43,7 @@ class ImageStack:
     valid: Array | None = None
     points: Array | None = None
     mask: Array | None = None
+    size: Array | None = None
     cells: Array | None = None
 
 
@@ -108,6 +110,7 @@ def _stack(
         valid=jnp.asarray(valid),
         points=jnp.asarray(points),
         mask=jnp.asarray(mask),
+        size=jnp.asarray([s.shape for s in samples], jnp.int32),
         cells=cells,
     )
 

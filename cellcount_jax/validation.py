@@ -105,6 +105,7 @@ def _numbers(config: ml_collections.ConfigDict) -> None:
         ("optim.weight_decay", 0, inf),
         ("train.steps", 1, inf),
         ("train.crop", 1, inf),
+        ("train.cut_margin", 0, inf),
         ("train.batch_labelled", 1, inf),
         ("train.batch_unlabelled", 0, inf),
         ("train.scan_length", 1, inf),

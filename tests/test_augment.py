@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -102,10 +102,23 @@ def test_crops_lie_in_their_box(
         assert counts.min() > 0.6 * len(origins) / len(values)
 
 
-def test_a_crop_larger_than_its_box_covers_it() -> None:
+def test_a_crop_around_a_voxel_is_at_the_ends_of_the_box_as_often_as_they_are_voxels() -> None:
+    low, high, crop = jnp.asarray([3, 0]), jnp.asarray([23, 5]), (8, 5)
+    draw = functools.partial(augment.random_crop_around, low=low, high=high, crop=crop)
+    origins = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000)))
+    assert origins.dtype == np.int32 and (origins[:, 1] == 0).all()
+    values, counts = np.unique(origins[:, 0], return_counts=True)
+    np.testing.assert_array_equal(values, np.arange(3, 16))
+    # Of 20 voxels as centres, 4 and one each at either end are moved to the same crop.
+    expected = np.asarray([5, *[1] * 11, 4]) / 20
+    np.testing.assert_allclose(counts / len(origins), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("draw", [augment.random_crop_origin, augment.random_crop_around])
+def test_a_crop_larger_than_its_box_covers_it(draw: Callable[..., Array]) -> None:
     low, high = jnp.asarray([2, 3]), jnp.asarray([4, 20])
     for seed in range(5):
-        origin = augment.random_crop_origin(jax.random.key(seed), low, high, (6, 4))
+        origin = draw(jax.random.key(seed), low, high, (6, 4))
         assert origin[0] == 2 and 3 <= origin[1] <= 16
 
 

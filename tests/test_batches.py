@@ -171,6 +171,9 @@ class Case:
 CASES = {
     "all quarter turns": Case({"train__crop": (8, 8)}, (1.0, 1.0), 8),
     "not square voxels": Case({"train__crop": (8, 8), "target__unit": 0.5}, (0.5, 0.8), 4),
+    "cut cells are left out": Case(
+        {"train__crop": (8, 8), "train__cut_margin": 1.9}, (1.0, 1.0), 8
+    ),
     "3D, Gaussian": Case(
         {"train__crop": (3, 6, 6), "target__kernel": "gaussian"}, (3.0, 1.0, 1.0), 16
     ),
@@ -179,7 +182,25 @@ CASES = {
         (1.0, 1.0, 1.0),
         1,
     ),
+    "3D, cut cells are left out": Case(
+        {"train__crop": (4, 6, 6), "train__cut_margin": 2.0}, (2.5, 1.0, 1.0), 16
+    ),
 }
+
+
+def uncut(
+    indices: np.ndarray, shape: Sequence[int], margins: Sequence[int]
+) -> tuple[np.ndarray, list[bool]]:
+    """The voxels that are no nearer to a crop's edge than a margin, unless it is the image's;
+    and for each axis whether the crop touches the image's end."""
+    kept, touches = np.ones(indices.shape[:-1], bool), []
+    for axis, (size, margin) in enumerate(zip(shape, margins, strict=True)):
+        at = indices[..., axis]
+        first, last = at.min(), at.max()
+        kept &= (at >= first + margin) | (first == 0)
+        kept &= (at <= last - margin) | (last == size - 1)
+        touches.append(bool(first == 0 or last == size - 1))
+    return kept, touches
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -204,15 +225,23 @@ def test_crops_are_pieces_of_their_images(name: str) -> None:
     assert batch["target"].shape == batch["valid"].shape == (160, *crop, 1)
     assert batch["valid"].dtype == bool and batch["target"].dtype == np.float32
     wholes = [whole_target(sample, config, case.spacing) for sample in samples]
-    numbers, orientations = [], []
+    margin = config.train.cut_margin
+    margins = [round(margin / edge) for edge in case.spacing]
+    numbers, orientations, touching = [], [], []
     for image, target, valid in zip(batch["image"], batch["target"], batch["valid"], strict=True):
         number, indices = assert_in_image_and_box(image, samples, crop)
         voxels = tuple(np.moveaxis(indices, -1, 0))
         counts = stacking.trusted(samples[number], config)
-        np.testing.assert_array_equal(valid[..., 0], counts[voxels])
+        kept, touches = uncut(indices, samples[number].shape, margins)
+        np.testing.assert_array_equal(valid[..., 0], counts[voxels] & kept)
         np.testing.assert_allclose(target[..., 0], wholes[number][voxels], atol=1e-5)
         numbers.append(number)
         orientations.append(orientation(indices))
+        touching.append(touches[-1] and number == 0)
+    # Of the 30 columns of the 2D image 0 9 are within a half crop of an end; drawn evenly, 2 of 23
+    # crops touch one.
+    if margin:
+        assert sum(touching) > 0.2 * numbers.count(0)
     assert len(set(orientations)) == case.orientations
     assert np.bincount(numbers, minlength=len(samples)).min() > 80 / len(samples)
     assert batch["target"].max() == pytest.approx(1) or config.target.kernel == "gaussian"

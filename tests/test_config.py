@@ -64,6 +64,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "optim.weight_decay": (-1.0,),
     "train.steps": (0, -10),
     "train.crop": ((0, 128), (128, -8)),
+    "train.cut_margin": (-1.0,),
     "train.batch_labelled": (0,),
     "train.batch_unlabelled": (-1,),
     "train.scan_length": (0,),
