@@ -89,8 +89,14 @@ METHODS: dict[str, Method] = {
     # Transfer between volumes: each differs from `inverse_distance` in one thing.
     "robust_log": _transfer("normalised by robust_log", data__normalisation="robust_log"),
     "standardise": _transfer("normalised by standardise", data__normalisation="standardise"),
+    "signal_to_noise": _transfer(
+        "normalised by signal_to_noise",
+        data__normalisation="signal_to_noise",
+        data__background=60.0,
+    ),
     "no_intensity": _transfer("no random gain and offset", augment__gain=0.0, augment__offset=0.0),
     "instance_norm": _transfer("instance norm", model__norm="instance"),
+    "cut_cells": _transfer("cells that a crop cuts are learned too", train__cut_margin=0.0),
 }
 
 # Data set -> config file, folder of the images, and settings of all its rows.
@@ -150,7 +156,10 @@ ROWS: tuple[Row, ...] = (
     Row("vgg", "focal_sharpness", 8),
     *(
         Row(dataset, method, 1, seeds=1)
-        for method in ("robust_log", "standardise", "no_intensity", "instance_norm")
+        for method in (
+            *("signal_to_noise", "cut_cells", "robust_log", "standardise"),
+            *("no_intensity", "instance_norm"),
+        )
         for dataset in ("cfos", "microglia")
     ),
 )

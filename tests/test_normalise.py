@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cellcount_jax.config import NORMALISATIONS
-from cellcount_jax.data.normalise import Normalisation, fit, signal_to_noise
+from cellcount_jax.data.normalise import Normalisation, contrast, fit, signal_to_noise
 from cellcount_jax.errors import InputError
 
 
@@ -150,8 +150,46 @@ def test_signal_to_noise_between_blocks_is_linear() -> None:
         assert out[3, x] == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_block_of_signal_to_noise_is_a_length() -> None:
-    fitted = fit([], "signal_to_noise", background=60, spacing=(6, 1.62, 100))
+def test_contrast_in_one_block() -> None:
+    values = tissue()[..., 0].astype(np.float64)
+    background = np.median(values)
+    expected = 10 * np.arcsinh((values - background) / (2 * background))
+    out = contrast(values.astype(np.float32), (100, 100, 100))
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, expected, atol=1e-4)
+    # 5 times the contrast, as far as that is small.
+    faint = np.abs(values - background) < 0.2 * background
+    np.testing.assert_allclose(out[faint], 5 * (values / background - 1)[faint], rtol=0.01)
+
+
+def test_contrast_is_blind_to_gain_slope_and_density() -> None:
+    rng = np.random.default_rng(5)
+    values = 200 + 10 * rng.standard_normal((30, 60, 60))
+    block = (10, 20, 20)
+    expected = contrast(values, block)
+    np.testing.assert_allclose(contrast(37.5 * values, block), expected, atol=1e-4)
+    sloped = contrast(values + np.linspace(-50, 50, 60), block)
+    inside = (slice(None), slice(None), slice(10, 50))
+    np.testing.assert_allclose(sloped[inside], expected[inside], atol=0.2)
+    crowded = values.copy()
+    crowded[:, ::10] += 1000
+    assert np.abs(contrast(crowded, block) - expected)[:, 5::10].max() < 0.2
+
+
+def test_contrast_is_relative_to_the_tissue_not_to_what_lies_beside_it() -> None:
+    rng = np.random.default_rng(6)
+    values = 200 + 10 * rng.standard_normal((20, 60, 160))
+    expected = contrast(values, (10, 20, 20))
+    # Two thirds of the volume are dark, with a noise of its own level.
+    values[..., 60:] = 2 + rng.standard_normal((20, 60, 100))
+    out = contrast(values, (10, 20, 20))
+    np.testing.assert_allclose(out[..., :50], expected[..., :50], atol=0.1)
+    assert np.abs(out[..., 70:]).max() < 0.2
+
+
+@pytest.mark.parametrize("method", ["signal_to_noise", "contrast"])
+def test_the_block_of_a_background_is_a_length(method: str) -> None:
+    fitted = fit([], method, background=60, spacing=(6, 1.62, 100))
     assert fitted.block == (10, 37, 2)
 
 
