@@ -8,7 +8,7 @@ the public ones; each is pure unless it names a file.
 from cellcount_jax.attention import SelfAttention
 from cellcount_jax.detect import find_components, find_peaks
 from cellcount_jax.errors import InputError
-from cellcount_jax.inference import TrainedModel, count, load_model, predict
+from cellcount_jax.inference import TrainedModel, count, predict
 from cellcount_jax.losses import (
     density_loss,
     focal_consistency_loss,
@@ -18,6 +18,7 @@ from cellcount_jax.losses import (
 from cellcount_jax.metrics import f1_score, match_points, mean_absolute_error
 from cellcount_jax.model import Decoder, Encoder, SAUNet
 from cellcount_jax.step import create_train_state, train_step
+from cellcount_jax.stored_model import bundled_models, export_model, load_model
 from cellcount_jax.targets import (
     distance_transform,
     gaussian_density_map,
@@ -32,10 +33,12 @@ __all__ = [
     "SAUNet",
     "SelfAttention",
     "TrainedModel",
+    "bundled_models",
     "count",
     "create_train_state",
     "density_loss",
     "distance_transform",
+    "export_model",
     "f1_score",
     "find_components",
     "find_peaks",

@@ -258,18 +258,22 @@ def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def from_json(stored: Mapping[str, Any], path: Path) -> ml_collections.ConfigDict:
+def from_json(stored: Any, path: Path, *, older: bool = False) -> ml_collections.ConfigDict:
     """Reads what `to_json` gave.
 
     Args:
       stored: content of a config.json.
       path: of that file, for errors.
+      older: whether it may be of an older version: what it lacks has its default.
 
     Raises:
       InputError: its keys are not those of this version.
     """
+    if not isinstance(stored, Mapping):
+        raise InputError(f"{path}: the settings in it are no JSON object")
     config = default_config()
-    missing = flatten(config.to_dict()).keys() ^ flatten(stored).keys()
+    known, given = flatten(config.to_dict()).keys(), flatten(stored).keys()
+    missing = given - known if older else known ^ given
     if missing:
         raise InputError(
             f"{path}: was written by another version, which differs in the settings"

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from cellcount_jax import inference, metrics, report, scoring, stack, writers
+from cellcount_jax import inference, metrics, report, scoring, stack, stored_model, writers
 from cellcount_jax.calibration import calibrate as calibrate_threshold
 from cellcount_jax.config import RULES
 from cellcount_jax.data import formats
@@ -91,7 +91,7 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
     training_maps = [inference.predict_maps(model, s.image) for s in dataset.labelled]
     known = {id(s.image): m for s, m in zip(dataset.labelled, training_maps, strict=True)}
     model, reached = calibrate(model, dataset.labelled, training_maps)
-    model.save(workdir)
+    writers.write_json(workdir / "model.json", stored_model.to_json(model))
     sets = dataset.tests or {"train": dataset.labelled}
     if not dataset.tests:
         logging.warning("no test images: the scores are of the training images themselves")

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
-from cellcount_jax import batches, checkpoint, detect, maps, merged, writers
-from cellcount_jax import config as settings
+from cellcount_jax import batches, detect, maps, merged
 from cellcount_jax.data.normalise import Normalisation
 from cellcount_jax.errors import InputError
-from cellcount_jax.step import TrainState, create_train_state
+from cellcount_jax.step import TrainState
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,78 +44,10 @@ class TrainedModel:
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     count_factor: float = 1.0
 
-    def save(self, workdir: Path) -> None:
-        """Writes model.json: what belongs to the model beside its config and checkpoint."""
-        names = ("step", "channels", "spacing", "spacing_known", "thresholds", "count_factor")
-        stored = {name: getattr(self, name) for name in names}
-        writers.write_json(
-            workdir / "model.json", {**stored, "normalisation": self.normalisation.to_dict()}
-        )
-
-
-def load_model(workdir: str | Path) -> TrainedModel:
-    """Reads the trained model of a run from its latest checkpoint.
-
-    Args:
-      workdir: of a finished run of `cellcount_jax.main`.
-
-    Raises:
-      InputError: the folder is not that of a finished run, or its threshold is of other
-        weights than its newest whole checkpoint.
-    """
-    workdir = Path(workdir)
-    config = settings.from_json(_read_json(workdir / "config.json"), workdir / "config.json")
-    stored = _read_json(workdir / "model.json")
-    try:
-        normalisation = Normalisation.from_dict(stored.pop("normalisation"))
-        stored["spacing"] = tuple(stored["spacing"])
-        step, variables = restore_variables(workdir, config, channels=stored["channels"])
-        if step != stored["step"]:
-            raise InputError(
-                f"{workdir}: the threshold in model.json is of step {stored['step']}, the newest"
-                f" whole checkpoint of step {step}; finish the run, or evaluate it with"
-                " --mode=evaluate"
-            )
-        return TrainedModel(
-            config=config, variables=variables, normalisation=normalisation, **stored
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{workdir / 'model.json'}: is not a model of this version") from error
-
-
-def restore_variables(
-    workdir: Path, config: ml_collections.ConfigDict, *, channels: int
-) -> tuple[int, Any]:
-    """Step and network variables of a run's latest whole checkpoint.
-
-    Raises:
-      InputError: there is none.
-    """
-    shapes = jax.eval_shape(
-        lambda: create_train_state(jax.random.key(0), config, channels=channels)
-    )
-    like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    restored = checkpoint.restore(workdir / "checkpoints", like)
-    if restored is None:
-        raise InputError(f"{workdir / 'checkpoints'}: holds no checkpoint; train first")
-    return restored[0], inference_variables(restored[1])
-
 
 def inference_variables(state: TrainState) -> Any:
     """What the network needs of a training state."""
     return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file, so {path.parent} is not the workdir of a finished run; train"
-            " one with python -m cellcount_jax.main --config=... --workdir=..."
-        )
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not valid JSON ({error})") from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

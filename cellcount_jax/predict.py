@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import logging
 
-from cellcount_jax import cache, inference, report, writers
+from cellcount_jax import cache, inference, report, stored_model, writers
 from cellcount_jax.data import formats
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference import TrainedModel
@@ -81,7 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         " (z,y,x or y,x in voxels, score), overlay.png and summary.json.",
     )
     parser.add_argument("file", type=Path, help="TIFF or PNG image or volume")
-    parser.add_argument("--model", type=Path, required=True, help="workdir of a finished run")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="workdir of a finished run, an exported file, or a bundled model",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--max-voxels",
@@ -92,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     cache.keep_programs()
     try:
-        model = inference.load_model(options.model)
+        model = stored_model.load_model(options.model)
         if options.max_voxels is not None:
             model.config.predict.max_voxels = options.max_voxels
         number = predict_file(model, options.file, options.output)

@@ -22,9 +22,10 @@ from cellcount_jax import workdir as runs
 from cellcount_jax.data import datasets, normalise, synthetic
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
-from cellcount_jax.inference import TrainedModel, inference_variables, restore_variables
+from cellcount_jax.inference import TrainedModel, inference_variables
 from cellcount_jax.step import Metrics, TrainState, create_train_state, train_step
 from cellcount_jax.stopping import stop_requested
+from cellcount_jax.stored_model import restore_variables
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any] | None:

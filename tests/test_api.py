@@ -61,6 +61,7 @@ ORDER = (
     "writers",
     "maps",
     "inference",
+    "stored_model",
     "scoring",
     "report",
     "evaluate",

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import cellcount_jax
-from cellcount_jax import inference
+from cellcount_jax import inference, stored_model
 from cellcount_jax.data import formats
 from cellcount_jax.detect import find_peaks
 from cellcount_jax.errors import InputError
@@ -46,12 +46,12 @@ def call(*arguments: str | Path) -> int:
 
 @pytest.fixture(scope="module")
 def model_2d(run_2d: Path) -> inference.TrainedModel:
-    return inference.load_model(run_2d)
+    return stored_model.load_model(run_2d)
 
 
 @pytest.fixture(scope="module")
 def model_3d(run_3d: Path) -> inference.TrainedModel:
-    return inference.load_model(run_3d)
+    return stored_model.load_model(run_3d)
 
 
 def with_settings(model: inference.TrainedModel, **settings: object) -> inference.TrainedModel:
@@ -146,7 +146,7 @@ def torn(name: str) -> Callable[[Path], object]:
 
 
 NOT_A_RUN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no folder": (shutil.rmtree, "config.json: no such file, so"),
+    "no folder": (shutil.rmtree, "no such model; give the workdir"),
     "no config": (without("config.json"), "config.json: no such file, so"),
     "not evaluated": (without("model.json"), "model.json: no such file, so"),
     "no checkpoint": (without("checkpoints"), "checkpoints: holds no checkpoint; train first"),

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from cellcount_jax import checkpoint, inference
+from cellcount_jax import checkpoint, stored_model
 
 Start = Callable[..., subprocess.Popen[str]]
 Run = Callable[..., tuple[int, str, str]]
@@ -136,7 +136,7 @@ def test_killed_then_terminated_then_finished_is_the_undisturbed_run(
 
 
 def assert_same_files(workdir: Path, other: Path) -> None:
-    model, other_model = inference.load_model(workdir), inference.load_model(other)
+    model, other_model = stored_model.load_model(workdir), stored_model.load_model(other)
     jax.tree.map(np.testing.assert_array_equal, model.variables, other_model.variables)
     lines, other_lines = (
         [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in text]

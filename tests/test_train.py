@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from cellcount_jax import batches, checkpoint, inference, train, writers
+from cellcount_jax import batches, checkpoint, inference, stored_model, train, writers
 from cellcount_jax import config as settings
 from cellcount_jax import stack as stacking
 from cellcount_jax.data import datasets, formats
@@ -255,7 +255,7 @@ def test_training_beats_the_best_constant(
     content = json.loads((run_2d / "evaluation" / "metrics.json").read_text())
     assert content["f1"] > 0.9
     assert content["mae"] <= 1
-    model = inference.load_model(run_2d)
+    model = stored_model.load_model(run_2d)
     dataset = train.load_dataset(config_2d)
     geometry = batches.target_geometry(config_2d, (1.0, 1.0))
     for sample in dataset.tests["test"]:

@@ -1,0 +1,236 @@
+"""A trained model in files: a run's folder, one exported file, or one that the package brings.
+
+An exported model is a zip archive of what a run's folder holds of it: config.json and model.json,
+the network's variables as one .npy file each, and a card in Markdown that says where it comes
+from. Reading it parses JSON and plain arrays; nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from cellcount_jax import checkpoint, validation
+from cellcount_jax import config as settings
+from cellcount_jax.data.files import existing_file, replacing
+from cellcount_jax.data.normalise import Normalisation
+from cellcount_jax.errors import InputError
+from cellcount_jax.inference import TrainedModel, inference_variables
+from cellcount_jax.step import create_train_state
+
+CARD = "CARD.md"
+_FOLDER = Path(__file__).parent / "models"
+_VARIABLES = "variables/"
+_MOST = 1000  # bytes that the header of an array may take
+# Archives of one content have the same bytes.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def load_model(source: str | Path) -> TrainedModel:
+    """Reads a trained model.
+
+    Args:
+      source: the workdir of a finished run of `cellcount_jax.main`, a file that `export_model`
+        wrote, or a name of `bundled_models`.
+
+    Raises:
+      InputError: it is none of these; or damaged; or its threshold is of other weights than its
+        newest whole checkpoint.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _read_archive(path)
+    if path.is_dir():
+        return _read_workdir(path)
+    bundled = bundled_models()
+    if str(source) in bundled:
+        return _read_archive(bundled[str(source)])
+    raise InputError(
+        f"{source}: no such model; give the workdir of a finished run, a file of cellcount export,"
+        f" or one that the package brings: {', '.join(bundled) or 'there are none'}"
+    )
+
+
+def bundled_models() -> dict[str, Path]:
+    """The models that the package brings: name -> file."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.zip"))}
+
+
+def export_model(model: TrainedModel, path: Path, *, card: str) -> None:
+    """Writes a trained model as one file, whole or not at all.
+
+    Args:
+      model: calibrated.
+      path: of the file; the folder is made where it is missing.
+      card: Markdown that says what it was trained on, how, and how good it is.
+    """
+    contents = {
+        "config.json": _as_json(settings.to_json(model.config)),
+        "model.json": _as_json(to_json(model)),
+        CARD: card.encode(),
+    }
+    for name, value in _named(model.variables).items():
+        buffer = io.BytesIO()
+        np.save(buffer, np.asarray(value), allow_pickle=False)
+        contents[f"{_VARIABLES}{name}.npy"] = buffer.getvalue()
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in contents.items():
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content)
+
+
+def read_card(path: Path) -> str:
+    """The card of an exported model.
+
+    Raises:
+      InputError: the file is no such model.
+    """
+    with _opened(path) as archive:
+        return _member(archive, CARD, path).decode("utf-8", errors="replace")
+
+
+def to_json(model: TrainedModel) -> dict[str, Any]:
+    """What belongs to a model beside its config and variables, for model.json."""
+    names = ("step", "channels", "spacing", "spacing_known", "thresholds", "count_factor")
+    stored = {name: getattr(model, name) for name in names}
+    return {**stored, "normalisation": model.normalisation.to_dict()}
+
+
+def restore_variables(
+    workdir: Path, config: ml_collections.ConfigDict, *, channels: int
+) -> tuple[int, Any]:
+    """Step and network variables of a run's latest whole checkpoint.
+
+    Raises:
+      InputError: there is none.
+    """
+    shapes = _state_shapes(config, channels)
+    like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    restored = checkpoint.restore(workdir / "checkpoints", like)
+    if restored is None:
+        raise InputError(f"{workdir / 'checkpoints'}: holds no checkpoint; train first")
+    return restored[0], inference_variables(restored[1])
+
+
+def _read_workdir(workdir: Path) -> TrainedModel:
+    config, stored = (_read_json(workdir / name) for name in ("config.json", "model.json"))
+    model = _from_json(stored, settings.from_json(config, workdir / "config.json"), workdir)
+    step, variables = restore_variables(workdir, model.config, channels=model.channels)
+    if step != model.step:
+        raise InputError(
+            f"{workdir}: the threshold in model.json is of step {model.step}, the newest"
+            f" whole checkpoint of step {step}; finish the run, or evaluate it with"
+            " --mode=evaluate"
+        )
+    return dataclasses.replace(model, variables=variables)
+
+
+def _read_archive(path: Path) -> TrainedModel:
+    with _opened(path) as archive:
+        parsed = []
+        for name in ("config.json", "model.json"):
+            try:
+                parsed.append(json.loads(_member(archive, name, path)))
+            except ValueError as error:
+                raise InputError(f"{path}: {name} in it is not valid JSON ({error})") from error
+        config = settings.from_json(parsed[0], path, older=True)
+        validation.validate(config)
+        model = _from_json(parsed[1], config, path)
+        return dataclasses.replace(model, variables=_read_variables(archive, model, path))
+
+
+def _read_variables(archive: zipfile.ZipFile, model: TrainedModel, path: Path) -> Any:
+    """The arrays, in the shapes and types that the network has; no others are read."""
+    expected = inference_variables(_state_shapes(model.config, model.channels))
+    found = []
+    for name, like in _named(expected).items():
+        size = like.size * like.dtype.itemsize
+        content = io.BytesIO(_member(archive, f"{_VARIABLES}{name}.npy", path, most=size + _MOST))
+        try:
+            np.lib.format.read_magic(content)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(content)
+        except ValueError as error:
+            raise InputError(f"{path}: {name} in it is no plain array ({error})") from error
+        if (shape, dtype) != (like.shape, like.dtype):
+            raise InputError(
+                f"{path}: {name} in it is {dtype} of {shape}, the network that its config"
+                f" describes has {like.dtype} of {like.shape}"
+            )
+        stored = content.read()
+        value = np.frombuffer(stored, dtype).reshape(shape) if len(stored) == size else None
+        if value is None or not np.isfinite(value).all():
+            raise InputError(f"{path}: is damaged ({name} in it is incomplete or not finite)")
+        found.append(value)
+    return jax.tree.unflatten(jax.tree.structure(expected), found)
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(existing_file(path))
+    except zipfile.BadZipFile as error:
+        raise InputError(
+            f"{path}: is not a model file ({error}); cellcount export writes one"
+        ) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path, *, most: int = 2**20) -> bytes:
+    """What a file of the archive holds, if that is not more than it can be in a model."""
+    try:
+        size = archive.getinfo(name).file_size
+        if size > most:
+            raise InputError(f"{path}: is not a model file, {name} in it has {size} bytes")
+        return archive.read(name)
+    except InputError:
+        raise
+    except KeyError:
+        raise InputError(f"{path}: is not a model file, it holds no {name}") from None
+    # Damaged archives raise anything, from zlib.error to EOFError.
+    except Exception as error:
+        raise InputError(f"{path}: is damaged ({error})") from error
+
+
+def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> TrainedModel:
+    """What `to_json` gave, without variables."""
+    try:
+        values = dict(stored)
+        normalisation = Normalisation.from_dict(values.pop("normalisation"))
+        values["spacing"] = tuple(map(float, values["spacing"]))
+        return TrainedModel(config=config, variables=None, normalisation=normalisation, **values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path / 'model.json'}: is not a model of this version") from error
+
+
+def _state_shapes(config: ml_collections.ConfigDict, channels: int) -> Any:
+    return jax.eval_shape(lambda: create_train_state(jax.random.key(0), config, channels=channels))
+
+
+def _named(tree: Any) -> Mapping[str, Any]:
+    """The leaves of a tree of dictionaries by their path, 'params/encoder/level_0/...'."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+
+def _as_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file, so {path.parent} is not the workdir of a finished run; train"
+            " one with python -m cellcount_jax.main --config=... --workdir=..."
+        )
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not valid JSON ({error})") from error
