@@ -255,3 +255,53 @@ def test_step(run: Run) -> None:
     assert all(row["jax ms"] > 0 and row["torch ms"] > 0 for row in content["rows"])
     worst = max(row["ratio"] for row in content["rows"])
     assert last == f"worst ratio {worst:.2f}"
+
+
+def cells_in_a_row(module: ModuleType, brightness: float, number: int = 40) -> Any:
+    """Peaks of a volume: cells of one brightness, and as many fainter spots beside them."""
+    shape = (4, 8, 8 * number)
+    cells = np.stack([np.full(number, 2), np.full(number, 2), 8 * np.arange(number) + 2], 1)
+    spots = cells + (0, 4, 4)
+    points = np.concatenate([cells, spots]).astype(np.float32)
+    scores = np.repeat([brightness, 0.5 * brightness], number)
+    sample = module.Sample("row", np.zeros((*shape, 1), np.float32), cells, (1.0, 1.0, 1.0))
+    return module.dog.Peaks(sample, points, scores)
+
+
+def test_a_threshold_transfers_between_places_of_one_brightness(
+    load: Callable[[str], ModuleType],
+) -> None:
+    module = load("transfer")
+    alike = [cells_in_a_row(module, 1.0), cells_in_a_row(module, 1.0)]
+    assert module.between(alike, 2.0) == 1.0
+    # The spots of the one are as bright as the cells of the other: 40 of 80 are true there, and
+    # of the fainter volume nothing is found.
+    apart = [cells_in_a_row(module, 1.0), cells_in_a_row(module, 3.0)]
+    assert module.between(apart, 2.0) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_eighths_share_the_peaks_of_the_valid_region(load: Callable[[str], ModuleType]) -> None:
+    module = load("transfer")
+    whole = cells_in_a_row(module, 1.0)
+    parts = module.eighths(whole)
+    assert len(parts) == 8
+    assert sum(len(part.points) for part in parts) == len(whole.points)
+    assert sum(part.sample.valid.astype(int) for part in parts).max() == 1
+
+
+def test_a_model_on_fainter_and_brighter_cells(
+    load: Callable[[str], ModuleType],
+    run_3d: Path,
+    cells_3d: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = load("transfer")
+    file = cells_3d / "test" / "test.tif"
+    arguments = ["contrast", f"--model={run_3d}", f"--volume={file}", "--rows=4:36"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks/transfer.py", *arguments])
+    module.main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    f1 = {float(row[0]): float(row[1]) for row in rows}
+    assert list(f1) == list(module.FACTORS)
+    assert f1[1.0] > 0.8 and f1[0.25] <= f1[1.0]

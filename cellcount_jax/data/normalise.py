@@ -126,11 +126,10 @@ def signal_to_noise(values: np.ndarray, block: Sequence[int]) -> np.ndarray:
     Returns:
       `(*spatial,)` float32; 0 where a whole image is constant.
     """
-    background = _of_blocks(values, block, np.median)
     noise = _of_blocks(values, block, _noise)
     present = noise[noise > 0]
     noise = np.maximum(noise, _LEAST_NOISE * np.median(present) if present.size else 1.0)
-    signal = values - _between_blocks(background, values.shape)
+    signal = values - background(values, block)
     return np.arcsinh(signal / (_KNEE * _between_blocks(noise, values.shape))).astype(np.float32)
 
 
@@ -152,10 +151,23 @@ def contrast(values: np.ndarray, block: Sequence[int]) -> np.ndarray:
     Returns:
       `(*spatial,)` float32; 0 where a whole image is constant.
     """
-    background = _of_blocks(values, block, np.median)
-    tissue = float(np.percentile(background, 75))
-    signal = values - _between_blocks(background, values.shape)
+    medians = _of_blocks(values, block, np.median)
+    tissue = float(np.percentile(medians, 75))
+    signal = values - _between_blocks(medians, values.shape)
     return (10 * np.arcsinh(signal / (2 * (abs(tissue) or 1.0)))).astype(np.float32)
+
+
+def background(values: np.ndarray, block: Sequence[int]) -> np.ndarray:
+    """The local background of an image: medians of blocks, linear between their centres.
+
+    Args:
+      values: `(*spatial,)` intensities.
+      block: `(D,)` voxels. Cells must fill less than half of one.
+
+    Returns:
+      `(*spatial,)` float32.
+    """
+    return _between_blocks(_of_blocks(values, block, np.median), values.shape)
 
 
 # What measures every place against its surroundings, by name.
