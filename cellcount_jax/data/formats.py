@@ -72,7 +72,7 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     if stored.dtype.kind not in "buif":
         raise InputError(f"{path}: pixels of type {stored.dtype}; real numbers are needed.")
     if raw.alpha:
-        stored = _without_alpha(stored, path)
+        stored = without_alpha(stored, path)
     with np.errstate(over="ignore"):
         pixels = np.ascontiguousarray(stored, dtype=np.float32)
     if stored.dtype.kind == "f":
@@ -249,7 +249,16 @@ def _channels_last(raw: RawImage, path: Path) -> np.ndarray:
     return pixels if channel else pixels[..., None]
 
 
-def _without_alpha(pixels: np.ndarray, path: Path) -> np.ndarray:
+def without_alpha(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """Channels without the last one, which is an opacity.
+
+    Args:
+      pixels: `(*spatial, channels)` of the stored type.
+      path: of the file, for errors.
+
+    Raises:
+      InputError: some pixels are partly transparent.
+    """
     opaque = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
     transparent = int(np.count_nonzero(pixels[..., -1] != opaque))
     if transparent:

@@ -36,13 +36,12 @@ def read_tiff(path: Path) -> RawImage:
       InputError: not a TIFF file, truncated, damaged, compressed in a way that cannot be read
         here, or with several images.
     """
-    complaints: list[str] = []
     try:
-        with _collect_log(complaints), warnings.catch_warnings():
+        with no_complaints(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with tifffile.TiffFile(path) as tiff:
-                series = _only_series(tiff, path)
-                _check_complete(series, path)
+                series = only_series(tiff, path)
+                check_complete(series, path)
                 page = series.keyframe
                 raw = RawImage(
                     pixels=series.asarray(),
@@ -56,11 +55,6 @@ def read_tiff(path: Path) -> RawImage:
         raise InputError(
             f"{path}: cannot be read as a TIFF file ({_plain(str(error)) or repr(error)})."
         ) from error
-    if complaints:
-        raise InputError(
-            f"{path}: damaged or not a regular TIFF file ({_plain(complaints[0])}); save it again,"
-            " for example with ImageJ."
-        )
     return raw
 
 
@@ -106,8 +100,16 @@ def write_tiff(
 
 
 @contextlib.contextmanager
-def _collect_log(messages: list[str]) -> Iterator[None]:
-    """Puts what tifffile logs from warnings up into `messages`, and nowhere else."""
+def no_complaints(path: Path) -> Iterator[None]:
+    """Makes an error of what tifffile logs, from warnings up, while the block reads a file.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      InputError: at the end of the block, with the first complaint.
+    """
+    messages: list[str] = []
 
     def collect(record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING:
@@ -125,6 +127,11 @@ def _collect_log(messages: list[str]) -> Iterator[None]:
         logger.removeFilter(collect)
         logger.setLevel(level)
         logger.disabled = disabled
+    if messages:
+        raise InputError(
+            f"{path}: damaged or not a regular TIFF file ({_plain(messages[0])}); save it again,"
+            " for example with ImageJ."
+        )
 
 
 def _plain(message: str) -> str:
@@ -132,7 +139,16 @@ def _plain(message: str) -> str:
     return re.sub(r"^<.*?>\s+", "", message.strip()).rstrip(".")
 
 
-def _only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
+def only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
+    """The one image of a file.
+
+    Args:
+      tiff: the open file.
+      path: its path, for errors.
+
+    Raises:
+      InputError: there is none, or several.
+    """
     series = tiff.series
     if not series:
         raise InputError(f"{path}: a TIFF file without an image in it.")
@@ -144,7 +160,7 @@ def _only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries
     return series[0]
 
 
-def _check_complete(series: tifffile.TiffPageSeries, path: Path) -> None:
+def check_complete(series: tifffile.TiffPageSeries, path: Path) -> None:
     """Compares what the headers promise with what the file has."""
     for number, page in enumerate(series.pages):
         if page is None:

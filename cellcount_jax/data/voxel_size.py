@@ -12,6 +12,8 @@ import tifffile
 # Keys are casefolded, which also makes the micro sign and the Greek mu one character.
 _MICROMETRES = {
     "pm": 1e-6,
+    "picometer": 1e-6,
+    "angstrom": 1e-4,
     "å": 1e-4,
     "nm": 1e-3,
     "nanometer": 1e-3,
@@ -26,7 +28,9 @@ _MICROMETRES = {
     "millimeter": 1e3,
     "millimetre": 1e3,
     "cm": 1e4,
+    "centimeter": 1e4,
     "m": 1e6,
+    "meter": 1e6,
     "inch": 25400.0,
     "in": 25400.0,
 }
@@ -63,7 +67,7 @@ def voxel_size(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, fl
         unit = _RESOLUTION_UNITS.get(_resolution_unit(page), math.nan)
         sizes = {axis: _pixels_apart(page, axis) * unit for axis in "YX"}
         sizes = {axis: size for axis, size in sizes.items() if _plausible(size)}
-    return {axis: _shortest(size) for axis, size in sizes.items() if 0 < size < math.inf}
+    return {axis: shortest(size) for axis, size in sizes.items() if 0 < size < math.inf}
 
 
 def _ome_voxel(xml: str) -> dict[str, float]:
@@ -75,7 +79,7 @@ def _ome_voxel(xml: str) -> dict[str, float]:
         size = pixels.get(f"PhysicalSize{axis}")
         unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")  # the schema's default
         if size is not None:
-            sizes[axis] = float(size) * _micrometres(unit)
+            sizes[axis] = float(size) * micrometres(unit)
     return sizes
 
 
@@ -84,7 +88,7 @@ def _imagej_voxel(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> dict[
     sizes = {}
     for axis, axis_unit in (("Y", metadata.get("yunit", unit)), ("X", unit)):
         apart = _pixels_apart(page, axis)
-        by_text = apart * _micrometres(axis_unit)
+        by_text = apart * micrometres(axis_unit)
         tag_unit = _RESOLUTION_UNITS.get(_resolution_unit(page))
         if tag_unit is None:
             sizes[axis] = by_text
@@ -93,11 +97,12 @@ def _imagej_voxel(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> dict[
             # kinds exist, and at most one of the two is a microscope's pixel.
             sizes[axis] = next(filter(_plausible, (apart * tag_unit, by_text)), math.nan)
     if "spacing" in metadata:
-        sizes["Z"] = float(metadata["spacing"]) * _micrometres(metadata.get("zunit", unit))
+        sizes["Z"] = float(metadata["spacing"]) * micrometres(metadata.get("zunit", unit))
     return sizes
 
 
-def _micrometres(unit: Any) -> float:
+def micrometres(unit: Any) -> float:
+    """How many micrometres a unit is, by its name in any spelling; NaN where it is not known."""
     name = str(unit).replace("\\u00B5", "µ").strip().casefold()
     return _MICROMETRES.get(name, math.nan)
 
@@ -116,7 +121,7 @@ def _plausible(size: float) -> bool:
     return _PLAUSIBLE[0] <= size < _PLAUSIBLE[1]
 
 
-def _shortest(size: float) -> float:
+def shortest(size: float) -> float:
     """The shortest decimal within the precision that resolution tags have."""
     for digits in range(1, 9):
         rounded = float(f"{size:.{digits}g}")

@@ -1,0 +1,91 @@
+"""Which opener a file or folder needs, by its name and by what is in it.
+
+The larger formats have modules of their own: `tiff_source.py`, `zarr_source.py`, `slices.py` and
+`vendor_source.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cellcount_jax.data.files import existing_file
+from cellcount_jax.data.slices import open_png, open_slices
+from cellcount_jax.data.stored import Stored, check_level, naming
+from cellcount_jax.data.tiff_source import open_tiff
+from cellcount_jax.data.vendor_source import VENDOR_SUFFIXES, open_vendor
+from cellcount_jax.data.zarr_source import is_zarr, open_zarr
+from cellcount_jax.errors import InputError
+
+SOURCE_SUFFIXES = (".tif", ".tiff", ".png", ".npy", *VENDOR_SUFFIXES)
+
+
+def open_stored(path: Path, *, level: int = 0, as_slices: bool = False) -> Stored:
+    """Opens a file or folder by its format, without choosing anything of it.
+
+    Args:
+      path: as for `open_source`.
+      level: of a pyramid; 0 is the finest.
+      as_slices: the path is a folder of slices.
+
+    Returns:
+      The array as stored; close it.
+
+    Raises:
+      InputError: as `open_source`.
+    """
+    if is_zarr(path):
+        return open_zarr(path, level=level)
+    if path.is_dir() and as_slices:
+        check_level(level, 1, path)
+        return open_slices(path)
+    if path.is_dir():
+        raise InputError(
+            f"{path}: is a folder, and no Zarr array or image; give its files, or open a folder of"
+            " 2D slices as a volume."
+        )
+    suffix = path.suffix.lower()
+    if suffix not in SOURCE_SUFFIXES:
+        raise InputError(
+            f"{path}: the name of an image must end in {', '.join(SOURCE_SUFFIXES)} or be a .zarr"
+            " folder."
+        )
+    if suffix in (".tif", ".tiff"):
+        return open_tiff(path, level=level)
+    check_level(level, 1, path)
+    if suffix == ".png":
+        return open_png(path)
+    return _open_npy(path) if suffix == ".npy" else open_vendor(path)
+
+
+def short_name(path: Path) -> str:
+    """A file's or folder's name without the ending that tells its format.
+
+    Args:
+      path: for example `brain.ome.tif` or `brain.ome.zarr/`.
+
+    Returns:
+      For example `brain`.
+    """
+    name = path.name or path.resolve().name
+    for ending in (*SOURCE_SUFFIXES, ".zarr"):
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            name = name[: -len(ending)]
+            break
+    return name[:-4] if name.lower().endswith(".ome") and len(name) > 4 else name
+
+
+def _open_npy(path: Path) -> Stored:
+    with naming(path, "a .npy file"):
+        array = np.load(existing_file(path), mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise InputError(f"{path}: holds several arrays; save one with numpy.save.")
+    axes = {2: "YX", 3: "ZYX"}.get(array.ndim)
+    if axes is None:
+        raise InputError(
+            f"{path}: an array of {array.ndim} axes ({'x'.join(map(str, array.shape))}); 2 (y, x)"
+            " or 3 (z, y, x) are needed. Save one channel and time point, or use TIFF."
+        )
+    return Stored(array, axes, ".npy array")

@@ -1,0 +1,152 @@
+"""What every opener of a large file gives: its array as stored, of which nothing is read yet."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cellcount_jax.errors import InputError
+
+
+class LazyArray(Protocol):
+    """An array that reads what its index asks for: a memory map, a Zarr array, slices."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each axis."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """The stored type."""
+        ...
+
+    def __getitem__(self, index: tuple[int | slice, ...], /) -> Any:
+        """What lies at `index`, which has an entry per axis; an integer drops its axis."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """An array in a file, with what the file tells of it.
+
+    Attributes:
+      array: reads from the file when it is indexed.
+      axes: a letter per axis of `array`, as tifffile names them.
+      kind: the format, in words for a banner.
+      voxel: edges in micrometres by axis ("Z", "Y", "X"), those that the file tells.
+      voxel_source: where `voxel` is from, in words.
+      alpha: whether the last channel is an opacity.
+      channel_names: one a channel; empty where the file has none.
+      chunks: per axis, what is cheap to read at once; None where any region is.
+      levels: how many resolutions the file holds.
+      close: frees the file; `array` is not to be used after it.
+    """
+
+    array: LazyArray
+    axes: str
+    kind: str
+    voxel: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    voxel_source: str = "unknown"
+    alpha: bool = False
+    channel_names: tuple[str, ...] = ()
+    chunks: tuple[int, ...] | None = None
+    levels: int = 1
+    close: Callable[[], None] = lambda: None
+
+
+@contextlib.contextmanager
+def naming(path: Path, what: str) -> Iterator[None]:
+    """Turns whatever the block raises into an `InputError` of one line that names the file.
+
+    Damaged files make their libraries raise anything, from struct.error to KeyError.
+
+    Args:
+      path: the file.
+      what: what it was read as, with an article: "a TIFF file".
+
+    Raises:
+      InputError: in the place of any other error.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise InputError(f"{path}: cannot be opened or read as {what} ({reason}).") from error
+    except Exception as error:
+        raise InputError(
+            f"{path}: cannot be read as {what} ({one_line(error)}); copy it again or save it anew."
+        ) from error
+
+
+def one_line(error: Exception) -> str:
+    """A library's message on one line, without a full stop.
+
+    Args:
+      error: what the library raised.
+
+    Returns:
+      The message; where there is none, the error's name.
+    """
+    return " ".join(str(error).split()).rstrip(".") or repr(error)
+
+
+def check_level(level: int, levels: int, path: Path) -> None:
+    """Checks that a resolution level is there.
+
+    Args:
+      level: the one asked for; 0 is the finest.
+      levels: how many the file has.
+      path: the file, for the message.
+
+    Raises:
+      InputError: there is no such level.
+    """
+    if not 0 <= level < levels:
+        allowed = "0 alone" if levels == 1 else f"0 to {levels - 1}"
+        raise InputError(
+            f"{path}: level {level} is not there; it has {levels} resolution level(s), so"
+            f" {allowed} can be chosen."
+        )
+
+
+def spatial_axes(stored: Stored, path: Path) -> str:
+    """The spatial axes of a stored array that are left when those of length 1 are dropped.
+
+    Args:
+      stored: the array.
+      path: its file, for the messages.
+
+    Returns:
+      "YX" or "ZYX", with the file's own letter (Z, Q or I) for the depth.
+
+    Raises:
+      InputError: a zero-size axis, numbers that are not real, or other axes than time, depth,
+        y, x and one for the channels.
+    """
+    shape, axes = tuple(stored.array.shape), stored.axes
+    if not all(shape) or not shape:
+        raise InputError(f"{path}: holds no pixels (shape {shape}).")
+    dtype = np.dtype(stored.array.dtype)
+    if dtype.kind not in "buif":
+        raise InputError(f"{path}: pixels of type {dtype}; real numbers are needed.")
+    if len(axes) != len(shape):
+        raise InputError(f"{path}: {len(shape)} axes of which {len(axes)} are named ({axes}).")
+    kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1 or a in "YX"]
+    letters = "".join(axis for axis, _ in kept if axis != "T")
+    depth = [axis for axis in letters if axis in "ZQI"]  # tifffile calls plain pages Q or I
+    channel = [axis for axis in letters if axis in "CS"]
+    once = len(depth) <= 1 and len(channel) <= 1 and len(set(axes)) == len(axes)
+    if not once or sorted([*depth, "Y", "X", *channel]) != sorted(letters):
+        found = ", ".join(f"{axis} of {size}" for axis, size in kept)
+        raise InputError(
+            f"{path}: axes {found}; y, x and at most z, time and one for channels allowed."
+        )
+    return "".join(depth) + "YX"
