@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
+from scipy import ndimage
 
 from cellcount_jax import batches, detect, maps, merged
 from cellcount_jax.data.normalise import Normalisation
@@ -44,10 +45,96 @@ class TrainedModel:
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     count_factor: float = 1.0
 
+    def predict(
+        self, array: Any, *, spacing: Sequence[float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cell locations in an array.
+
+        Args:
+          array: NumPy, Zarr, dask or what else NumPy can read, `(*spatial,)` or `(*spatial,
+            channels)`, raw intensities.
+          spacing: `(D,)` its voxel size in micrometres; where it differs from the model's, the
+            array is resampled. None: its voxels are like those of the training images.
+
+        Returns:
+          Points `(N, D)` float32 in voxels of the array, and their scores `(N,)`.
+
+        Raises:
+          InputError: see `predict_maps` and `rescaled`.
+        """
+        image = np.asarray(array)
+        if image.ndim == self.config.data.ndim:
+            image = image[..., None]
+        scaled = rescaled(self, image, spacing)
+        points, scores = predict(self, scaled.image)
+        return scaled.back(points), scores
+
 
 def inference_variables(state: TrainState) -> Any:
     """What the network needs of a training state."""
     return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rescaled:
+    """An image on the voxels that a model was trained on.
+
+    Attributes:
+      image: `(*spatial, channels)`.
+      factors: `(D,)` its voxels for each voxel of the original.
+      changed: whether it is another image than the original.
+    """
+
+    image: np.ndarray
+    factors: tuple[float, ...]
+    changed: bool
+
+    def back(self, points: np.ndarray) -> np.ndarray:
+        """Points `(N, D)` in voxels of the original."""
+        if not self.changed:
+            return points
+        return ((points + 0.5) / self.factors - 0.5).astype(np.float32)
+
+
+def rescaled(model: TrainedModel, image: np.ndarray, spacing: Sequence[float] | None) -> Rescaled:
+    """An image resampled, linearly, to the voxel size that a model was trained on.
+
+    Args:
+      model: a trained model.
+      image: `(*spatial, channels)` raw intensities.
+      spacing: `(D,)` its voxel size in micrometres; None leaves it as it is, and so does one
+        within 1 % of the model's.
+
+    Raises:
+      InputError: the model does not know its voxel size, or the image would have no voxel left.
+    """
+    shape = image.shape[:-1]
+    same = Rescaled(image, (1.0,) * len(shape), False)
+    if spacing is None:
+        return same
+    if not len(spacing) == len(shape) == len(model.spacing):
+        raise InputError(
+            f"the voxel size {tuple(spacing)} is not that of a {len(model.spacing)}D image"
+        )
+    if not model.spacing_known:
+        raise InputError("the model was trained on images without a voxel size: do not rescale")
+    if np.allclose(spacing, model.spacing, rtol=0.01):
+        return same
+    wanted = [
+        round(n * ours / theirs)
+        for n, ours, theirs in zip(shape, spacing, model.spacing, strict=True)
+    ]
+    if min(wanted) < 1:
+        raise InputError(
+            f"voxels of {tuple(spacing)} um are too fine to be resampled to the model's"
+            f" {model.spacing}: nothing of {shape} would be left"
+        )
+    factors = tuple(new / old for new, old in zip(wanted, shape, strict=True))
+    channels = [
+        ndimage.zoom(channel, factors, order=1, mode="nearest", grid_mode=True)
+        for channel in np.moveaxis(image.astype(np.float32, copy=False), -1, 0)
+    ]
+    return Rescaled(np.stack(channels, -1), factors, True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,0 +1,244 @@
+"""The command `cellcount`: counting, models in files, and what this machine has."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cellcount_jax import cache, counting, native, stored_model
+from cellcount_jax.data import formats
+from cellcount_jax.data.inputs import find_inputs
+from cellcount_jax.errors import InputError
+
+_COUNT = """\
+examples:
+  cellcount count image.tif --model nuclei3d --output counted/
+  cellcount count my_images/ more/b.png --model runs/mine --output counted/
+  cellcount count brain.ome.zarr --model mine.zip --output counted/ --spacing 6,1.62,1.62 --rescale
+
+For each input a folder with points.csv (id, place in voxels and in um, score), overlay.png to
+look at and summary.json with all that is needed to repeat it; counts.csv has a row an input.
+"""
+_EXPORT = """\
+example:
+  cellcount export runs/mine mine.zip --card about.md
+
+The file holds settings, weights and the card. It is read without executing anything in it.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        return status
+    except (InputError, OSError, MemoryError) as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {error or type(error).__name__}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cellcount",
+        description="Finds and counts the cells in images and volumes.",
+        epilog="cellcount COMMAND --help has examples. Training: python -m cellcount_jax.main"
+        " --helpshort",
+    )
+    version = importlib.metadata.version("cellcount_jax")
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: object, text: str, examples: str = "") -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        added.set_defaults(run=run)
+        return added
+
+    count = command("count", _count, "find the cells in images or volumes", _COUNT)
+    count.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        help="TIFF, OME-TIFF, PNG, NumPy or OME-Zarr, or folders of them; for a model of volumes a"
+        " folder of 2D images is one volume of slices",
+    )
+    count.add_argument(
+        "--model",
+        required=True,
+        help="workdir of a finished run, an exported file, or a bundled model (cellcount models)",
+    )
+    count.add_argument("--output", type=Path, required=True, help="folder for the results")
+    count.add_argument(
+        "--threshold", type=float, help="on the map, 0 to 1; default: the model's own"
+    )
+    count.add_argument(
+        "--spacing",
+        type=_numbers,
+        help="voxel edges in um, z,y,x or y,x, in place of what the files say",
+    )
+    count.add_argument("--channel", help="number, from 0, or name of the channel to use")
+    count.add_argument("--time", type=int, help="number, from 0, of the time point to use")
+    count.add_argument(
+        "--level", type=int, default=0, help="of a pyramid, 0 (the default) is the finest"
+    )
+    count.add_argument(
+        "--rescale", action="store_true", help="resample images to the voxels of the training"
+    )
+    count.add_argument(
+        "--max-voxels",
+        type=int,
+        help="cut a larger image in tiles of this size (default: as trained,"
+        " config.predict.max_voxels); more needs more memory",
+    )
+    count.add_argument("--cellfinder", action="store_true", help="write points.xml too")
+    count.add_argument("--napari", action="store_true", help="write points_napari.csv too")
+
+    export = command("export", _export, "write a trained model as one file", _EXPORT)
+    export.add_argument("workdir", type=Path, help="of a finished run")
+    export.add_argument("file", type=Path, help="to write, e.g. mine.zip")
+    export.add_argument("--card", type=Path, help="Markdown text that says what the model is")
+
+    models = command("models", _models, "list the bundled models, or show the card of one")
+    models.add_argument("name", nargs="?", help="of a bundled model, or an exported file")
+
+    command("doctor", _doctor, "say what this machine has, and count a small image as a check")
+    return parser
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _count(options: argparse.Namespace) -> int:
+    cache.keep_programs()
+    model = stored_model.load_model(options.model)
+    inputs = find_inputs(options.inputs, ndim=model.config.data.ndim)
+    if options.max_voxels is not None:
+        model.config.predict.max_voxels = options.max_voxels
+    rows = counting.count_files(
+        model,
+        inputs,
+        options.output,
+        options=counting.Options(
+            threshold=options.threshold,
+            rescale=options.rescale,
+            spacing=options.spacing,
+            channel=options.channel,
+            time=options.time,
+            level=options.level,
+            cellfinder=options.cellfinder,
+            napari=options.napari,
+        ),
+        name=options.model,
+        tell=lambda line: print(line, flush=True),
+    )
+    total = sum(row["count"] for row in rows)
+    several = f"{total} cells in {len(rows)} inputs, " if len(rows) > 1 else ""
+    print(f"{several}written to {options.output}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    model = stored_model.load_model(options.workdir)
+    card = "" if options.card is None else options.card.read_text(encoding="utf-8")
+    card = card or f"# {options.file.stem}\n\nExported from {options.workdir}, step {model.step}.\n"
+    stored_model.export_model(model, options.file, card=card)
+    print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    bundled = stored_model.bundled_models()
+    if options.name is None:
+        for name, path in bundled.items():
+            print(f"{name:16} {_first_sentence(stored_model.read_card(path))}")
+        return 0
+    print(stored_model.read_card(bundled.get(options.name, Path(options.name))))
+    return 0
+
+
+def _first_sentence(card: str) -> str:
+    """What follows the title of a card."""
+    lines = [line for line in card.splitlines() if line.strip() and not line.startswith("#")]
+    return lines[0] if lines else ""
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    import jax  # starts its backends, which is what is to be seen
+
+    packages = ("cellcount_jax", "jax", "jaxlib", "flax", "numpy", "scipy", "tifffile")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    print(f"python {platform.python_version()} on {platform.platform()}\n{versions}")
+    print(f"devices: {', '.join(str(device) for device in jax.devices())}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    cores = len(os.sched_getaffinity(0))
+    print(f"{cores} cores, {memory:.1f} GB of memory, {free:.1f} GB free on this disk")
+    if jax.default_backend() == "cpu":
+        without = "without a C++ compiler, two to three times slower (see README, Install)"
+        print(f"convolutions: {'C++' if native.available() else without}")
+    bundled = stored_model.bundled_models()
+    print(f"bundled models: {', '.join(bundled) or 'none'}")
+    if not bundled:
+        return 0
+    name = next(iter(bundled))
+    model = stored_model.load_model(name)
+    image, true = _check_image(model.spacing)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "check.tif"
+        formats.write_image(path, image, spacing=model.spacing if model.spacing_known else None)
+        started = time.perf_counter()
+        rows = counting.count_files(
+            model,
+            find_inputs([path], ndim=model.config.data.ndim),
+            Path(folder) / "out",
+            options=counting.Options(),
+            name=name,
+        )
+        seconds = time.perf_counter() - started
+    found = rows[0]["count"]
+    good = abs(found - true) <= 0.1 * true
+    verdict = "all is well" if good else "NOT as it should be"
+    print(f"check: {name} finds {found} of {true} generated cells in {seconds:.1f} s: {verdict}")
+    return 0 if good else 1
+
+
+def _check_image(spacing: Sequence[float]) -> tuple[np.ndarray, int]:
+    """A generated image of bright round cells, far from each other, and how many there are."""
+    edges, ndim = np.asarray(spacing), len(spacing)
+    apart, radius = 16 * edges.min(), 1.5 * edges.min()
+    shape = [round(5 * apart / edge) for edge in edges]
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) * edges
+    rng = np.random.default_rng(0)
+    image = rng.normal(1000, 30, shape)
+    for index in np.ndindex(*(4,) * ndim):
+        centre = (np.asarray(index) + 1) * apart
+        image += 6000 * np.exp(-0.5 * np.square(grid - centre).sum(-1) / radius**2)
+    return image.astype(np.uint16), 4**ndim
+
+
+if __name__ == "__main__":
+    sys.exit(main())
