@@ -144,6 +144,7 @@ def drawing(config: ml_collections.ConfigDict, count: int) -> Point:
         valid=jnp.ones((1, *shape), bool),
         points=jnp.asarray(points),
         mask=jnp.ones((1, count), bool),
+        size=jnp.asarray(shape[None], jnp.int32),
     )
     geometry = batches.target_geometry(config, SPACING)
     draw = functools.partial(batches.draw_labelled, config=config, geometry=geometry)

@@ -25,6 +25,7 @@ import difference_of_gaussians as dog
 import numpy as np
 
 from cellcount_jax import inference, metrics, scoring, stored_model
+from cellcount_jax.data import background as local
 from cellcount_jax.data import formats, normalise
 from cellcount_jax.data.sample import Sample
 
@@ -138,8 +139,8 @@ def compare_contrasts(model_name: str, sample: Sample) -> str:
     """A Markdown table: how bright cells are made, and what the model finds of them."""
     model = stored_model.load_model(model_name)
     values = sample.image[..., 0]
-    block = tuple(max(2, round(model.config.data.background / edge)) for edge in sample.spacing)
-    background = normalise.background(values, block)
+    block = normalise.background_block(model.config.data.background, sample.spacing)
+    background = local.background(local.measure(values.__getitem__, values.shape, block))
     distance = model.config.evaluation.max_distance
     lines = ["| contrast times | F1 | precision | recall |", "|---|---|---|---|"]
     for factor in FACTORS:

@@ -45,6 +45,7 @@ ORDER = (
     "data.datasets",
     "data.scene",
     "data.synthetic",
+    "data.background",
     "data.normalise",
     "distance",
     "targets",

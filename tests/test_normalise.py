@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 from cellcount_jax.config import NORMALISATIONS
-from cellcount_jax.data.normalise import Normalisation, contrast, fit, signal_to_noise
+from cellcount_jax.data import background as local
+from cellcount_jax.data.normalise import Normalisation, fit
 from cellcount_jax.errors import InputError
+
+
+def signal_to_noise(values: np.ndarray, block: tuple[int, ...]) -> np.ndarray:
+    return local.signal_to_noise(values, local.measure(values.__getitem__, values.shape, block))
+
+
+def contrast(values: np.ndarray, block: tuple[int, ...]) -> np.ndarray:
+    return local.contrast(values, local.measure(values.__getitem__, values.shape, block))
 
 
 def images(channels: int = 3) -> list[np.ndarray]:
@@ -231,3 +240,46 @@ def test_another_number_of_channels() -> None:
     normalisation = fit(images(3), "dataset")
     with pytest.raises(InputError, match="has 1 channels, the model was trained on 3"):
         normalisation(tissue())
+
+
+@pytest.mark.parametrize("method", NORMALISATIONS)
+@pytest.mark.parametrize("shape", [(33, 47), (9, 20, 31)])
+def test_a_part_is_normalised_as_within_the_whole(
+    method: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.random.default_rng(7).integers(0, 900, (*shape, 2)).astype(np.float32)
+    normalisation = fit([image], method, background=8, spacing=(1.0,) * len(shape))
+    read: list[tuple[slice, ...]] = []
+
+    def part(region: tuple[slice, ...]) -> np.ndarray:
+        read.append(region)
+        return image[region]
+
+    monkeypatch.setattr("cellcount_jax.data.normalise._SLAB_VOXELS", 200)
+    measured = normalisation.measure(part, shape, channels=2)
+    assert all(np.prod([r.stop - r.start for r in region]) <= 800 for region in read)
+    expected = measured(image)
+    np.testing.assert_allclose(expected, normalisation(image), atol=1e-5)
+    rng = np.random.default_rng(8)
+    for _ in range(20):
+        ends = [sorted(rng.choice(n + 1, 2, replace=False)) for n in shape]
+        region = tuple(slice(int(a), int(b)) for a, b in ends)
+        np.testing.assert_array_equal(measured(image[region], region), expected[region])
+
+
+def test_robust_log_is_numpys_median_and_spread() -> None:
+    rng = np.random.default_rng(9)
+    image = rng.lognormal(6, 1, (40, 50, 1)).astype(np.float32)
+    image[rng.random(image.shape) < 0.2] = 0
+    inside = np.log1p(image[image > 0])
+    centre = np.median(inside)
+    scale = 1.4826 * np.median(np.abs(inside - centre))
+    out = Normalisation("robust_log")(image)
+    np.testing.assert_allclose(out, (np.log1p(image) - centre) / scale, atol=1e-4)
+
+
+def test_too_many_different_intensities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellcount_jax.data.normalise._MOST_LEVELS", 1000)
+    image = np.random.default_rng(0).random((40, 40, 1)).astype(np.float32)
+    with pytest.raises(InputError, match="more than 1000 different intensities"):
+        Normalisation("robust_log")(image)
