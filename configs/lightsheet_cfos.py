@@ -4,11 +4,10 @@ r"""c-Fos+ nuclei in light-sheet volumes, 1 labelled volume: 969 with y < 120.
         --config.data.dir=../shared/data/lightsheet_cfos
 
 Two test sets: 'test', other brains (695 and 753), and 'held_out', the same brain (969 with
-y >= 136). Sized for 2 cores, at 8 um, threshold from the training volume: same brain F1 0.743,
-MAE 64; across brains F1 0.418, MAE 706, too many cells in 753; 6.6 minutes on 2 CPU cores beside
-other work, seed 0, one run. `:supervised`, without the consistency loss, is better here: F1 0.769
-and 0.534. A difference of Gaussians has 0.779 and 0.395 (of log intensities 0.738 and 0.491; see
-RESULTS.md). Transfer between brains is not solved here.
+y >= 136). Sized for 2 cores, at 8 um, threshold from the training volume (seed 0, one run): same
+brain F1 0.757; across brains F1 0.488, MAE 438, too many cells in 753; 6.1 minutes on one core.
+`:supervised`, without the consistency loss, has F1 0.760 and 0.517 in 5.7 minutes. A difference of
+Gaussians has 0.783 and 0.449. Transfer between brains is not solved here: see RESULTS.md.
 
 `:paper` is the full recipe (32 root features, 1 + 4 crops of 56 x 200 x 200, 12,750 steps) for
 an accelerator: not run.

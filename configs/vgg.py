@@ -2,10 +2,10 @@
 
     python -m cellcount_jax.main --config=configs/vgg.py --config.data.dir=../shared/data/vgg
 
-Sized for 2 cores: test F1 0.967 at 5 px, MAE 5.0 by points and 3.1 by the integral of the count
-head; threshold and count factor from the training images; 4.2 minutes on 2 CPU cores, training
-and evaluation together (seed 0, one run). Without `--config.data.dir` it trains on the synthetic
-set that the package generates: the demo.
+Sized for 2 cores: test F1 0.969 at 5 px, MAE 6.6 by points and 3.8 by the integral of the count
+head (means over 3 seeds, see RESULTS.md); threshold and count factor from the training images; 7.7
+minutes on one core beside other work, training and evaluation together. Without
+`--config.data.dir` it trains on the synthetic set that the package generates: the demo.
 
 `--config=configs/vgg.py:paper` is the paper's full recipe (32 root features, 8 + 80 crops of
 224, 12,750 steps) for an accelerator: not run.
