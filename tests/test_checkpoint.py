@@ -119,7 +119,8 @@ def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(
             fallen_back.append(file)
             assert f"{damaged / '2'}: damaged, passed over" in caplog.text
         else:
-            assert "damaged" not in caplog.text
+            # The test's own name stands in the paths of what Orbax's left tasks complain about.
+            assert "damaged, passed over" not in caplog.text
     assert len(fallen_back) >= 3  # the list of arrays, the index and the arrays themselves
 
 
