@@ -25,7 +25,7 @@ _DECILES_TO_DEVIATION = 2.563
 # What measures every place against its surroundings, by name.
 _LOCAL = {"signal_to_noise": local.signal_to_noise, "contrast": local.contrast}
 _SLAB_VOXELS = 2**24  # about what is in memory while an image is measured
-_MOST_LEVELS = 2**22  # different intensities that are told apart for a median
+_MOST_LEVELS = 2**27  # different intensities that are told apart for a median
 
 # A part of an image, `(*region, channels)`.
 Reader = Callable[[Region], np.ndarray]
@@ -196,7 +196,7 @@ def _moments(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def _robust_log(slabs: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Median and spread per channel of log(1 + image) where it is not 0."""
-    levels: list[dict[float, int]] = []
+    levels: list[tuple[np.ndarray, np.ndarray]] = []
     for slab in slabs:
         lowest = float(slab.min())
         if lowest < 0:
@@ -204,24 +204,31 @@ def _robust_log(slabs: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
                 f"the image has negative intensities (lowest {lowest:g}), which"
                 " config.data.normalisation = 'robust_log' cannot take; use 'standardise'"
             )
-        levels = levels or [{} for _ in range(slab.shape[-1])]
-        for known, values in zip(levels, np.moveaxis(slab, -1, 0), strict=True):
-            for value, number in zip(*np.unique(values, return_counts=True), strict=True):
-                known[float(value)] = known.get(float(value), 0) + int(number)
-            if len(known) > _MOST_LEVELS:
-                raise InputError(
-                    f"the image has more than {_MOST_LEVELS} different intensities, too many for"
-                    " config.data.normalisation = 'robust_log'; save it with 16 bits"
-                )
+        own = [np.unique(c, return_counts=True) for c in np.moveaxis(slab, -1, 0)]
+        levels = [_merged(*both) for both in zip(levels, own, strict=True)] if levels else own
+        if max(len(values) for values, _ in levels) > _MOST_LEVELS:
+            raise InputError(
+                f"the image has more than {_MOST_LEVELS} different intensities, too many for"
+                " config.data.normalisation = 'robust_log'; save it with 16 bits"
+            )
     centres, scales = [], []
-    for known in levels:
-        present = sorted((value, number) for value, number in known.items() if value > 0)
-        values = np.log1p(np.asarray([value for value, _ in present], np.float32))
-        counts = np.asarray([number for _, number in present], np.int64)
+    for intensities, numbers in levels:
+        values = np.log1p(intensities[intensities > 0].astype(np.float32))
+        counts = numbers[intensities > 0]
         centre = _quantile(values, counts, 0.5) if len(values) else 0.0
         centres.append(centre)
         scales.append(_spread(values, counts, centre) if len(values) else 0.0)
     return np.asarray(centres), _usable(np.asarray(scales))
+
+
+def _merged(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Increasing values with counts, of two such."""
+    values, place = np.unique(np.concatenate([one[0], other[0]]), return_inverse=True)
+    counts = np.zeros(len(values), np.int64)
+    np.add.at(counts, place, np.concatenate([one[1], other[1]]))
+    return values, counts
 
 
 def _spread(values: np.ndarray, counts: np.ndarray, centre: float) -> float:
