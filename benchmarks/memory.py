@@ -26,7 +26,7 @@ import timing
 import workload
 
 from cellcount_jax import config as settings
-from cellcount_jax import maps
+from cellcount_jax import cuts, maps
 from cellcount_jax.step import create_train_state
 
 # z, y, x; the volumes of the microglia set, and larger ones.
@@ -83,7 +83,7 @@ def measure(
         train_once(config)
     else:
         what = f"map of {'x'.join(map(str, shape))}"
-        voxels, tiles = int(np.prod(shape)), len(maps.tile_grid(config, shape))
+        voxels, tiles = int(np.prod(shape)), len(cuts.plan(config, shape).tiles)
         state = create_train_state(jax.random.key(0), config, channels=1)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         values = np.random.default_rng(0).normal(size=(*shape, 1)).astype(np.float32)

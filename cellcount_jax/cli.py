@@ -26,9 +26,11 @@ examples:
   cellcount count image.tif --model nuclei3d --output counted/
   cellcount count my_images/ more/b.png --model runs/mine --output counted/
   cellcount count brain.ome.zarr --model mine.zip --output counted/ --spacing 6,1.62,1.62 --rescale
+  cellcount count brain.ome.zarr --model nuclei3d --output counted/ --dry-run
 
 For each input a folder with points.csv (id, place in voxels and in um, score), overlay.png to
 look at and summary.json with all that is needed to repeat it; counts.csv has a row an input.
+A large image is counted in tiles; the same command goes on where it was stopped.
 """
 _EXPORT = """\
 example:
@@ -113,6 +115,17 @@ def _parser() -> argparse.ArgumentParser:
         help="cut a larger image in tiles of this size (default: as trained,"
         " config.predict.max_voxels); more needs more memory",
     )
+    count.add_argument(
+        "--fast",
+        action="store_true",
+        help="without the mean over mirror images: volumes 8 times as fast, a little less exact",
+    )
+    count.add_argument(
+        "--dry-run", action="store_true", help="only say what would be done, and what it takes"
+    )
+    count.add_argument(
+        "--overwrite", action="store_true", help="replace the results of another count in --output"
+    )
     count.add_argument("--cellfinder", action="store_true", help="write points.xml too")
     count.add_argument("--napari", action="store_true", help="write points_napari.csv too")
 
@@ -138,6 +151,8 @@ def _count(options: argparse.Namespace) -> int:
     inputs = find_inputs(options.inputs, ndim=model.config.data.ndim)
     if options.max_voxels is not None:
         model.config.predict.max_voxels = options.max_voxels
+    if options.fast:
+        model.config.predict.flips = False
     rows = counting.count_files(
         model,
         inputs,
@@ -151,10 +166,14 @@ def _count(options: argparse.Namespace) -> int:
             level=options.level,
             cellfinder=options.cellfinder,
             napari=options.napari,
+            dry_run=options.dry_run,
+            overwrite=options.overwrite,
         ),
         name=options.model,
         tell=lambda line: print(line, flush=True),
     )
+    if options.dry_run:
+        return 0
     total = sum(row["count"] for row in rows)
     several = f"{total} cells in {len(rows)} inputs, " if len(rows) > 1 else ""
     print(f"{several}written to {options.output}")

@@ -15,13 +15,25 @@ from xml.etree import ElementTree
 import numpy as np
 from absl import logging
 
-from cellcount_jax import inference, report, writers
+from cellcount_jax import (
+    claim,
+    engines,
+    estimate,
+    inference,
+    locations,
+    report,
+    stored_model,
+    tiled,
+    writers,
+)
 from cellcount_jax.data import sources
 from cellcount_jax.data.files import replacing
 from cellcount_jax.data.inputs import Input
+from cellcount_jax.data.readable import Resampled, all_of
 from cellcount_jax.data.sources import Source
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference import TrainedModel
+from cellcount_jax.tiled import Job
 
 # Voxel sizes that differ by less than this are one.
 _ALIKE = 0.1
@@ -39,6 +51,8 @@ class Options:
         pyramid, 0 is the finest; see `sources.open_source`.
       cellfinder: write points.xml too, for cellfinder and brainreg.
       napari: write points_napari.csv too, which napari opens by dropping.
+      dry_run: only say what would be done.
+      overwrite: delete the results of another count where they are in the way.
     """
 
     threshold: float | None = None
@@ -49,6 +63,8 @@ class Options:
     level: int = 0
     cellfinder: bool = False
     napari: bool = False
+    dry_run: bool = False
+    overwrite: bool = False
 
 
 def count_files(
@@ -62,23 +78,26 @@ def count_files(
 ) -> list[dict[str, Any]]:
     """Counts the cells in files, one after the other.
 
+    A count that was stopped goes on when it is called again.
+
     Args:
       model: a trained model.
       inputs: from `inputs.find_inputs`.
-      output: folder; each input gets one in it, with points.csv, overlay.png and summary.json,
-        and counts.csv has a row an input.
+      output: folder; each input gets one in it, with points.csv, pictures and summary.json, and
+        counts.csv has a row an input.
       options: see `Options`.
       name: of the model, for the summaries.
       tell: gets lines for people about each input.
 
     Returns:
-      The rows of counts.csv.
+      The rows of counts.csv; none with `options.dry_run`, which only tells.
 
     Raises:
-      InputError: a file cannot be read or does not fit the model; what was counted before it
-        stays, and counts.csv is not written.
+      InputError: a file cannot be read or does not fit the model, or its folder holds the results
+        of another count; what was counted before it stays, and counts.csv is not written.
     """
     _check_options(model, options)
+    digest = stored_model.digest(model)[:12]
     rows = []
     for item in inputs:
         started = time.perf_counter()
@@ -92,7 +111,15 @@ def count_files(
         ) as source:
             tell(_banner(source))
             _warn_of_voxels(model, source, options)
-            summary = count_source(model, source, output / item.name, options=options, name=name)
+            job = _job(model, source, output / item.name, options)
+            identity = _identity(model, source, options, digest)
+            if not options.overwrite:
+                claim.check(output / item.name, identity)
+            if options.dry_run or not job.cut.whole:
+                tell(estimate.describe(job))
+            if options.dry_run:
+                continue
+            summary = count_source(job, source, identity, options=options, name=name)
         seconds = time.perf_counter() - started
         tell(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
         rows.append(
@@ -103,38 +130,36 @@ def count_files(
                 "voxels": math.prod(summary["shape"]),
             }
         )
-    with replacing(output / "counts.csv") as temporary, temporary.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    if rows:
+        with replacing(output / "counts.csv") as temporary, temporary.open("w", newline="") as file:
+            table = csv.DictWriter(file, fieldnames=list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
     return rows
 
 
 def count_source(
-    model: TrainedModel, source: Source, folder: Path, *, options: Options, name: str
+    job: Job, source: Source, identity: dict[str, Any], *, options: Options, name: str
 ) -> dict[str, Any]:
     """Counts one input and writes its folder; see `count_files`.
 
     Returns:
       The content of summary.json.
     """
-    image = source.read(tuple(slice(0, size) for size in source.shape))
-    try:
-        scaled = inference.rescaled(model, image, source.spacing if options.rescale else None)
-        maps = inference.predict_maps(model, scaled.image)
-    except InputError as error:
-        several = options.channel is None and source.channels > model.channels
-        hint = "; choose one with --channel" if several else ""
-        raise InputError(f"{source.path}: {error}{hint}") from error
+    model, image, folder = job.model, job.image, job.folder.parent
     rule = model.config.detect.rule
     threshold = model.thresholds[rule]
     if options.threshold is not None:
         threshold = options.threshold * inference.target_peak(model)
-    points, scores = inference.locate(model, maps, rule=rule, threshold=threshold)
-    points = scaled.back(points)
-    integral = inference.integral(model, maps)
+    if job.cut.whole:
+        values = image.read(all_of(image.shape))
+        found = locations.in_one_piece(model, values, threshold=threshold, mask=job.mask)
+        claim.take(folder, identity)
+    else:
+        claim.take(folder, identity)
+        found = locations.locate(job, threshold=threshold, engine=engines.in_threads(job))
+    points = image.back(found.points) if isinstance(image, Resampled) else found.points
     spacing = source.spacing
-
     summary = {
         "input": str(source.path),
         "kind": source.kind,
@@ -144,31 +169,80 @@ def count_source(
         "level": options.level,
         "count": len(points),
         # A second opinion on the count, from a model that has one.
-        "integral": None if integral is None else round(integral, 2),
+        "integral": None if found.integral is None else round(found.integral, 2),
         "model": name,
         "model_step": model.step,
         "rule": rule,
         "threshold": threshold,
+        "mirror_images": len(job.cut.flips),
+        "tiles": found.tiles,
+        "tiles_constant": found.constant,
+        "tiles_outside_mask": found.outside,
         "shape": list(source.shape),
         "spacing_um": None if spacing is None else list(spacing),
         "spacing_from": source.spacing_source,
-        "rescaled_to_um": list(model.spacing) if scaled.changed else None,
+        "rescaled_to_um": list(model.spacing) if image is not source else None,
         "versions": {
             package: importlib.metadata.version(package)
             for package in ("cellcount_jax", "jax", "numpy")
         },
     }
-    write_points(folder / "points.csv", points, scores, spacing=spacing)
+    write_points(folder / "points.csv", points, found.scores, spacing=spacing)
     if options.cellfinder:
         write_cellfinder(folder / "points.xml", points)
     if options.napari:
         write_napari(folder / "points_napari.csv", points)
-    report.save_overlay(
-        folder / "overlay.png", image, predicted=points, spacing=spacing, title=source.path.name
-    )
+    if job.cut.whole:
+        values = values if image is source else source.read(all_of(source.shape))
+        report.save_overlay(
+            folder / "overlay.png",
+            values,
+            predicted=points,
+            spacing=spacing,
+            title=source.path.name,
+        )
     # Last: a folder that has it is whole.
     writers.write_json(folder / "summary.json", summary)
     return summary
+
+
+def _job(model: TrainedModel, source: Source, folder: Path, options: Options) -> Job:
+    """What is to be done for an input.
+
+    Raises:
+      InputError: it does not fit the model.
+    """
+    try:
+        inference.check_fits(model, len(source.shape), source.channels)
+        image = inference.resampled(model, source, source.spacing if options.rescale else None)
+        job = Job(model, image, folder / "work")
+        _ = job.cut
+    except InputError as error:
+        several = options.channel is None and source.channels > model.channels
+        hint = "; choose one with --channel" if several else ""
+        raise InputError(f"{source.path}: {error}{hint}") from error
+    return job
+
+
+def _identity(model: TrainedModel, source: Source, options: Options, digest: str) -> dict[str, Any]:
+    """All that the result depends on, but the threshold."""
+    about = source.path.stat()
+    return {
+        "input": str(source.path.resolve()),
+        # Of a folder the files may be as old as they like.
+        "modified": None if source.path.is_dir() else [about.st_size, about.st_mtime_ns],
+        "shape": list(source.stored_shape),
+        "dtype": str(source.dtype),
+        "channel": options.channel,
+        "time": options.time,
+        "level": options.level,
+        "spacing_um": None if source.spacing is None else list(source.spacing),
+        "rescale": options.rescale,
+        "model": digest,
+        "max_voxels": model.config.predict.max_voxels,
+        "mirror_images": bool(model.config.predict.flips),
+        "version": importlib.metadata.version("cellcount_jax"),
+    }
 
 
 def write_points(
@@ -218,6 +292,11 @@ def write_cellfinder(path: Path, points: np.ndarray) -> None:
 def _check_options(model: TrainedModel, options: Options) -> None:
     if options.threshold is not None and not 0 < options.threshold < 1:
         raise InputError(f"--threshold {options.threshold}: must be between 0 and 1")
+    if options.threshold is not None and options.threshold < tiled.FLOOR:
+        raise InputError(
+            f"--threshold {options.threshold}: must be at least {tiled.FLOOR}; lower peaks of the"
+            " map are not kept"
+        )
     if options.rescale and not model.spacing_known:
         raise InputError("--rescale: the model was trained on images without a voxel size")
 

@@ -11,9 +11,9 @@ from typing import Literal, overload
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.maxima import centroids, label, local_maxima, thin_equal, window_reach
 
 
 @overload
@@ -68,30 +68,8 @@ def find_peaks(
     Crowd Localization" (a 3x3 maximum filter), with ties made unique.
     """
     values = _checked_map(map, threshold_abs)
-    reach = _window_reach(min_distance, values.ndim)
-    touching = tuple(min(r, 1) for r in reach)
-
-    top = (values == _window_maximum(values, touching)) & (values > threshold_abs)
-    shoulder = top & (_window_maximum(np.where(top, -np.inf, values), touching) == values)
-    neighbourhood = np.ones([3] * values.ndim, bool)
-    for axis, step in enumerate(touching):
-        if step == 0:
-            side = np.moveaxis(neighbourhood, axis, 0)
-            side[0] = side[2] = False
-    members, plateau, count = _label(top, neighbourhood)
-
-    is_peak = np.ones(count, bool)
-    is_peak[plateau[shoulder[tuple(members.T)]]] = False
-    offset = members - _centroids(members, plateau, count)[plateau]
-    order = np.lexsort(((offset**2).sum(axis=1), plateau))
-    _, first = np.unique(plateau[order], return_index=True)
-    peaks = members[np.sort(order[first][is_peak])]
-
-    if reach != touching:
-        highest = _window_maximum(values, reach)
-        index = tuple(peaks.T)
-        peaks = peaks[values[index] == highest[index]]
-    peaks = _thin(peaks, reach)
+    reach = window_reach(min_distance, values.ndim)
+    peaks = thin_equal(local_maxima(values, threshold_abs=threshold_abs, reach=reach)[0], reach)
     points = peaks.astype(np.float32)
     return (points, values[tuple(peaks.T)]) if return_scores else points
 
@@ -138,8 +116,8 @@ def find_components(
     if connectivity not in range(1, values.ndim + 1):
         raise InputError(f"connectivity is {connectivity}; it must be 1 to {values.ndim}.")
     structure = ndimage.generate_binary_structure(values.ndim, connectivity)
-    members, component, count = _label(values > threshold_abs, structure)
-    points = _centroids(members, component, count).astype(np.float32)
+    members, component, count = label(values > threshold_abs, structure)
+    points = centroids(members, component, count).astype(np.float32)
     if not return_scores:
         return points
     scores = np.full(count, -np.inf, values.dtype)
@@ -225,54 +203,3 @@ def _checked_map(map: np.ndarray, threshold_abs: float) -> np.ndarray:
     if np.isnan(threshold_abs):
         raise InputError("threshold_abs is NaN; it must be a number or infinity.")
     return values
-
-
-def _window_reach(min_distance: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    """`min_distance` as one int per axis."""
-    reach = np.asarray(min_distance)
-    if reach.ndim == 0:
-        reach = np.repeat(reach, ndim)
-    if (
-        reach.shape != (ndim,)
-        or not np.issubdtype(reach.dtype, np.integer)
-        or reach.min() < 0
-        or reach.max() < 1
-    ):
-        raise InputError(
-            f"min_distance is {min_distance}; it must be one whole number of voxels, at least 1, "
-            f"or {ndim} of them (one per axis), not all 0."
-        )
-    return tuple(int(r) for r in reach)
-
-
-def _window_maximum(values: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
-    """The maximum over `2 * reach + 1` voxels per axis, within the map."""
-    size = [2 * r + 1 for r in reach]
-    return ndimage.maximum_filter(values, size=size, mode="constant", cval=-np.inf)
-
-
-def _label(mask: np.ndarray, structure: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Connected components of a mask: `(K, D)` voxels, their `(K,)` number from 0, count."""
-    labels, count = ndimage.label(mask, structure=structure)
-    return np.argwhere(mask), labels[mask].astype(np.intp) - 1, int(count)
-
-
-def _centroids(members: np.ndarray, number: np.ndarray, count: int) -> np.ndarray:
-    """The `(count, D)` means of the members of each component."""
-    sizes = np.bincount(number, minlength=count)
-    sums = [np.bincount(number, weights=axis, minlength=count) for axis in members.T]
-    return np.stack(sums, axis=1) / sizes[:, None]
-
-
-def _thin(peaks: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
-    """Drops every peak that lies within the window of an earlier one that stays."""
-    if len(peaks) < 2:
-        return peaks
-    # Scaled so that a window has the half-width 1: one voxel more is at least 1 + 1 / reach.
-    scaled = peaks * np.array([1 / r if r else 2.0 for r in reach])
-    pairs = cKDTree(scaled).query_pairs(1 + 0.5 / max(reach), p=np.inf, output_type="ndarray")
-    keep = np.ones(len(peaks), bool)
-    for earlier, later in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]:
-        if keep[earlier]:
-            keep[later] = False
-    return peaks[keep]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
-from scipy import ndimage
 
 from cellcount_jax import batches, detect, maps, merged
 from cellcount_jax.data.normalise import Normalisation
+from cellcount_jax.data.readable import Readable, Resampled
 from cellcount_jax.errors import InputError
 from cellcount_jax.step import TrainState
 
@@ -45,73 +44,30 @@ class TrainedModel:
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     count_factor: float = 1.0
 
-    def predict(
-        self, array: Any, *, spacing: Sequence[float] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Cell locations in an array.
-
-        Args:
-          array: NumPy, Zarr, dask or what else NumPy can read, `(*spatial,)` or `(*spatial,
-            channels)`, raw intensities.
-          spacing: `(D,)` its voxel size in micrometres; where it differs from the model's, the
-            array is resampled. None: its voxels are like those of the training images.
-
-        Returns:
-          Points `(N, D)` float32 in voxels of the array, and their scores `(N,)`.
-
-        Raises:
-          InputError: see `predict_maps` and `rescaled`.
-        """
-        image = np.asarray(array)
-        if image.ndim == self.config.data.ndim:
-            image = image[..., None]
-        scaled = rescaled(self, image, spacing)
-        points, scores = predict(self, scaled.image)
-        return scaled.back(points), scores
-
 
 def inference_variables(state: TrainState) -> Any:
     """What the network needs of a training state."""
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Rescaled:
+def resampled(model: TrainedModel, image: Readable, spacing: Sequence[float] | None) -> Readable:
     """An image on the voxels that a model was trained on.
-
-    Attributes:
-      image: `(*spatial, channels)`.
-      factors: `(D,)` its voxels for each voxel of the original.
-      changed: whether it is another image than the original.
-    """
-
-    image: np.ndarray
-    factors: tuple[float, ...]
-    changed: bool
-
-    def back(self, points: np.ndarray) -> np.ndarray:
-        """Points `(N, D)` in voxels of the original."""
-        if not self.changed:
-            return points
-        return ((points + 0.5) / self.factors - 0.5).astype(np.float32)
-
-
-def rescaled(model: TrainedModel, image: np.ndarray, spacing: Sequence[float] | None) -> Rescaled:
-    """An image resampled, linearly, to the voxel size that a model was trained on.
 
     Args:
       model: a trained model.
-      image: `(*spatial, channels)` raw intensities.
+      image: raw intensities.
       spacing: `(D,)` its voxel size in micrometres; None leaves it as it is, and so does one
         within 1 % of the model's.
+
+    Returns:
+      The image itself, or it as a `Resampled`.
 
     Raises:
       InputError: the model does not know its voxel size, or the image would have no voxel left.
     """
-    shape = image.shape[:-1]
-    same = Rescaled(image, (1.0,) * len(shape), False)
+    shape = image.shape
     if spacing is None:
-        return same
+        return image
     if not len(spacing) == len(shape) == len(model.spacing):
         raise InputError(
             f"the voxel size {tuple(spacing)} is not that of a {len(model.spacing)}D image"
@@ -119,22 +75,30 @@ def rescaled(model: TrainedModel, image: np.ndarray, spacing: Sequence[float] | 
     if not model.spacing_known:
         raise InputError("the model was trained on images without a voxel size: do not rescale")
     if np.allclose(spacing, model.spacing, rtol=0.01):
-        return same
-    wanted = [
+        return image
+    wanted = tuple(
         round(n * ours / theirs)
         for n, ours, theirs in zip(shape, spacing, model.spacing, strict=True)
-    ]
+    )
     if min(wanted) < 1:
         raise InputError(
             f"voxels of {tuple(spacing)} um are too fine to be resampled to the model's"
             f" {model.spacing}: nothing of {shape} would be left"
         )
-    factors = tuple(new / old for new, old in zip(wanted, shape, strict=True))
-    channels = [
-        ndimage.zoom(channel, factors, order=1, mode="nearest", grid_mode=True)
-        for channel in np.moveaxis(image.astype(np.float32, copy=False), -1, 0)
-    ]
-    return Rescaled(np.stack(channels, -1), factors, True)
+    return Resampled(image, wanted)
+
+
+def check_fits(model: TrainedModel, ndim: int, channels: int) -> None:
+    """Makes sure that a model can take an image.
+
+    Raises:
+      InputError: it was trained on others.
+    """
+    if (ndim, channels) != (model.config.data.ndim, model.channels):
+        raise InputError(
+            f"the image is {ndim}D with {channels} channels, the model was trained"
+            f" on {model.config.data.ndim}D images with {model.channels}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -169,21 +133,10 @@ def predict_maps(model: TrainedModel, image: np.ndarray) -> Maps:
         would depend on the tiles.
     """
     config = model.config
-    if image.ndim - 1 != config.data.ndim or image.shape[-1] != model.channels:
-        raise InputError(
-            f"the image is {image.ndim - 1}D with {image.shape[-1]} channels, the model was trained"
-            f" on {config.data.ndim}D images with {model.channels}"
-        )
+    check_fits(model, image.ndim - 1, image.shape[-1])
     values = model.normalisation(image)
-    axes = range(config.data.ndim) if config.predict.flips else ()
-    flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
-    mean = np.zeros((*values.shape[:-1], 1 + config.target.count_head), np.float32)
-    for flip in flips:
-        mean += np.flip(maps.compute(config, model.variables, np.flip(values, flip)), flip)
-    mean /= len(flips)
-    if config.target.kernel == "gaussian":
-        return Maps(mean[..., 0], mean[..., 0])
-    return Maps(mean[..., 0], mean[..., 1] if config.target.count_head else None)
+    found = maps.compute(config, model.variables, values)
+    return Maps(found[..., 0], found[..., -1] if has_density(model) else None)
 
 
 def predict(model: TrainedModel, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -230,18 +183,45 @@ def locate(
         min_distance=tuple(config.detect.min_distance),
         fidt_floor=0.1 * target_peak(model),
     )
-    if not (split and config.target.count_head and config.detect.split_from):
-        return points, scores
-    assert found.density is not None
-    unit = config.target.unit or min(model.spacing)
+    if split and splits(model):
+        assert found.density is not None
+        points, scores = split_merged(model, points, scores, found.density)
+    return points, scores
+
+
+def has_density(model: TrainedModel) -> bool:
+    """Whether a model's last map is the cells' density."""
+    return bool(model.config.target.count_head or model.config.target.kernel == "gaussian")
+
+
+def splits(model: TrainedModel) -> bool:
+    """Whether a model tells cells on each other apart, see `split_merged`."""
+    return bool(model.config.target.count_head and model.config.detect.split_from)
+
+
+def split_merged(
+    model: TrainedModel,
+    points: np.ndarray,
+    scores: np.ndarray,
+    density: np.ndarray,
+    own: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`merged.split_merged` with the settings of a model."""
     return merged.split_merged(
         points,
         scores,
-        model.count_factor * found.density,
-        least=config.detect.split_from,
-        reach=3 * config.target.count_sigma * unit,
+        model.count_factor * density,
+        least=model.config.detect.split_from,
+        reach=split_reach(model),
         spacing=model.spacing,
+        own=own,
     )
+
+
+def split_reach(model: TrainedModel) -> float:
+    """How far from a point the density is that belongs to it, in the units of the spacing."""
+    reach: float = 3 * model.config.target.count_sigma
+    return reach * (model.config.target.unit or min(model.spacing))
 
 
 def integral(model: TrainedModel, found: Maps, region: np.ndarray | None = None) -> float | None:

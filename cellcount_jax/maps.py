@@ -1,17 +1,20 @@
 """The network's maps of an image of any size: in tiles where it is large, equal to one piece.
 
 Convolutions need a halo of some voxels around a tile, attention whole blocks of the coarsest
-level. That level is small, so it is computed first, tile by tile, for the whole image; then
-attention, block by block; then the map, tile by tile, from the tile's own finer levels and the
-attended coarse one. The halo is that of the convolutions alone.
+level. That level is small, so it is computed first, tile by tile, for the whole image
+(`encode`); then the map, tile by tile, from the tile's own finer levels and the coarse one, with
+attention on the blocks that the tile meets (`decode`). The halo is that of the convolutions
+alone. Images are read, and the coarse level is kept, by whoever calls: in memory (`compute`) or
+on a disk (`tasks.py`).
 """
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import jax
 import ml_collections
@@ -19,15 +22,27 @@ import numpy as np
 from jax import Array
 
 from cellcount_jax import config as settings
-from cellcount_jax import tiles
-from cellcount_jax.errors import InputError
-from cellcount_jax.model import SAUNet, create_model, tile_radius
+from cellcount_jax import cuts
+from cellcount_jax.data.readable import Reader, Region
+from cellcount_jax.model import SAUNet, create_model
+from cellcount_jax.tiles import extent, within
 
 Compiled = Callable[..., Array]
+_BLOCKS_TOGETHER = 16  # in one call for attention
+# While one thread computes, others read and write.
+_DEVICE = threading.Lock()
+
+
+class Stored(Protocol):
+    """What a part can be read of: a NumPy or Zarr array."""
+
+    def __getitem__(self, region: Any, /) -> Any:
+        """The part."""
+        ...
 
 
 def compute(config: ml_collections.ConfigDict, variables: Any, values: np.ndarray) -> np.ndarray:
-    """The maps of an image.
+    """The maps of an image in memory.
 
     Args:
       config: of the experiment.
@@ -35,93 +50,144 @@ def compute(config: ml_collections.ConfigDict, variables: Any, values: np.ndarra
       values: `(*spatial, channels)` normalised intensities.
 
     Returns:
-      `(*spatial, 1 or 2)` float32; probabilities with the 'mask' kernel; the second, with
-        `config.target.count_head`, is the cells' density.
+      `(*spatial, 1 or 2)` float32, the mean over mirror images with `config.predict.flips`;
+      probabilities with the 'mask' kernel; the second, with `config.target.count_head`, is the
+      cells' density.
 
     Raises:
-      InputError: see `tile_grid`.
+      InputError: see `cuts.plan`.
     """
-    shape = values.shape[:-1]
-    grid = tile_grid(config, shape)
-    frozen = ml_collections.FrozenConfigDict(config)
-    if len(grid) == 1:
-        found = np.asarray(_whole(frozen)(variables, values[None]))[0]
-    else:
-        found = _in_tiles(frozen, variables, values, grid)
-    return 1 / (1 + np.exp(-found)) if config.target.kernel == "mask" else found
-
-
-def tile_grid(config: ml_collections.ConfigDict, shape: Sequence[int]) -> list[tiles.Tile]:
-    """The tiles of an image; one where it has up to `config.predict.max_voxels`.
-
-    Several lie on the image padded to multiples of the network's stride.
-
-    Raises:
-      InputError: the image is too large for one tile, and the model's result would depend on
-        the tiles, or not even the smallest tile is small enough.
-    """
-    if math.prod(shape) <= config.predict.max_voxels:
-        whole = tuple(slice(0, size) for size in shape)
-        return [tiles.Tile(whole, whole, whole)]
-    if config.model.norm != "batch" or config.model.attention == "global":
-        raise InputError(
-            f"the image has {math.prod(shape)} voxels, more than config.predict.max_voxels ="
-            f" {config.predict.max_voxels}, and a model with model.norm ="
-            f" {config.model.norm!r} and model.attention = {config.model.attention!r} cannot be"
-            " predicted in tiles: its result would depend on them"
+    cut = cuts.plan(config, values.shape[:-1])
+    found = np.empty((*cut.shape, 1 + config.target.count_head), np.float32)
+    coarse: list[np.ndarray] = []
+    for flip in () if cut.whole else cut.flips:
+        level = np.empty((*cut.coarse, coarse_features(config)), np.float32)
+        for index in range(len(cut.tiles)):
+            part = encode(config, variables, cut, values.__getitem__, index=index, flip=flip)
+            level[cuts.coarse_core(cut, index)] = part
+        coarse.append(level)
+    for index, core in enumerate(cut.cores):
+        found[core] = decode(
+            config, variables, cut, values.__getitem__, lambda flip: coarse[flip], index=index
         )
-    stride = settings.total_stride(config)
-    padded = [-(-size // step) * step for size, step in zip(shape, stride, strict=True)]
-    options = {"halo": tile_radius(settings.strides(config)), "block": stride}
-    core = tiles.choose_core(padded, max_voxels=config.predict.max_voxels, **options)
-    return tiles.tile_grid(padded, core=core, **options)
+    return found
 
 
-def _in_tiles(
-    config: ml_collections.FrozenConfigDict,
+def coarse_features(config: ml_collections.ConfigDict) -> int:
+    """The channels of the coarsest level."""
+    features: int = config.model.features * 2 ** len(settings.strides(config))
+    return features
+
+
+def encode(
+    config: ml_collections.ConfigDict,
     variables: Any,
-    values: np.ndarray,
-    grid: Sequence[tiles.Tile],
+    cut: cuts.Plan,
+    read: Reader,
+    *,
+    index: int,
+    flip: tuple[int, ...],
 ) -> np.ndarray:
-    """The maps `(*spatial, 1 or 2)` of an image that is larger than a tile."""
-    shape = values.shape[:-1]
-    stride = settings.total_stride(config)
-    # Where the image ends within a window the network pads it itself; here all tiles are whole.
-    padded = np.pad(values, [*((0, -n % s) for n, s in zip(shape, stride, strict=True)), (0, 0)])
-    coarse_grid = [tiles.Tile(*(_coarser(region, stride) for region in tile)) for tile in grid]
-    coarse_shape = [n // s for n, s in zip(padded.shape, stride, strict=False)]
+    """A tile's part of the coarsest level of a mirror image.
 
-    def bottleneck(tile: tiles.Tile) -> np.ndarray:
-        return np.asarray(_encoded(config)(variables, padded[tile.outer][None]))[0]
+    Args:
+      config: of the experiment.
+      variables: of its network.
+      cut: the plan.
+      read: gives parts of the image.
+      index: of the tile.
+      flip: the axes along which the image is mirrored.
 
-    def refined(tile: tiles.Tile, coarse: tiles.Tile) -> np.ndarray:
-        inputs = padded[tile.outer][None], attended[coarse.outer][None]
-        return np.asarray(_decoded(config)(variables, *inputs))[0]
-
-    coarse = tiles.stitch(coarse_grid, map(bottleneck, grid), coarse_shape)
-    attended = _attend(config, variables, coarse)
-    found = tiles.stitch(grid, map(refined, grid, coarse_grid), padded.shape[:-1])
-    return found[tuple(slice(size) for size in shape)]
+    Returns:
+      `(*coarse core, channels)` float32, for `cuts.coarse_core`.
+    """
+    tile = cut.tiles[index]
+    run = _encoded(ml_collections.FrozenConfigDict(config))
+    found = _on_device(run, variables, cuts.mirrored(cut, read, flip, tile.outer)[None])[0]
+    return found[cuts.coarser(tile.inner, cut.stride)]
 
 
-def _coarser(region: Sequence[slice], stride: Sequence[int]) -> tuple[slice, ...]:
-    """The part of the coarsest level that belongs to a region of the image."""
-    return tuple(slice(r.start // s, r.stop // s) for r, s in zip(region, stride, strict=True))
+def decode(
+    config: ml_collections.ConfigDict,
+    variables: Any,
+    cut: cuts.Plan,
+    read: Reader,
+    coarse: Callable[[int], Stored],
+    *,
+    index: int,
+) -> np.ndarray:
+    """The maps of a tile's core.
+
+    Args:
+      config: of the experiment.
+      variables: of its network.
+      cut: the plan.
+      read: gives parts of the image.
+      coarse: the number of a flip to the coarsest level `(*coarse, channels)` of that mirror
+        image, of which `cuts.coarse_needed` is read; not called for a whole image.
+      index: of the tile.
+
+    Returns:
+      `(*core, 1 or 2)` float32, see `compute`.
+    """
+    frozen = ml_collections.FrozenConfigDict(config)
+    core = cut.cores[index]
+    mean = np.zeros((*extent(core), 1 + config.target.count_head), np.float32)
+    for number, flip in enumerate(cut.flips):
+        window = cuts.window(cut, core, flip)
+        if cut.whole:
+            found = _on_device(_whole(frozen), variables, np.flip(read(core), flip)[None])[0]
+        else:
+            region = cuts.coarse_needed(cut, index, flip)
+            level = _attend(frozen, variables, np.asarray(coarse(number)[region]), cut.block)
+            inside = within(cuts.coarser(window, cut.stride), region)
+            values = cuts.mirrored(cut, read, flip, window)
+            inputs = values[None], level[inside][None]
+            found = _on_device(_decoded(frozen), variables, *inputs)[0]
+        part = found[within(cuts.flipped(core, cut.shape, flip), window)]
+        if config.target.kernel == "mask":
+            part = 1 / (1 + np.exp(-part))
+        mean += np.flip(part, flip)
+    return mean / len(cut.flips)
+
+
+def _on_device(run: Compiled, variables: Any, *inputs: np.ndarray) -> np.ndarray:
+    with _DEVICE:
+        return np.asarray(run(variables, *inputs))
 
 
 def _attend(
-    config: ml_collections.FrozenConfigDict, variables: Any, coarse: np.ndarray
+    config: ml_collections.FrozenConfigDict,
+    variables: Any,
+    coarse: np.ndarray,
+    block: Sequence[int],
 ) -> np.ndarray:
-    """Attention on the coarsest level of the whole image, a block at a time."""
-    if config.model.attention == "none":
+    """Attention on whole blocks of the coarsest level."""
+    if not block:
         return coarse
-    sizes = zip(config.train.crop, settings.total_stride(config), strict=True)
-    block = [crop // step for crop, step in sizes]
-    shape = coarse.shape[:-1]
-    grid = tiles.tile_grid(shape, core=block, halo=(0,) * len(block), block=block)
     run = _attended(config)
-    parts = (np.asarray(run(variables, coarse[tile.outer][None]))[0] for tile in grid)
-    return tiles.stitch(grid, parts, shape)
+    attended = np.empty_like(coarse)
+    alike: dict[tuple[int, ...], list[Region]] = {}
+    for region in _blocks(coarse.shape[:-1], block):
+        alike.setdefault(coarse[region].shape, []).append(region)
+    for shape, regions in alike.items():
+        # In batches of one size, to compile once; blocks that the image's end cuts one by one.
+        size = _BLOCKS_TOGETHER if shape[:-1] == tuple(block) else 1
+        for first in range(0, len(regions), size):
+            some = regions[first : first + size]
+            batch = np.zeros((size, *shape), coarse.dtype)
+            for i, region in enumerate(some):
+                batch[i] = coarse[region]
+            for region, result in zip(some, _on_device(run, variables, batch), strict=False):
+                attended[region] = result
+    return attended
+
+
+def _blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Region]:
+    starts = [range(0, size, step) for size, step in zip(shape, block, strict=True)]
+    for corner in itertools.product(*starts):
+        ends = zip(corner, block, shape, strict=True)
+        yield tuple(slice(start, min(start + step, size)) for start, step, size in ends)
 
 
 @functools.cache
@@ -140,7 +206,12 @@ def _encoded(config: ml_collections.FrozenConfigDict) -> Compiled:
 def _attended(config: ml_collections.FrozenConfigDict) -> Compiled:
     """The coarsest level with what attention adds to it."""
     model = create_model(config)
-    return jax.jit(lambda variables, x: model.apply(variables, (x,), method=SAUNet.attend)[-1])
+
+    def run(variables: Any, x: Array) -> Any:
+        # It is kept as float32, whatever it was computed in.
+        return model.apply(variables, (x.astype(model.dtype),), method=SAUNet.attend)[-1]
+
+    return jax.jit(run)
 
 
 @functools.cache
@@ -150,6 +221,7 @@ def _decoded(config: ml_collections.FrozenConfigDict) -> Compiled:
 
     def run(variables: Any, x: Array, attended: Array) -> Any:
         levels = model.apply(variables, x, method=SAUNet.encode)
-        return model.apply(variables, (*levels[:-1], attended), method=SAUNet.decode)
+        levels = (*levels[:-1], attended.astype(model.dtype))
+        return model.apply(variables, levels, method=SAUNet.decode)
 
     return jax.jit(run)

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from cellcount_jax.errors import InputError
 
 _MOST_ITERATIONS = 50
+_MOST_TIES = 8  # points that are equally near to a voxel
 
 
 def split_merged(
@@ -26,6 +27,7 @@ def split_merged(
     least: float,
     reach: float,
     spacing: Sequence[float] | None = None,
+    own: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Replaces points that stand for several cells.
 
@@ -41,6 +43,8 @@ def split_merged(
       least: integral from which a point stands for two cells, above 1; infinity: none does.
       reach: distance in the units of `spacing`, about that at which a lone cell's density ends.
       spacing: `(D,)` voxel size; ones by default.
+      own: `(N,)` bool, the points to replace and to return; the others, of which voxels may be
+        nearer, only keep those. Default: all.
 
     Returns:
       Points `(M, D)` float32 and their scores `(M,)`, M at least N; what is not replaced keeps
@@ -53,8 +57,9 @@ def split_merged(
         raise InputError(f"least is {least}; it must be above 1, which is one cell.")
     if not 0 < reach < np.inf:
         raise InputError(f"reach is {reach}; it must be a positive number.")
-    if not len(points) or least == np.inf:
-        return points, scores
+    own = np.ones(len(points), bool) if own is None else own
+    if not own.any() or least == np.inf:
+        return points[own], scores[own]
     edges = np.ones(density.ndim) if spacing is None else np.asarray(spacing, float)
     # Large volumes are mostly background, where there is nothing to ask the tree about.
     seeds = np.zeros(density.shape, bool)
@@ -62,10 +67,13 @@ def split_merged(
     box = [2 * int(reach / edge + 1) + 1 for edge in edges]
     voxels = np.argwhere((density > 0) & ndimage.maximum_filter(seeds, size=box))
     weights = density[tuple(voxels.T)].astype(np.float64)
-    distance, owner = cKDTree(points * edges).query(
-        voxels * edges, distance_upper_bound=reach * (1 + 1e-9)
+    distances, owners = cKDTree(points * edges).query(
+        voxels * edges, k=range(1, _MOST_TIES + 1), distance_upper_bound=reach * (1 + 1e-9)
     )
-    owned = np.isfinite(distance)
+    # Of points as near the first, so that points that are farther off decide nothing.
+    nearest = distances <= distances[:, :1] * (1 + 1e-9)
+    owner = np.where(nearest, owners, len(points)).min(1)
+    owned = np.isfinite(distances[:, 0])
     voxels, weights, owner = voxels[owned], weights[owned], owner[owned]
     integral = np.bincount(owner, weights=weights, minlength=len(points))
     numbers = np.maximum(1, np.floor(integral - least).astype(int) + 2)
@@ -73,15 +81,15 @@ def split_merged(
     order = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[order], np.arange(len(points) + 1))
     placed = []
-    for i, number in enumerate(numbers):
-        if number == 1:
+    for i in np.flatnonzero(own):
+        if numbers[i] == 1:
             placed.append(points[i][None])
             continue
-        own = order[starts[i] : starts[i + 1]]
-        centres = _weighted_means(voxels[own] * edges, weights[own], number)
+        part = order[starts[i] : starts[i + 1]]
+        centres = _weighted_means(voxels[part] * edges, weights[part], numbers[i])
         placed.append(centres / edges)
     counts = [len(p) for p in placed]
-    return np.concatenate(placed).astype(np.float32), np.repeat(scores, counts)
+    return np.concatenate(placed).astype(np.float32), np.repeat(scores[own], counts)
 
 
 def _weighted_means(places: np.ndarray, weights: np.ndarray, number: int) -> np.ndarray:

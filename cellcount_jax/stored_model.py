@@ -8,6 +8,7 @@ from. Reading it parses JSON and plain arrays; nothing in it is ever executed.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import zipfile
@@ -25,6 +26,7 @@ from cellcount_jax.data.files import existing_file, replacing
 from cellcount_jax.data.normalise import Normalisation
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference import TrainedModel, inference_variables
+from cellcount_jax.locations import LoadedModel
 from cellcount_jax.step import create_train_state
 
 CARD = "CARD.md"
@@ -35,7 +37,7 @@ _MOST = 1000  # bytes that the header of an array may take
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def load_model(source: str | Path) -> TrainedModel:
+def load_model(source: str | Path) -> LoadedModel:
     """Reads a trained model.
 
     Args:
@@ -99,6 +101,14 @@ def read_card(path: Path) -> str:
         return _member(archive, CARD, path).decode("utf-8", errors="replace")
 
 
+def digest(model: TrainedModel) -> str:
+    """A number for all that a model's results depend on, the same wherever it lies."""
+    found = hashlib.sha256(_as_json([settings.to_json(model.config), to_json(model)]))
+    for name, value in _named(model.variables).items():
+        found.update(name.encode() + np.ascontiguousarray(value).tobytes())
+    return found.hexdigest()
+
+
 def to_json(model: TrainedModel) -> dict[str, Any]:
     """What belongs to a model beside its config and variables, for model.json."""
     names = ("step", "channels", "spacing", "spacing_known", "thresholds", "count_factor")
@@ -122,7 +132,7 @@ def restore_variables(
     return restored[0], inference_variables(restored[1])
 
 
-def _read_workdir(workdir: Path) -> TrainedModel:
+def _read_workdir(workdir: Path) -> LoadedModel:
     config, stored = (_read_json(workdir / name) for name in ("config.json", "model.json"))
     model = _from_json(stored, settings.from_json(config, workdir / "config.json"), workdir)
     step, variables = restore_variables(workdir, model.config, channels=model.channels)
@@ -135,7 +145,7 @@ def _read_workdir(workdir: Path) -> TrainedModel:
     return dataclasses.replace(model, variables=variables)
 
 
-def _read_archive(path: Path) -> TrainedModel:
+def _read_archive(path: Path) -> LoadedModel:
     with _opened(path) as archive:
         parsed = []
         for name in ("config.json", "model.json"):
@@ -199,13 +209,13 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path, *, most: int = 2**2
         raise InputError(f"{path}: is damaged ({error})") from error
 
 
-def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> TrainedModel:
+def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> LoadedModel:
     """What `to_json` gave, without variables."""
     try:
         values = dict(stored)
         normalisation = Normalisation.from_dict(values.pop("normalisation"))
         values["spacing"] = tuple(map(float, values["spacing"]))
-        return TrainedModel(config=config, variables=None, normalisation=normalisation, **values)
+        return LoadedModel(config=config, variables=None, normalisation=normalisation, **values)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path / 'model.json'}: is not a model of this version") from error
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from cellcount_jax.data.readable import Region
 from cellcount_jax.errors import InputError
 
 
@@ -30,9 +31,9 @@ class Tile(NamedTuple):
       inner: the core, relative to the outer region.
     """
 
-    outer: tuple[slice, ...]
-    core: tuple[slice, ...]
-    inner: tuple[slice, ...]
+    outer: Region
+    core: Region
+    inner: Region
 
 
 def tile_grid(
@@ -69,47 +70,27 @@ def tile_grid(
     ]
 
 
-def stitch(tiles: Sequence[Tile], maps: Iterable[np.ndarray], shape: Sequence[int]) -> np.ndarray:
-    """Assembles the whole map from the cores of the tiles' maps.
+def around(region: Region, margin: Sequence[int], shape: Sequence[int]) -> Region:
+    """A region with a margin on all sides, as far as the image goes.
 
     Args:
-      tiles: as `tile_grid` gives them.
-      maps: one per tile, in their order, `(*outer, ...)`: the tile's outer region, and any
-        further axes such as channels. May be a generator: one map is held at a time.
-      shape: `(D,)` spatial shape of the image.
-
-    Returns:
-      `(*shape, ...)`, of the first map's data type.
-
-    Raises:
-      InputError: if the maps are not as many as the tiles, one has not its outer region's
-        shape, or the cores do not fill the image.
+      region: `(D,)` slices.
+      margin: `(D,)` voxels.
+      shape: `(D,)` of the image.
     """
-    shape = tuple(shape)
-    owned = sum(math.prod(_extent(tile.core)) for tile in tiles)
-    if owned != math.prod(shape):
-        raise InputError(
-            f"The cores of the {len(tiles)} tiles hold {owned} voxels, an image of shape {shape} "
-            f"{math.prod(shape)}; they must be those of the tile grid of this image."
-        )
-    whole: np.ndarray | None = None
-    for placed, (tile, part) in enumerate(itertools.zip_longest(tiles, maps)):
-        if tile is None or part is None:
-            raise InputError(
-                f"There are {'more' if tile is None else f'only {placed}'} maps for "
-                f"{len(tiles)} tiles; there must be one of each."
-            )
-        outer = _extent(tile.outer)
-        if part.shape[: len(shape)] != outer:
-            raise InputError(
-                f"The map of tile {placed} has shape {part.shape}; it must begin with {outer}, "
-                "the shape of the tile's outer region."
-            )
-        if whole is None:
-            whole = np.empty(shape + part.shape[len(shape) :], part.dtype)
-        whole[tile.core] = part[tile.inner]
-    assert whole is not None  # an image without voxels has no tiles, and was refused
-    return whole
+    sizes = zip(region, margin, shape, strict=True)
+    return tuple(slice(max(p.start - m, 0), min(p.stop + m, n)) for p, m, n in sizes)
+
+
+def within(region: Region, outer: Region) -> Region:
+    """A region, relative to one that holds it."""
+    pairs = zip(region, outer, strict=True)
+    return tuple(slice(p.start - o.start, p.stop - o.start) for p, o in pairs)
+
+
+def extent(region: Region) -> tuple[int, ...]:
+    """The size of a region."""
+    return tuple(part.stop - part.start for part in region)
 
 
 def choose_core(
@@ -187,10 +168,6 @@ def _axis_tiles(size: int, core: int, halo: int, block: int) -> list[tuple[slice
             )
         )
     return tiles
-
-
-def _extent(region: tuple[slice, ...]) -> tuple[int, ...]:
-    return tuple(part.stop - part.start for part in region)
 
 
 def _check_sizes(shape: Sequence[int], halo: Sequence[int], block: Sequence[int]) -> None:

@@ -16,7 +16,7 @@ import ml_collections
 from absl import logging
 from jax import Array
 
-from cellcount_jax import batches, checkpoint, evaluate, maps, parallel, stack, validation, writers
+from cellcount_jax import batches, checkpoint, cuts, evaluate, parallel, stack, validation, writers
 from cellcount_jax import config as settings
 from cellcount_jax import workdir as runs
 from cellcount_jax.data import datasets, normalise, synthetic
@@ -177,7 +177,7 @@ def _check_predictable(dataset: Dataset, config: ml_collections.ConfigDict) -> N
     """Makes sure, before hours of training, that the images can be evaluated afterwards."""
     for sample in itertools.chain(dataset.labelled, *dataset.tests.values()):
         with _naming(sample):
-            maps.tile_grid(config, sample.shape)
+            cuts.plan(config, sample.shape)
 
 
 @contextlib.contextmanager

@@ -128,13 +128,17 @@ def test_the_command_on_a_png_image(
         "model_step": stored["step"],
         "rule": "peaks",
         "threshold": stored["thresholds"]["peaks"],
+        "mirror_images": 1,
+        "tiles": 1,
+        "tiles_constant": 0,
+        "tiles_outside_mask": 0,
         "shape": [40, 40],
         "spacing_um": None,
         "spacing_from": "unknown",
         "rescaled_to_um": None,
     }
     assert formats.read_image(output / "t0" / "overlay.png").pixels.shape[-1] == 3
-    assert names(output / "t0") == ["overlay.png", "points.csv", "summary.json"]
+    assert names(output / "t0") == ["count.json", "overlay.png", "points.csv", "summary.json"]
     assert rows_of(output / "counts.csv") == [
         {"input": str(file), "count": str(len(rows)), "voxels": "1600"}
     ]
@@ -232,6 +236,7 @@ def test_wrong_options_are_one_line(
     (tmp_path / "empty").mkdir()
     for arguments, words in (
         ((file, "--threshold", "1.5"), "--threshold 1.5: must be between 0 and 1"),
+        ((file, "--threshold", "0.01"), "--threshold 0.01: must be at least 0.05"),
         ((file, "--spacing", "1,-2"), "2 positive voxel edges in micrometres"),
         ((file, "--spacing", "1,1,1"), "2 positive voxel edges in micrometres"),
         ((file, "--channel", "7"), "channel '7': is not there; it has 1"),

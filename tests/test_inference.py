@@ -14,8 +14,10 @@ import pytest
 import cellcount_jax
 from cellcount_jax import inference, stored_model
 from cellcount_jax.data import formats
+from cellcount_jax.data.readable import Array
 from cellcount_jax.detect import find_peaks
 from cellcount_jax.errors import InputError
+from cellcount_jax.locations import LoadedModel
 from cellcount_jax.metrics import match_points
 from cellcount_jax.model import create_model
 
@@ -30,7 +32,7 @@ def model_2d(run_2d: Path) -> inference.TrainedModel:
 
 
 @pytest.fixture(scope="module")
-def model_3d(run_3d: Path) -> inference.TrainedModel:
+def model_3d(run_3d: Path) -> LoadedModel:
     return stored_model.load_model(run_3d)
 
 
@@ -117,7 +119,7 @@ def test_with_flips_a_mirrored_image_has_the_mirrored_map(model_2d: inference.Tr
 
 
 def test_an_array_of_other_voxels_is_resampled_and_points_come_back(
-    model_3d: inference.TrainedModel, cells_3d: Path
+    model_3d: LoadedModel, cells_3d: Path
 ) -> None:
     volume = formats.read_image(cells_3d / "test" / "test.tif")
     assert volume.spacing == model_3d.spacing
@@ -131,13 +133,11 @@ def test_an_array_of_other_voxels_is_resampled_and_points_come_back(
     back = (found + 0.5) / (1, 2, 2) - 0.5
     matched = match_points(back, expected, max_distance=1.5, spacing=volume.spacing)
     assert matched.f1 > 0.9 and len(expected) > 5
-    untouched = inference.rescaled(model_3d, volume.pixels, (2.0, 1.002, 1.0))
-    assert untouched.image is volume.pixels and not untouched.changed
+    image = Array(volume.pixels, 3)
+    assert inference.resampled(model_3d, image, (2.0, 1.002, 1.0)) is image
 
 
-def test_what_cannot_be_resampled(
-    model_2d: inference.TrainedModel, model_3d: inference.TrainedModel
-) -> None:
+def test_what_cannot_be_resampled(model_2d: inference.TrainedModel, model_3d: LoadedModel) -> None:
     image = np.zeros((8, 20, 20, 1), np.float32)
     for model, values, spacing, words in (
         (model_3d, image, (1e-3, 1.0, 1.0), "too fine"),
@@ -145,4 +145,4 @@ def test_what_cannot_be_resampled(
         (model_2d, image[0], (2.0, 2.0), "without a voxel size"),
     ):
         with pytest.raises(InputError, match=words):
-            inference.rescaled(model, values, spacing)
+            inference.resampled(model, Array(values, values.ndim - 1), spacing)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cellcount_jax import maps
+from cellcount_jax import cuts, maps
 from cellcount_jax.config import default_config, use_volumes
 from cellcount_jax.errors import InputError
 from cellcount_jax.model import create_model
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 # Sizes that no stride and no block divides.
 SHAPES = {2: (93, 131), 3: (27, 67, 50)}
-LIMITS = {2: 48 * 60, 3: 24_000}
+LIMITS = {2: 48 * 60, 3: 46_000}
 
 
 def experiment(ndim: int, attention: str = "block") -> ml_collections.ConfigDict:
@@ -58,17 +58,18 @@ def picture(shape: tuple[int, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("attention", ["block", "none"])
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_tiles_give_the_map_of_one_piece(ndim: int, attention: str) -> None:
+@pytest.mark.parametrize(("ndim", "flips"), [(2, False), (2, True), (3, False), (3, True)])
+def test_tiles_give_the_map_of_one_piece(ndim: int, flips: bool, attention: str) -> None:
     config = experiment(ndim, attention)
+    config.predict.flips = flips
     variables, values = weights(config), picture(SHAPES[ndim])
     whole = maps.compute(config, variables, values)
-    assert len(maps.tile_grid(config, SHAPES[ndim])) == 1
+    assert len(cuts.plan(config, SHAPES[ndim]).tiles) == 1
     config.predict.max_voxels = LIMITS[ndim]
-    grid = maps.tile_grid(config, SHAPES[ndim])
+    grid = cuts.plan(config, SHAPES[ndim]).tiles
     sizes = [np.prod([s.stop - s.start for s in tile.outer]) for tile in grid]
     assert len(grid) > 4 and max(sizes) <= LIMITS[ndim]
-    assert whole.shape == (*SHAPES[ndim], 1) and whole.std() > 0.02
+    assert whole.shape == (*SHAPES[ndim], 1) and whole.std() > 0.01
     np.testing.assert_allclose(maps.compute(config, variables, values), whole, atol=1e-5)
 
 
@@ -88,7 +89,7 @@ def test_the_tiles_need_their_halo(monkeypatch: pytest.MonkeyPatch) -> None:
     variables, values = weights(config), picture(SHAPES[2])
     whole = maps.compute(config, variables, values)
     config.predict.max_voxels = LIMITS[2]
-    monkeypatch.setattr(maps, "tile_radius", lambda strides: (0, 0))
+    monkeypatch.setattr(cuts, "tile_radius", lambda strides: (0, 0))
     assert np.abs(maps.compute(config, variables, values) - whole).max() > 1e-3
 
 
@@ -111,11 +112,11 @@ def test_what_would_depend_on_the_tiles_is_not_tiled(changed: dict[str, str]) ->
     config = experiment(2)
     config.update_from_flattened_dict({**changed, "predict.max_voxels": 1000})
     with pytest.raises(InputError, match=r"1040 voxels, more than config\.predict\.max_voxels"):
-        maps.tile_grid(config, (40, 26))
+        cuts.plan(config, (40, 26))
 
 
 def test_no_tile_is_small_enough() -> None:
     config = experiment(2)
     config.predict.max_voxels = 500
     with pytest.raises(InputError, match="max_voxels = 500"):
-        maps.tile_grid(config, (100, 100))
+        cuts.plan(config, (100, 100))

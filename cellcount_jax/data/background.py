@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-Region = tuple[slice, ...]
+from cellcount_jax.data.readable import Region, neighbours
+
 # A part of one channel, `(*region)`.
 Reader = Callable[[Region], np.ndarray]
 
@@ -146,10 +147,7 @@ def _between(grid: np.ndarray, shape: Sequence[int], region: Region | None) -> n
     """
     region = region or tuple(slice(0, n) for n in shape)
     for axis, (part, size) in enumerate(zip(region, shape, strict=True)):
-        count = grid.shape[axis]
-        at = (np.arange(part.start, part.stop) + 0.5) * count / size - 0.5
-        low = np.clip(np.floor(at).astype(int), 0, max(count - 2, 0))
-        share = np.clip(at - low, 0, 1).reshape(-1, *[1] * (grid.ndim - axis - 1))
-        upper = np.take(grid, np.minimum(low + 1, count - 1), axis)
-        grid = np.take(grid, low, axis) * (1 - share) + upper * share
+        low, high, share = neighbours(part, grid.shape[axis], size)
+        share = share.reshape(-1, *[1] * (grid.ndim - axis - 1))
+        grid = np.take(grid, low, axis) * (1 - share) + np.take(grid, high, axis) * share
     return grid.astype(np.float32)

@@ -9,14 +9,16 @@ memory at a time; any part can be normalised then, as within the whole.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cellcount_jax.data import background as local
-from cellcount_jax.data.background import MAD_TO_DEVIATION, Blocks, Region
+from cellcount_jax.data.background import MAD_TO_DEVIATION, Blocks
+from cellcount_jax.data.readable import Reader, Region
 from cellcount_jax.errors import InputError
 
 # Of a normal distribution, the distance of the 10th and 90th percentile divided by this is the
@@ -26,9 +28,6 @@ _DECILES_TO_DEVIATION = 2.563
 _LOCAL = {"signal_to_noise": local.signal_to_noise, "contrast": local.contrast}
 _SLAB_VOXELS = 2**24  # about what is in memory while an image is measured
 _MOST_LEVELS = 2**27  # different intensities that are told apart for a median
-
-# A part of an image, `(*region, channels)`.
-Reader = Callable[[Region], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +45,26 @@ class Measured:
     centre: np.ndarray | None = None
     scale: np.ndarray | None = None
     blocks: tuple[Blocks, ...] = ()
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """For a .npz file; `from_arrays` reads it back."""
+        arrays = {"method": np.array(self.method)}
+        for name in ("centre", "scale"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        for i, blocks in enumerate(self.blocks):
+            named = {"median": blocks.median, "noise": blocks.noise, "shape": blocks.shape}
+            arrays |= {f"{name}_{i}": np.asarray(value) for name, value in named.items()}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Measured:
+        """Reads what `to_arrays` gave."""
+        blocks = []
+        for i in itertools.takewhile(lambda i: f"median_{i}" in arrays, itertools.count()):
+            shape = tuple(arrays[f"shape_{i}"].tolist())
+            blocks.append(Blocks(shape, arrays[f"median_{i}"], arrays[f"noise_{i}"]))
+        return cls(str(arrays["method"]), arrays.get("centre"), arrays.get("scale"), tuple(blocks))
 
     def __call__(self, values: np.ndarray, region: Region | None = None) -> np.ndarray:
         """Normalises a part of the image.

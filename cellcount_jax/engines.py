@@ -1,0 +1,41 @@
+"""What runs the tasks of a count: threads of this process."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from cellcount_jax import tiled
+from cellcount_jax.tiled import Engine, Job, Task
+
+# One computes (see maps.py), one reads for it, one writes.
+_THREADS = 3
+
+
+def progress(title: str, total: int) -> tqdm:
+    """A bar on a terminal; in a log a line now and then."""
+    interval = 0.5 if sys.stderr.isatty() else 60
+    return tqdm(total=total, desc=title, unit="tile", mininterval=interval, maxinterval=interval)
+
+
+def in_threads(job: Job) -> Engine:
+    """Tasks in this process; while one computes, others read and write."""
+
+    def engine(todo: Sequence[Task], title: str) -> None:
+        with (
+            concurrent.futures.ThreadPoolExecutor(_THREADS) as pool,
+            progress(title, len(todo)) as bar,
+        ):
+            running = [pool.submit(tiled.run, job, task) for task in todo]
+            try:
+                for done in concurrent.futures.as_completed(running):
+                    done.result()
+                    bar.update()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    return engine

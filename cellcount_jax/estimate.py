@@ -1,0 +1,65 @@
+"""What a count will take: tiles, memory, disk and time, before it begins."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from cellcount_jax import inference, maps
+from cellcount_jax.tiled import Job
+
+# Of a process that has started and compiled, and for each voxel of a tile and feature of the
+# network's first level: measured with benchmarks/counting.py.
+_BASE_BYTES = 0.7e9
+_BYTES_PER_FEATURE = 20
+_PROBE_VOXELS = 2**17
+
+
+def describe(job: Job) -> str:
+    """A line for people."""
+    cut, model = job.cut, job.model
+    pieces = "in one piece"
+    if not cut.whole:
+        pieces = f"in {len(cut.tiles)} tiles of {' x '.join(map(str, cut.window))} voxels"
+    mirrored = f", each in {len(cut.flips)} mirror images" if len(cut.flips) > 1 else ""
+    a_voxel = _BYTES_PER_FEATURE * model.config.model.features + 16 * model.channels
+    memory = _BASE_BYTES + math.prod(cut.window) * a_voxel
+    disk = "" if cut.whole else f", up to {_disk(job) / 1e9:.2g} GB on the disk while it runs"
+    needs = f"about {memory / 1e9:.1f} GB of memory{disk}, {_duration(_seconds(job))}"
+    return f"{pieces}{mirrored}: {needs}"
+
+
+def _disk(job: Job) -> float:
+    """Of what is in progress, if no tile is skipped."""
+    cut = job.cut
+    coarse = math.prod(cut.coarse) * maps.coarse_features(job.model.config) * len(cut.flips)
+    return 4.0 * (coarse + math.prod(cut.shape) * (1 + inference.splits(job.model)))
+
+
+def _seconds(job: Job) -> float:
+    """Time by that of a small image, computed twice, as the first time compiles."""
+    cut, model = job.cut, job.model
+    config = model.config.copy_and_resolve_references()
+    config.predict.flips = False
+    stride = np.asarray(cut.stride)
+    edge = _PROBE_VOXELS ** (1 / len(stride))
+    shape = np.minimum(cut.padded, stride * np.maximum(1, np.rint(edge / stride).astype(int)))
+    values = np.zeros((*shape.tolist(), model.channels), np.float32)
+    config.predict.max_voxels = int(np.prod(shape))
+    for _ in range(2):
+        started = time.perf_counter()
+        maps.compute(config, model.variables, values)
+        taken = time.perf_counter() - started
+    voxels = math.prod(cut.window) * len(cut.tiles) * len(cut.flips)
+    # The encoder runs twice, see maps.py.
+    return taken / float(np.prod(shape)) * voxels * (1 if cut.whole else 1.35)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"

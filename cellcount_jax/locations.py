@@ -1,0 +1,207 @@
+"""The cells of an image of any size: of its map in one piece, or of what the tiles left."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellcount_jax import inference, parts, tiled
+from cellcount_jax.data.readable import Array, Readable, Region, Resampled, all_of
+from cellcount_jax.detect import find_peaks
+from cellcount_jax.inference import TrainedModel
+from cellcount_jax.maxima import thin_equal, window_reach
+from cellcount_jax.survey import Mask
+from cellcount_jax.tiled import Engine, Job
+from cellcount_jax.tiles import around
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """The cells of an image.
+
+    Attributes:
+      points: `(N, D)` float32 in voxels.
+      scores: `(N,)` the map's largest value of each.
+      candidates: scores of all peaks, also those below the threshold.
+      integral: the number of cells by a density's integral; None of a model without.
+      tiles: in how many the image was cut.
+      constant: how many of them were skipped, as they and their surroundings have one intensity.
+      outside: how many lie outside the mask.
+    """
+
+    points: np.ndarray
+    scores: np.ndarray
+    candidates: np.ndarray
+    integral: float | None
+    tiles: int = 1
+    constant: int = 0
+    outside: int = 0
+
+
+class LoadedModel(TrainedModel):
+    """A trained model that finds the cells in arrays."""
+
+    def predict(
+        self, array: Any, *, spacing: Sequence[float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cell locations in an array.
+
+        Args:
+          array: NumPy, Zarr, dask or what else NumPy can read, `(*spatial,)` or `(*spatial,
+            channels)`, raw intensities.
+          spacing: `(D,)` its voxel size in micrometres; where it differs from the model's, the
+            array is resampled. None: its voxels are like those of the training images.
+
+        Returns:
+          Points `(N, D)` float32 in voxels of the array, and their scores `(N,)`.
+
+        Raises:
+          InputError: see `inference.predict_maps` and `inference.resampled`.
+        """
+        image = inference.resampled(self, Array(array, self.config.data.ndim), spacing)
+        found = predict(self, image)
+        points = image.back(found.points) if isinstance(image, Resampled) else found.points
+        return points, found.scores
+
+
+def predict(model: TrainedModel, image: Readable, *, threshold: float | None = None) -> Found:
+    """The cells of an image, in a temporary folder where it is large; see `locate`."""
+    job = Job(model, image, Path())
+    if job.cut.whole:
+        return in_one_piece(model, image.read(all_of(image.shape)), threshold=threshold)
+    with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
+        job = dataclasses.replace(job, folder=Path(folder))
+        return locate(job, threshold=threshold, engine=lambda todo, _: tiled.one_by_one(job, todo))
+
+
+def in_one_piece(
+    model: TrainedModel,
+    values: np.ndarray,
+    *,
+    threshold: float | None = None,
+    mask: Mask | None = None,
+) -> Found:
+    """The cells of an image `(*spatial, channels)` that is not cut; see `locate`."""
+    found = inference.predict_maps(model, values)
+    points, scores = inference.locate(
+        model, found, rule=model.config.detect.rule, threshold=threshold
+    )
+    inside = slice(None) if mask is None else mask.holds(points, values.shape[:-1])
+    _, candidates = find_peaks(
+        found.location,
+        threshold_abs=tiled.floor(model),
+        min_distance=tuple(model.config.detect.min_distance),
+        return_scores=True,
+    )
+    integral = inference.integral(model, found)
+    return Found(points[inside], scores[inside], candidates, integral)
+
+
+def locate(job: Job, *, threshold: float | None, engine: Engine) -> Found:
+    """The cells of an image that is cut; goes on where an earlier call was stopped.
+
+    Args:
+      job: the job.
+      threshold: on the map, of the model's rule; default the model's. Another one needs no
+        second computation of the map.
+      engine: see `tiled.complete`.
+
+    Raises:
+      InputError: see `tiled.complete`.
+    """
+    tiled.complete(job, engine)
+    return collect(job, threshold=threshold)
+
+
+def collect(job: Job, *, threshold: float | None) -> Found:
+    """What all tasks found, with a threshold; see `locate`."""
+    model, config, shape = job.model, job.model.config, job.cut.shape
+    places, scores = _thinned(*tiled.peaks(job), config.detect.min_distance)
+    candidates, rule = scores, config.detect.rule
+    threshold = model.thresholds[rule] if threshold is None else threshold
+    if rule == "components":
+        points, scores = _components(job, threshold)
+    else:
+        if rule == "fidt":
+            highest = float(scores.max(initial=0.0))
+            faint = highest < 0.1 * inference.target_peak(model)
+            threshold = np.inf if faint else threshold * highest
+        above = scores > threshold
+        points, scores = places[above].astype(np.float32), scores[above]
+    if inference.splits(model):
+        points, scores = _split(job, points, scores)
+    if job.mask is not None:
+        inside = job.mask.holds(points, shape)
+        points, scores = points[inside], scores[inside]
+    return Found(
+        points,
+        scores,
+        candidates,
+        tiled.integral(job),
+        tiles=len(job.cut.tiles),
+        constant=job.surveyed.constant,
+        outside=job.surveyed.outside,
+    )
+
+
+def _thinned(
+    places: np.ndarray, scores: np.ndarray, min_distance: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of equal peaks in each other's window one, also across tiles."""
+    stay = thin_equal(places, window_reach(tuple(min_distance), places.shape[1]))
+    if len(stay) == len(places):
+        return places, scores
+    kept = set(map(tuple, stay.tolist()))
+    chosen = np.array([tuple(place) in kept for place in places.tolist()])
+    return places[chosen], scores[chosen]
+
+
+def _components(job: Job, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    shape = job.cut.shape
+
+    def pieces() -> Iterator[parts.Pieces]:
+        for i in np.flatnonzero(job.surveyed.busy):
+            core = job.cut.cores[i]
+            values = np.asarray(job.map[(*core, 0)])
+            yield parts.pieces(values, shape, core, threshold_abs=threshold)
+
+    return parts.joined(pieces(), len(shape))
+
+
+def _split(job: Job, points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cells on each other told apart, tile by tile; see `inference.split_merged`."""
+    shape, reach = job.cut.shape, inference.split_reach(job.model)
+    margin = [2 * math.ceil(reach / edge) + 1 for edge in job.model.spacing]
+    by_depth = np.argsort(points[:, 0], kind="stable")
+    depth = points[by_depth, 0]
+    placed, origins = [points[:0]], [by_depth[:0]]
+    for i in np.flatnonzero(job.surveyed.busy):
+        core = job.cut.cores[i]
+        outer = around(core, margin, shape)
+        first, last = np.searchsorted(depth, [outer[0].start - 0.5, outer[0].stop - 0.5])
+        near = np.sort(by_depth[first:last])
+        near = near[_lies_in(points[near], outer)]
+        start = np.array([part.start for part in outer], np.float32)
+        moved, origin = inference.split_merged(
+            job.model,
+            points[near] - start,
+            near,
+            np.asarray(job.map[(*outer, -1)]),
+            own=_lies_in(points[near], core),
+        )
+        placed.append(moved + start)
+        origins.append(origin)
+    origin = np.concatenate(origins)
+    order = np.argsort(origin, kind="stable")
+    return np.concatenate(placed)[order], scores[origin[order]]
+
+
+def _lies_in(points: np.ndarray, region: Region) -> np.ndarray:
+    start, stop = ([getattr(p, side) - 0.5 for p in region] for side in ("start", "stop"))
+    return np.asarray(((points >= start) & (points < stop)).all(1))

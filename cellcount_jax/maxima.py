@@ -1,0 +1,131 @@
+"""What detection is made of: local maxima, plateaus taken as one, and connected components.
+
+Pure functions on NumPy arrays, 2D and 3D alike, which give the same in a part of a map as in the
+whole, as far as they see of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from cellcount_jax.errors import InputError
+
+
+def local_maxima(
+    values: np.ndarray, *, threshold_abs: float, reach: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The peaks of `find_peaks` before of equal ones in each other's window one is kept.
+
+    Args:
+      values: `(*spatial,)` float32 or float64, no NaN.
+      threshold_abs: see `find_peaks`.
+      reach: `(D,)` `min_distance` of each axis.
+
+    Returns:
+      `(P, D)` whole numbers, sorted by their indices, and `(P, 2, D)` the least and greatest
+      indices of the plateau of each.
+    """
+    touching = tuple(min(r, 1) for r in reach)
+    top = (values == _window_maximum(values, touching)) & (values > threshold_abs)
+    shoulder = top & (_window_maximum(np.where(top, -np.inf, values), touching) == values)
+    neighbourhood = np.ones([3] * values.ndim, bool)
+    for axis, step in enumerate(touching):
+        if step == 0:
+            side = np.moveaxis(neighbourhood, axis, 0)
+            side[0] = side[2] = False
+    members, plateau, count = label(top, neighbourhood)
+
+    is_peak = np.ones(count, bool)
+    is_peak[plateau[shoulder[tuple(members.T)]]] = False
+    # Relative to a member, so that where the map begins decides no tie.
+    from_first = members - members[np.unique(plateau, return_index=True)[1]][plateau]
+    offset = from_first - centroids(from_first, plateau, count)[plateau]
+    order = np.lexsort(((offset**2).sum(axis=1), plateau))
+    _, first = np.unique(plateau[order], return_index=True)
+    middle = order[first][is_peak]
+    middle.sort()
+    peaks = members[middle]
+    extent = np.stack(
+        [
+            np.full((count, values.ndim), np.iinfo(np.intp).max),
+            np.zeros((count, values.ndim), np.intp),
+        ],
+        1,
+    )
+    np.minimum.at(extent[:, 0], plateau, members)
+    np.maximum.at(extent[:, 1], plateau, members)
+    extent = extent[plateau[middle]]
+
+    if reach != touching:
+        highest = _window_maximum(values, reach)
+        index = tuple(peaks.T)
+        stays = values[index] == highest[index]
+        peaks, extent = peaks[stays], extent[stays]
+    return peaks, extent
+
+
+def thin_equal(peaks: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
+    """Of peaks in each other's window, which are equal, the first in index order.
+
+    Args:
+      peaks: `(P, D)` as of `local_maxima`.
+      reach: `(D,)` as for it.
+
+    Returns:
+      Those that stay, in the same order.
+    """
+    if len(peaks) < 2:
+        return peaks
+    # Scaled so that a window has the half-width 1: one voxel more is at least 1 + 1 / reach.
+    scaled = peaks * np.array([1 / r if r else 2.0 for r in reach])
+    pairs = cKDTree(scaled).query_pairs(1 + 0.5 / max(reach), p=np.inf, output_type="ndarray")
+    keep = np.ones(len(peaks), bool)
+    for earlier, later in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]:
+        if keep[earlier]:
+            keep[later] = False
+    return peaks[keep]
+
+
+def window_reach(min_distance: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    """`min_distance` of `find_peaks` as one int per axis.
+
+    Raises:
+      InputError: it is no such number.
+    """
+    reach = np.asarray(min_distance)
+    if reach.ndim == 0:
+        reach = np.repeat(reach, ndim)
+    if (
+        reach.shape != (ndim,)
+        or not np.issubdtype(reach.dtype, np.integer)
+        or reach.min() < 0
+        or reach.max() < 1
+    ):
+        raise InputError(
+            f"min_distance is {min_distance}; it must be one whole number of voxels, at least 1, "
+            f"or {ndim} of them (one per axis), not all 0."
+        )
+    return tuple(int(r) for r in reach)
+
+
+def label(mask: np.ndarray, structure: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Connected components of a mask: `(K, D)` voxels, their `(K,)` number from 0, count."""
+    labels, count = ndimage.label(mask, structure=structure)
+    return np.argwhere(mask), labels[mask].astype(np.intp) - 1, int(count)
+
+
+def centroids(members: np.ndarray, number: np.ndarray, count: int) -> np.ndarray:
+    """The `(count, D)` means of the members of each component."""
+    sizes = np.bincount(number, minlength=count)
+    sums = [np.bincount(number, weights=axis, minlength=count) for axis in members.T]
+    return np.stack(sums, axis=1) / sizes[:, None]
+
+
+def _window_maximum(values: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
+    """The maximum over `2 * reach + 1` voxels per axis, within the map."""
+    size = [2 * r + 1 for r in reach]
+    return ndimage.maximum_filter(values, size=size, mode="constant", cval=-np.inf)

@@ -1,0 +1,134 @@
+"""What is in an image, tile by tile, and what of it must be computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cellcount_jax import cuts
+from cellcount_jax.cuts import Plan
+from cellcount_jax.data.files import replacing
+from cellcount_jax.data.normalise import Measured, Normalisation
+from cellcount_jax.data.readable import Readable, Region
+from cellcount_jax.tiles import around
+
+
+class Mask(Protocol):
+    """Where cells are looked for."""
+
+    def touches(self, region: Region, shape: Sequence[int], /) -> bool:
+        """Whether any of it may lie in a region of an image of a shape."""
+        ...
+
+    def holds(self, points: np.ndarray, shape: Sequence[int], /) -> np.ndarray:
+        """`(N,)` bool: whether each of `(N, D)` points of an image of a shape lies in it."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Survey:
+    """What is known of an image once it was read.
+
+    Attributes:
+      measured: what normalises it.
+      busy: `(tiles,)` bool, which are to be looked at.
+      constant: how many are not, as there is nothing in them.
+      outside: how many are not, as they lie outside the mask.
+    """
+
+    measured: Measured
+    busy: np.ndarray
+    constant: int
+    outside: int
+
+
+def make(
+    image: Readable,
+    cut: Plan,
+    normalisation: Normalisation,
+    *,
+    mask: Mask | None,
+    acts: Sequence[int],
+    seen: Sequence[int],
+) -> Survey:
+    """Reads an image, twice, a part at a time.
+
+    Args:
+      image: raw intensities.
+      cut: its tiles.
+      normalisation: of the model.
+      mask: where to look; None = everywhere.
+      acts: `(D,)` how far around a core the image acts on what is found in it.
+      seen: `(D,)` how far the map does.
+
+    Raises:
+      InputError: the image cannot be read.
+    """
+    busy, constant, outside = _busy_tiles(image, cut, mask, acts, seen)
+    measured = normalisation.measure(image.read, image.shape, channels=image.channels)
+    return Survey(measured, busy, constant, outside)
+
+
+def save(survey: Survey, path: Path) -> None:
+    """Writes a survey, whole or not at all."""
+    arrays: dict[str, Any] = {**survey.measured.to_arrays(), "busy": survey.busy}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, constant=survey.constant, outside=survey.outside, **arrays)
+
+
+def load(path: Path) -> Survey:
+    """Reads a survey."""
+    with np.load(path, allow_pickle=False) as stored:
+        measured = Measured.from_arrays({name: stored[name] for name in stored.files})
+        skipped = (int(stored[name]) for name in ("constant", "outside"))
+        return Survey(measured, stored["busy"], *skipped)
+
+
+def needed_tiles(cut: Plan, busy: Sequence[int], flip: tuple[int, ...]) -> list[int]:
+    """The tiles of a mirror image whose coarsest level is needed to decode the busy ones."""
+    cores = [cuts.coarse_core(cut, i) for i in range(len(cut.tiles))]
+    starts = _starts(cores)
+    needed = np.zeros([len(s) for s in starts], bool)
+    for i in busy:
+        needed[_met(starts, cuts.coarse_needed(cut, i, flip))] = True
+    return np.flatnonzero(needed).tolist()
+
+
+def _busy_tiles(
+    image: Readable, cut: Plan, mask: Mask | None, acts: Sequence[int], seen: Sequence[int]
+) -> tuple[np.ndarray, int, int]:
+    """Which tiles are to be looked at, and how many are constant or outside the mask."""
+    lowest, highest = (np.zeros(len(cut.cores), np.float32) for _ in range(2))
+    for i, core in enumerate(cut.cores):
+        part = image.read(core)
+        lowest[i], highest[i] = part.min(), part.max()
+    starts = _starts(cut.cores)
+    grid = [len(s) for s in starts]
+    lowest, highest = lowest.reshape(grid), highest.reshape(grid)
+    constant, outside = (np.zeros(len(cut.cores), bool) for _ in range(2))
+    for i, core in enumerate(cut.cores):
+        met = _met(starts, around(core, acts, cut.shape))
+        constant[i] = lowest[met].min() == highest[met].max()
+        outside[i] = mask is not None and not mask.touches(around(core, seen, cut.shape), cut.shape)
+    constant &= ~outside
+    return ~(constant | outside), int(constant.sum()), int(outside.sum())
+
+
+def _starts(cores: Sequence[Region]) -> list[np.ndarray]:
+    """Where the cores of a grid begin along each axis."""
+    return [np.unique([part.start for part in axis]) for axis in zip(*cores, strict=True)]
+
+
+def _met(starts: Sequence[np.ndarray], region: Region) -> Region:
+    """The cores of a grid, along each axis, that a region meets."""
+    return tuple(
+        slice(
+            int(np.searchsorted(begin, part.start, "right")) - 1,
+            int(np.searchsorted(begin, part.stop, "left")),
+        )
+        for begin, part in zip(starts, region, strict=True)
+    )
