@@ -80,6 +80,16 @@ ORDER = (
     "stored_model",
     "scoring",
     "report",
+    "panels.views",
+    "panels.places",
+    "panels.charts",
+    "panels.overlays",
+    "panels.counted",
+    "panels.overview",
+    "panels.crops",
+    "panels.diagrams",
+    "panels.style",
+    "page",
     "evaluate",
     "workdir",
     "stopping",
@@ -115,6 +125,8 @@ PURE = (
     "batches",
     "step",
     "data.scene",
+    "panels.places",
+    "panels.charts",
 )
 # flax's order, as in its examples: state, batch, key.
 KEY_COMES_LATER = {"step.train_step"}

@@ -1,0 +1,206 @@
+"""Pictures of parts of an image of any size: a slab projected, a slice, a crop.
+
+An image of y and x is a volume of one plane here, so that one code serves both. Nothing is read
+whole that is not small: large parts come in bands, and where that would take too long as rows
+or planes apart from each other.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+Region = tuple[slice, ...]
+
+_AT_ONCE = 64_000_000  # values of one read
+IN_ALL = 512_000_000  # voxels of a picture; of a larger region only some rows are read
+_PLANES_APART = 128  # of a side view, where every plane is stored as a whole
+_SMALL = 150_000  # pixels up to which a picture is kept as it is, larger ones as JPEG
+
+
+class Volume(NamedTuple):
+    """An image as `(z, y, x, channels)`, read in parts.
+
+    Attributes:
+      read: gives `(*region, channels)` float32.
+      shape: z, y, x.
+      edges: `(3,)` of a voxel, the shorter of y and x is 1.
+      channels: how many `read` gives.
+      deep: whether it is cheap to read a few voxels of many planes.
+    """
+
+    read: Callable[[Region], np.ndarray]
+    shape: tuple[int, ...]
+    edges: np.ndarray
+    channels: int
+    deep: bool
+
+
+class Picture(NamedTuple):
+    """What was read of a region, to be shown.
+
+    Attributes:
+      pixels: `(height, width, 1 or 3)` float32.
+      region: z, y, x, in voxels.
+      axis: the one that is looked along: 0 (z) or 1 (y).
+      covered: `(2,)` voxels, down and to the right, that the pixels stand for; the last ones
+        may reach beyond the region.
+    """
+
+    pixels: np.ndarray
+    region: Region
+    axis: int
+    covered: tuple[int, int]
+
+
+def open_volume(
+    read: Callable[[Region], np.ndarray],
+    shape: Sequence[int],
+    *,
+    spacing: Sequence[float] | None,
+    chunks: Sequence[int] | None,
+) -> Volume:
+    """Makes a volume of anything that can be read in parts.
+
+    Args:
+      read: gives `(*region, channels)` of slices that lie inside `shape`.
+      shape: `(D,)` y, x or z, y, x.
+      spacing: `(D,)` voxel edges; None = all alike.
+      chunks: `(D,)` what is stored together; None = single voxels.
+
+    Returns:
+      The volume. A small image is in memory from now on.
+    """
+    flat = len(shape) == 2
+    sizes = (1,) * flat + tuple(map(int, shape))
+    edges = np.ones(3) if spacing is None else np.array([1.0] * flat + list(spacing))
+    edges[int(flat) :] /= edges[-2:].min()
+
+    def part(region: Region) -> np.ndarray:
+        return read(region[1:])[None] if flat else read(region)
+
+    channels = int(part((slice(0, 1),) * 3).shape[-1])
+    deep = flat or chunks is None or int(chunks[0]) > 1
+    if math.prod(sizes) * channels > _AT_ONCE:
+        return Volume(part, sizes, edges, channels, deep)
+    whole = part(tuple(slice(0, size) for size in sizes))
+    return Volume(whole.__getitem__, sizes, edges, channels, True)
+
+
+def project(volume: Volume, region: Region, *, axis: int, box: tuple[int, int]) -> Picture:
+    """The brightest along an axis, of voxels averaged to about the size of a pixel.
+
+    Averaging comes first, so that noise does not win where many voxels share a pixel.
+
+    Args:
+      volume: what to look at.
+      region: z, y, x.
+      axis: to look along: 0 gives y down and x to the right, 1 gives z down and x to the right.
+      box: width and height in pixels that the picture fits in.
+
+    Returns:
+      The picture. It has less pixels than the box where there are less voxels.
+    """
+    down = 1 - axis
+    size = [part.stop - part.start for part in region]
+    width, height = fit(size[down] * volume.edges[down], size[2] * volume.edges[2], box)
+    across = math.ceil(size[2] / width)
+    step = math.ceil(size[down] / height)
+    line = size[axis] * size[2] * volume.channels
+    keep = min(step, max(1, _AT_ONCE // line))
+    if down == 0 and not volume.deep:
+        step = max(step, math.ceil(size[0] / _PLANES_APART))
+        keep = 1
+    elif math.prod(size) > IN_ALL:
+        keep = min(keep, max(1, step * IN_ALL // math.prod(size)))
+    together = max(1, _AT_ONCE // (line * step)) if keep == step else 1
+
+    rows = []
+    for first in range(region[down].start, region[down].stop, step * together):
+        last = min(first + (step * together if keep == step else keep), region[down].stop)
+        part = list(region)
+        part[down] = slice(first, last)
+        values = _colours(volume.read(tuple(part)))
+        values = _averaged(_averaged(values, across, 2), step, down)
+        rows.append(values.max(axis=axis))
+    pixels = np.concatenate(rows)
+    return Picture(pixels, region, axis, (len(pixels) * step, pixels.shape[1] * across))
+
+
+def fit(down: float, right: float, box: tuple[int, int]) -> tuple[int, int]:
+    """Width and height in pixels of a picture that fills a box in one direction.
+
+    Args:
+      down: its height, in any unit.
+      right: its width in the same unit.
+      box: the greatest width and height in pixels.
+
+    Returns:
+      Width and height, at least 1.
+    """
+    scale = min(box[0] / right, box[1] / down)
+    return max(1, round(right * scale)), max(1, round(down * scale))
+
+
+def levels(pixels: np.ndarray, *, highest: float | None = None) -> np.ndarray:
+    """Stretches the contrast of a picture, the same for all its channels.
+
+    Args:
+      pixels: `(height, width, channels)`.
+      highest: what is shown brightest; None = the 99.8th percentile of the brightest channel.
+        The darkest is the 1st percentile of the darkest channel.
+
+    Returns:
+      The same shape, uint8; all 0 where everything is of one value.
+    """
+    lowest = float(np.percentile(pixels.min(axis=-1), 1))
+    highest = float(np.percentile(pixels.max(axis=-1), 99.8)) if highest is None else highest
+    if highest <= lowest:
+        lowest, highest = float(pixels.min()), float(pixels.max())
+    if highest <= lowest:
+        return np.zeros(pixels.shape, np.uint8)
+    level = np.clip((pixels.astype(np.float64) - lowest) / (highest - lowest), 0, 1)
+    return np.rint(255 * level).astype(np.uint8)
+
+
+def encode(picture: np.ndarray) -> str:
+    """A picture as a data URL: small ones without loss, larger ones as JPEG.
+
+    Args:
+      picture: `(height, width, 1 or 3)` uint8.
+
+    Returns:
+      The URL, to stand in a page.
+    """
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    file = io.BytesIO()
+    if picture.shape[0] * picture.shape[1] <= _SMALL:
+        image.save(file, format="PNG", optimize=True)
+        kind = "png"
+    else:
+        image.save(file, format="JPEG", quality=88, subsampling=0)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _colours(values: np.ndarray) -> np.ndarray:
+    """Three channels are RGB; of any other number the brightest is shown."""
+    return values if values.shape[-1] == 3 else values.max(axis=-1, keepdims=True)
+
+
+def _averaged(values: np.ndarray, step: int, axis: int) -> np.ndarray:
+    """Means of `step` neighbours along an axis; of less at its end."""
+    length = values.shape[axis]
+    if step == 1 or length == 1:
+        return values
+    starts = np.arange(0, length, step)
+    counts = np.diff(np.append(starts, length)).astype(np.float32)
+    shape = [1] * values.ndim
+    shape[axis] = len(starts)
+    return np.asarray(np.add.reduceat(values, starts, axis=axis) / counts.reshape(shape))
