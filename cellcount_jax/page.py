@@ -215,4 +215,4 @@ def _heading(column: str) -> str:
 def _value(value: object) -> str:
     if isinstance(value, float | np.floating):
         return number(float(value)) if math.isfinite(value) else "–"
-    return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
+    return f"{value:,}" if _is_number(value) else str(value)

@@ -79,7 +79,7 @@ def open_volume(
     """
     flat = len(shape) == 2
     sizes = (1,) * flat + tuple(map(int, shape))
-    edges = np.ones(3) if spacing is None else np.array([1.0] * flat + list(spacing))
+    edges = np.ones(3) if spacing is None else np.array([1.0] * flat + list(spacing), np.float64)
     edges[int(flat) :] /= edges[-2:].min()
 
     def part(region: Region) -> np.ndarray:
