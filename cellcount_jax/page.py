@@ -191,7 +191,7 @@ def _regions(regions: Sequence[Mapping[str, object]]) -> str:
 
     head = "".join(cell("th", c, _heading(c)) for c in columns)
     body = "".join(
-        f"<tr>{''.join(cell('td', c, _value(row.get(c, ''))) for c in columns)}</tr>"
+        f"<tr>{''.join(cell('td', c, _value(c, row.get(c, ''))) for c in columns)}</tr>"
         for row in regions
     )
     return (
@@ -212,7 +212,9 @@ def _heading(column: str) -> str:
     return " ".join(words)
 
 
-def _value(value: object) -> str:
+def _value(column: str, value: object) -> str:
+    """Numbers for people, but numbers that are names as they are."""
     if isinstance(value, float | np.floating):
         return number(float(value)) if math.isfinite(value) else "–"
-    return f"{value:,}" if _is_number(value) else str(value)
+    is_name = str(column).lower() in ("region", "label") or str(column).lower().endswith("id")
+    return f"{value:,}" if _is_number(value) and not is_name else str(value)

@@ -173,6 +173,13 @@ def test_a_flat_image_is_black_and_has_a_page(tmp_path: Path) -> None:
     assert not any("without a cell" in caption for caption in page.captions())
 
 
+def test_it_says_when_an_image_is_too_long_to_be_shown(tmp_path: Path) -> None:
+    seen = page_of(tmp_path, arguments(image_of(3, 4, 900, 1), 9)).captions()[:2]
+    assert all(re.search(r"Only x \d+ to \d+ is shown", caption) for caption in seen)
+    seen = page_of(tmp_path, arguments(image_of(20, 40, 30, 1), 9)).captions()[:2]
+    assert not any("Only" in caption for caption in seen)
+
+
 @pytest.mark.parametrize("chunks", [None, (1, 150, 160), (8, 64, 64)])
 def test_a_large_volume_is_read_in_small_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, ...] | None
@@ -241,14 +248,20 @@ def test_it_says_what_other_thresholds_would_give(tmp_path: Path) -> None:
 
 def test_regions_are_a_table(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
-        {"region": 5, "name": "CA1", "count": 12345, "volume_mm3": 0.5, "cells_per_mm3": 24690.0},
+        {
+            "region": 5000,
+            "name": "CA1",
+            "count": 12345,
+            "volume_mm3": 0.5,
+            "cells_per_mm3": 24690.0,
+        },
         {"region": 9, "name": "fibre tracts", "count": 0, "cells_per_mm3": float("nan"), "x": True},
     ]
     page = page_of(tmp_path, arguments(image_of(20, 20, 1), 1, regions=rows))
     table = page.source[page.source.index('<table class="regions">') :]
     cells = re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", table)
     head = ["region", "name", "count", "volume (mm³)", "cells per mm³", "x"]
-    first = ["5", "CA1", "12,345", "0.5", "24,690", ""]
+    first = ["5000", "CA1", "12,345", "0.5", "24,690", ""]
     assert cells == [*head, *first, "9", "fibre tracts", "0", "", "–", "True"]
     assert 'class="n">12,345' in table and 'class="n">CA1' not in table
 

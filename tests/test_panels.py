@@ -423,6 +423,7 @@ def test_words() -> None:
     assert [cells(n) for n in (0, 1, 1234)] == ["0 cells", "1 cell", "1,234 cells"]
     space = "\N{NO-BREAK SPACE}"
     assert place(known, np.array([1.2, 3.6, 4.0])) == f"z{space}1, y{space}4, x{space}4"
+    assert place(known, np.full(3, -0.5)) == f"z{space}0, y{space}0, x{space}0"
     assert stretch(known, region, 0) == f"planes 2 to 4 (18{space}µm)"
     assert stretch(unknown, region, 0) == "planes 2 to 4"
     assert stretch(known, region, 1) == "row 7"

@@ -128,9 +128,8 @@ def place(counted: Counted, point: np.ndarray) -> str:
       "z 1, y 2, x 3".
     """
     axes = "yx" if counted.flat else "zyx"
-    return ", ".join(
-        f"{a}\N{NO-BREAK SPACE}{v:.0f}" for a, v in zip(axes, point[3 - len(axes) :], strict=True)
-    )
+    voxel = np.floor(point[3 - len(axes) :] + 0.5).astype(int)
+    return ", ".join(f"{a}\N{NO-BREAK SPACE}{v}" for a, v in zip(axes, voxel, strict=True))
 
 
 def stretch(counted: Counted, region: Region, axis: int) -> str:

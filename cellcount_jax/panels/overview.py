@@ -54,7 +54,7 @@ def overview(counted: Counted) -> str:
             f"From above: the brightest along z in {stretch(counted, above, 0)}, with"
             f" {_part(counted, shown)}."
         )
-        caption = f"{label} x to the right, y down.{_averaged(picture)}"
+        caption = f"{label}{_only(counted, above, 1)} x to the right, y down.{_averaged(picture)}"
         caption += " Lines at the margins: what the side view shows."
         svg = draw(counted, picture, marks, box=box, label=label, slab=beside[1])
         pictures = figure(svg, caption) + _side(counted, beside, above, box)
@@ -68,7 +68,7 @@ def _side(counted: Counted, region: Region, above: Region, box: tuple[int, int])
         f"From the side: the brightest along y in {stretch(counted, region, 1)}, with"
         f" {_part(counted, shown)}."
     )
-    caption = f"{label} x to the right, z down.{_averaged(picture)}"
+    caption = f"{label}{_only(counted, region, 0)} x to the right, z down.{_averaged(picture)}"
     caption += " Lines at the margins: what is seen from above."
     marks = [Marks("counted", shown)]
     svg = draw(counted, picture, marks, box=box, label=label, slab=above[0])
@@ -190,6 +190,16 @@ def _middle(counted: Counted) -> np.ndarray:
 def _part(counted: Counted, shown: np.ndarray) -> str:
     total = len(counted.points)
     return cells(total) if len(shown) == total else f"{len(shown):,} of the {cells(total)}"
+
+
+def _only(counted: Counted, region: Region, down: int) -> str:
+    """What is shown of an image that is too long for a picture, in words."""
+    cut = [
+        f"{'zyx'[axis]} {region[axis].start} to {region[axis].stop - 1}"
+        for axis in (down, 2)
+        if region[axis].stop - region[axis].start < counted.volume.shape[axis]
+    ]
+    return f" Only {cut[0]} is shown." if cut else ""
 
 
 def _averaged(picture: Picture) -> str:
