@@ -51,7 +51,8 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]], *, ndim: int) -> list[I
 
     Raises:
       InputError: a path that is not there or not an image, or given twice; a folder without
-        images, or of 2D and 3D ones where `ndim` is 3; names that cannot be told apart.
+        images, or of 2D and 3D ones where `ndim` is 3; names that cannot be told apart, or that
+        are not Unicode, since results could not name them.
     """
     found: list[tuple[Path, bool]] = []
     for path in map(Path, paths):
@@ -73,6 +74,9 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]], *, ndim: int) -> list[I
     for path, number in collections.Counter(whole).items():
         if number > 1:
             raise InputError(f"{path}: is given {number} times; once is enough.")
+    for path, _ in found:
+        if any("\ud800" <= character <= "\udfff" for character in str(path)):
+            raise InputError(f"{path}: the name is not valid UTF-8; rename the file or folder.")
     names = _unique_names([path for path, _ in found])
     return [Input(n, path, as_slices) for n, (path, as_slices) in zip(names, found, strict=True)]
 
