@@ -39,13 +39,15 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
       It, as a `Path`.
 
     Raises:
-      InputError: there is no such file, it is a folder, or it has 0 bytes.
+      InputError: there is no such file, it is a folder, a pipe or a device, or it has 0 bytes.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder, a file is needed.")
     if not path.exists():
         raise InputError(f"{path}: no such file.")
+    if not path.is_file():  # a reader would wait for a pipe without an end
+        raise InputError(f"{path}: is no regular file, but a pipe or a device.")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes).")
     return path
