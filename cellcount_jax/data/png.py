@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +27,16 @@ def read_png(path: Path) -> RawImage:
     Raises:
       InputError: not a PNG file, truncated, damaged, animated, or 16 bits a colour channel.
     """
-    with open(path, "rb") as file:
-        head = file.read(26)
-    if len(head) < 26 or not head.startswith(_SIGNATURE):
+    content = path.read_bytes()
+    if len(content) < 26 or not content.startswith(_SIGNATURE):
         raise InputError(f"{path}: is not a PNG file, or is truncated.")
-    bit_depth, colour_type = head[24:26]
+    bit_depth, colour_type = content[24:26]
     if bit_depth == 16 and colour_type != 0:
         raise InputError(
             f"{path}: 16 bits a colour channel, of which the PNG reader keeps 8; save it as TIFF."
         )
+    if b"PLTE" not in _chunks(content, path) and colour_type == 3:
+        raise InputError(f"{path}: damaged, its palette is missing; save it anew.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images
@@ -70,6 +72,28 @@ def write_png(path: Path, channels_last: np.ndarray) -> None:
         )
     with replacing(path) as temporary:
         PIL.Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+
+
+def _chunks(content: bytes, path: Path) -> set[bytes]:
+    """The kinds of parts that a PNG file has, if all are whole; of pixels Pillow does not look."""
+    place, kind, kinds = len(_SIGNATURE), b"", set()
+    while kind != b"IEND":
+        length, kind = content[place : place + 4], content[place + 4 : place + 8]
+        check = place + 8 + int.from_bytes(length)
+        if check + 4 > len(content):
+            raise InputError(
+                f"{path}: the file is truncated: it ends at byte {len(content)}, without the mark"
+                " of its end."
+            )
+        stored = int.from_bytes(content[check : check + 4])
+        if zlib.crc32(memoryview(content)[place + 4 : check]) != stored:
+            raise InputError(
+                f"{path}: damaged: the checksum of its {kind.decode('latin1')} part at byte"
+                f" {place} is wrong; copy it again."
+            )
+        kinds.add(kind)
+        place = check + 4
+    return kinds
 
 
 def _true_colour(picture: PIL.Image.Image) -> PIL.Image.Image:
