@@ -6,6 +6,7 @@ The larger formats have modules of their own: `tiff_source.py`, `zarr_source.py`
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,8 @@ def short_name(path: Path) -> str:
 
 
 def _open_npy(path: Path) -> Stored:
-    with naming(path, "a .npy file"):
+    with naming(path, "a .npy file"), warnings.catch_warnings():
+        warnings.simplefilter("error")  # of shapes that overflow
         array = np.load(existing_file(path), mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
             array.close()

@@ -12,6 +12,8 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 
+_LONGEST = 300  # characters of a library's message; some repeat the file
+
 
 class LazyArray(Protocol):
     """An array that reads what its index asks for: a memory map, a Zarr array, slices."""
@@ -87,7 +89,7 @@ def naming(path: Path, what: str) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """A library's message on one line, without a full stop.
+    """A library's message on one line, without a full stop, and not longer than it helps.
 
     Args:
       error: what the library raised.
@@ -95,7 +97,8 @@ def one_line(error: Exception) -> str:
     Returns:
       The message; where there is none, the error's name.
     """
-    return " ".join(str(error).split()).rstrip(".") or repr(error)
+    message = " ".join(str(error).split()).rstrip(".") or repr(error)
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
 
 
 def check_level(level: int, levels: int, path: Path) -> None:
