@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import re
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,11 @@ import tifffile
 from cellcount_jax.data.files import RawImage, replacing
 from cellcount_jax.data.voxel_size import voxel_size
 from cellcount_jax.errors import InputError
+
+# How much shorter than its pixels a page can be at most, by its compression: none, LZW, deflate
+# and its older number, PackBits. A header that promises more would ask for any memory.
+_COMPRESSED_BY = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 64}
+_MOST_TAGS = 4096  # of a page; what has more is garbage, which tifffile says
 
 
 def read_tiff(path: Path) -> RawImage:
@@ -37,6 +43,7 @@ def read_tiff(path: Path) -> RawImage:
         here, or with several images.
     """
     try:
+        check_chain(path)
         with no_complaints(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with tifffile.TiffFile(path) as tiff:
@@ -139,6 +146,55 @@ def _plain(message: str) -> str:
     return re.sub(r"^<.*?>\s+", "", message.strip()).rstrip(".")
 
 
+def check_chain(path: Path) -> None:
+    """Follows the headers of the pages, each of which says where the next one is.
+
+    In a circle of them tifffile may go round until the memory is full, and one without tags is
+    the end to it, though a copy that left out a part of a file has zeros there.
+
+    Args:
+      path: of the file; what is no TIFF file is passed over, and so is what ends too early.
+
+    Raises:
+      InputError: a circle, or a header without tags.
+    """
+    with open(path, "rb", buffering=0) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(16).ljust(16, b"\0")
+        order = {b"II": "<", b"MM": ">"}.get(head[:2], "<")
+        (version,) = struct.unpack(f"{order}H", head[2:4])
+        if version not in (42, 43):
+            return
+        count, entry, pointer, first = ("H", 12, "I", 4) if version == 42 else ("Q", 20, "Q", 8)
+        count, pointer = f"{order}{count}", f"{order}{pointer}"
+        (offset,) = struct.unpack_from(pointer, head, first)
+        seen: dict[int, int] = {}
+        while 0 < offset < size:
+            if offset in seen:
+                raise InputError(
+                    f"{path}: damaged: behind page {len(seen)} page {seen[offset]} follows again,"
+                    " in a circle; save it anew."
+                )
+            seen[offset] = len(seen) + 1
+            file.seek(offset)
+            found = file.read(struct.calcsize(count))
+            if len(found) < struct.calcsize(count):
+                return
+            (tags,) = struct.unpack(count, found)
+            if tags == 0:
+                raise InputError(
+                    f"{path}: damaged: the header of page {len(seen)} has no tags; copy it again."
+                )
+            if tags > _MOST_TAGS:
+                return
+            file.seek(entry * tags, 1)
+            found = file.read(struct.calcsize(pointer))
+            if len(found) < struct.calcsize(pointer):
+                return
+            (offset,) = struct.unpack(pointer, found)
+
+
 def only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
     """The one image of a file.
 
@@ -147,7 +203,8 @@ def only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
       path: its path, for errors.
 
     Raises:
-      InputError: there is none, or several.
+      InputError: there is none, or several; or pages of which the OME text should say what they
+        are, and does not.
     """
     series = tiff.series
     if not series:
@@ -156,6 +213,16 @@ def only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
         sizes = ", ".join("x".join(map(str, one.shape)) for one in series[:4])
         raise InputError(
             f"{path}: holds {len(series)} images ({sizes}); save the one to use on its own."
+        )
+    text = tiff.pages.first.description[:1000]
+    of_ome = re.search(r"<(\w+:)?OME\b", text)
+    # Without usable metadata tifffile takes the pages for any.
+    if of_ome and series[0].kind in ("uniform", "generic") and len(series[0]) > 1:
+        elsewhere = re.search(r'BinaryOnly\b[^>]*MetadataFile="([^"]*)"', text)
+        where = f"are in {elsewhere[1]}" if elsewhere else "are damaged"
+        raise InputError(
+            f"{path}: which planes or channels its {len(series[0])} pages are is not known, since"
+            f" its OME metadata {where}; save all of it as one OME-TIFF or ImageJ TIFF."
         )
     return series[0]
 
@@ -171,6 +238,7 @@ def check_complete(series: tifffile.TiffPageSeries, path: Path) -> None:
         if (
             len(page.dataoffsets) != math.prod(first.chunked)
             or not all(page.databytecounts)
+            or not all(page.dataoffsets)
             or stored < needed
         ):
             raise InputError(
@@ -192,8 +260,9 @@ def _check_end(end: int, page: Any, path: Path) -> None:
 
 
 def _stored_bytes(page: tifffile.TiffPage) -> int:
-    """How many bytes the pixels of an uncompressed page take; 0 where that is not fixed."""
-    if page.compression != 1 or page.is_subsampled:
+    """How many bytes the pixels of a page take at least; 0 where that is not known."""
+    shorter = _COMPRESSED_BY.get(int(page.compression))
+    if shorter is None or page.is_subsampled:
         return 0
     width, rows = page.imagewidth, page.imagelength
     if page.is_tiled:
@@ -201,7 +270,7 @@ def _stored_bytes(page: tifffile.TiffPage) -> int:
         rows = page.tilelength * math.ceil(rows / page.tilelength)
     together = page.samplesperpixel if page.planarconfig == 1 else 1
     row_bytes = math.ceil(width * together * page.bitspersample / 8)
-    return row_bytes * rows * page.imagedepth * page.samplesperpixel // together
+    return row_bytes * rows * page.imagedepth * page.samplesperpixel // together // shorter
 
 
 def _imagej_type(array: np.ndarray, path: Path) -> np.ndarray:

@@ -19,7 +19,7 @@ import zarr
 
 from cellcount_jax.data.files import existing_file
 from cellcount_jax.data.stored import LazyArray, Stored, check_level, naming
-from cellcount_jax.data.tiff import check_complete, no_complaints, only_series
+from cellcount_jax.data.tiff import check_chain, check_complete, no_complaints, only_series
 from cellcount_jax.data.voxel_size import voxel_size
 from cellcount_jax.errors import InputError
 
@@ -46,6 +46,7 @@ def open_tiff(path: Path, *, level: int = 0) -> Stored:
     try:
         with naming(path, "a TIFF file"), no_complaints(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            check_chain(path)
             tiff = tifffile.TiffFile(path)
             stored = _stored(tiff, path, level)
     except InputError:
