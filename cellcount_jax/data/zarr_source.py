@@ -1,13 +1,16 @@
 """Zarr folders of any size: OME-Zarr 0.4 and 0.5 with their scales, and plain arrays.
 
-A chunk that is not stored is the array's fill value, by the Zarr specification.
+A chunk that is not stored is the array's fill value, by the Zarr specification; but an array of
+which none is stored is an error, since that is what copies without their pixels look like.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ def is_zarr(path: Path) -> bool:
     """
     if not path.is_dir():
         return False
-    return path.suffix.lower() == ".zarr" or any((path / name).exists() for name in _METADATA)
+    return path.suffix.lower() == ".zarr" or _has_metadata(path)
 
 
 def open_zarr(path: Path, *, level: int = 0) -> Stored:
@@ -47,12 +50,12 @@ def open_zarr(path: Path, *, level: int = 0) -> Stored:
       The array as stored.
 
     Raises:
-      InputError: damaged metadata, no such level, a group without an image or with several, or a
-        plain array of other than 2 (y, x) or 3 (z, y, x) axes.
+      InputError: damaged metadata, no such level, a group without an image or with several, a
+        plain array of other than 2 (y, x) or 3 (z, y, x) axes, or no chunk of it is stored.
     """
     with naming(path, "a Zarr folder"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of codecs that the specification does not list
-        if not any((path / name).exists() for name in _METADATA):
+        if not _has_metadata(path):
             raise InputError(
                 f"{path}: no Zarr array or group: none of {', '.join(_METADATA)} is in it."
             )
@@ -60,6 +63,37 @@ def open_zarr(path: Path, *, level: int = 0) -> Stored:
         if isinstance(node, zarr.Array):
             return _plain_array(node, path, level)
         return _image(node, path, level)
+
+
+def _has_metadata(path: Path) -> bool:
+    return any((path / name).is_file() for name in _METADATA)
+
+
+def _check_stored(array: zarr.Array, path: Path) -> None:
+    """Looks for one chunk, under the name that the metadata say."""
+    if not all(array.shape):
+        return
+    folder = path / array.path
+    for file in _files(folder):
+        key = Path(file).relative_to(folder).as_posix()
+        numbers = tuple(map(int, re.findall(r"\d+", key)))
+        if len(numbers) == array.ndim and array.metadata.encode_chunk_key(numbers) == key:
+            return
+    raise InputError(
+        f"{folder}: none of its chunks is stored: the pixels were not copied, or have other names"
+        f" than its metadata say ({array.metadata.encode_chunk_key((0,) * array.ndim)} and so on)."
+        " An image of one value everywhere has to be written with write_empty_chunks."
+    )
+
+
+def _files(folder: str | Path) -> Iterator[str]:
+    """The files in a folder and below, as they come: there may be millions of them."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(entry.path)
+            elif entry.is_file():
+                yield entry.path
 
 
 def _plain_array(array: zarr.Array, path: Path, level: int) -> Stored:
@@ -71,6 +105,7 @@ def _plain_array(array: zarr.Array, path: Path, level: int) -> Stored:
             " which they are; 2 (y, x) or 3 (z, y, x) are needed, or the OME-Zarr folder that the"
             " array is part of."
         )
+    _check_stored(array, path)
     kind = f"Zarr array, format {array.metadata.zarr_format}"
     return Stored(array, axes, kind, chunks=array.chunks)
 
@@ -117,6 +152,7 @@ def _image(group: zarr.Group, path: Path, level: int) -> Stored:
             f"{path}: its metadata name {len(axes)} axes ({letters}), its array"
             f" {dataset['path']!r} has {array.ndim} ({_size(array.shape)})."
         )
+    _check_stored(array, path)
     scale = [1.0] * len(axes)
     scaled = False
     for owner in (dataset, multiscale):
