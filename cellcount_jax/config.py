@@ -269,7 +269,7 @@ def from_json(stored: Any, path: Path, *, older: bool = False) -> ml_collections
       older: whether it may be of an older version: what it lacks has its default.
 
     Raises:
-      InputError: its keys are not those of this version.
+      InputError: its keys are not those of this version, or a value is of another type.
     """
     if not isinstance(stored, Mapping):
         raise InputError(f"{path}: the settings in it are no JSON object")
@@ -283,7 +283,10 @@ def from_json(stored: Any, path: Path, *, older: bool = False) -> ml_collections
         )
     for key, value in flatten(stored).items():
         section, _, name = key.rpartition(".")
-        (config[section] if section else config)[name] = _as_tuple(value)
+        try:
+            (config[section] if section else config)[name] = _as_tuple(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: the setting {key} = {value!r} is of a wrong type") from error
     return config
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,6 +143,8 @@ def _read_workdir(workdir: Path) -> LoadedModel:
             f" whole checkpoint of step {step}; finish the run, or evaluate it with"
             " --mode=evaluate"
         )
+    if not all(np.isfinite(value).all() for value in jax.tree.leaves(variables)):
+        raise InputError(f"{workdir}: the weights of step {step} are not finite; train it again")
     return dataclasses.replace(model, variables=variables)
 
 
@@ -151,10 +154,13 @@ def _read_archive(path: Path) -> LoadedModel:
         for name in ("config.json", "model.json"):
             try:
                 parsed.append(json.loads(_member(archive, name, path)))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{path}: {name} in it is not valid JSON ({error})") from error
         config = settings.from_json(parsed[0], path, older=True)
-        validation.validate(config)
+        try:
+            validation.validate(config)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         model = _from_json(parsed[1], config, path)
         return dataclasses.replace(model, variables=_read_variables(archive, model, path))
 
@@ -168,7 +174,7 @@ def _read_variables(archive: zipfile.ZipFile, model: TrainedModel, path: Path) -
         content = io.BytesIO(_member(archive, f"{_VARIABLES}{name}.npy", path, most=size + _MOST))
         try:
             np.lib.format.read_magic(content)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(content)
+            shape, columns_first, dtype = np.lib.format.read_array_header_1_0(content)
         except ValueError as error:
             raise InputError(f"{path}: {name} in it is no plain array ({error})") from error
         if (shape, dtype) != (like.shape, like.dtype):
@@ -177,10 +183,10 @@ def _read_variables(archive: zipfile.ZipFile, model: TrainedModel, path: Path) -
                 f" describes has {like.dtype} of {like.shape}"
             )
         stored = content.read()
-        value = np.frombuffer(stored, dtype).reshape(shape) if len(stored) == size else None
+        value = np.frombuffer(stored, dtype) if len(stored) == size else None
         if value is None or not np.isfinite(value).all():
             raise InputError(f"{path}: is damaged ({name} in it is incomplete or not finite)")
-        found.append(value)
+        found.append(value.reshape(shape, order="F" if columns_first else "C"))
     return jax.tree.unflatten(jax.tree.structure(expected), found)
 
 
@@ -215,9 +221,35 @@ def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> Lo
         values = dict(stored)
         normalisation = Normalisation.from_dict(values.pop("normalisation"))
         values["spacing"] = tuple(map(float, values["spacing"]))
-        return LoadedModel(config=config, variables=None, normalisation=normalisation, **values)
-    except (KeyError, TypeError, ValueError) as error:
+        model = LoadedModel(config=config, variables=None, normalisation=normalisation, **values)
+        whole = _is_whole(model)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path / 'model.json'}: is not a model of this version") from error
+    if not whole:
+        raise InputError(f"{path / 'model.json'}: holds values that no model has")
+    return model
+
+
+def _is_whole(model: TrainedModel) -> bool:
+    """Whether all values that came from a file are ones that prediction can use."""
+    config, normalisation = model.config, model.normalisation
+    per_channel = model.channels if normalisation.method == "dataset" else 0
+    axes = config.data.ndim if normalisation.method in ("signal_to_noise", "contrast") else 0
+    numbers = (*normalisation.centre, *normalisation.scale, *model.thresholds.values())
+    return (
+        type(model.channels) is int
+        and model.channels > 0
+        and type(model.step) is int
+        and type(model.spacing_known) is bool
+        and len(model.spacing) == config.data.ndim
+        and all(0 < edge < math.inf for edge in model.spacing)
+        and config.detect.rule in model.thresholds
+        and all(math.isfinite(number) for number in (*numbers, model.count_factor))
+        and normalisation.method in settings.NORMALISATIONS
+        and len(normalisation.centre) == len(normalisation.scale) == per_channel
+        and len(normalisation.block) == axes
+        and all(type(size) is int and size > 0 for size in normalisation.block)
+    )
 
 
 def _state_shapes(config: ml_collections.ConfigDict, channels: int) -> Any:
