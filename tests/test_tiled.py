@@ -60,8 +60,7 @@ def a_model(ndim: int, **changed: Any) -> LoadedModel:
         channels=1,
         spacing={2: (1.0, 1.0), 3: (2.0, 1.0, 1.0)}[ndim],
         spacing_known=True,
-        # The random density is negative.
-        count_factor=-0.3 if config.target.count_head else 1.0,
+        count_factor=3.0 if config.target.count_head else 1.0,
         thresholds={"peaks": 0.3, "components": 0.3, "fidt": 0.4},
     )
 
