@@ -233,7 +233,10 @@ def lie(changes: dict[int, Any], **options: Any) -> Writer:
     return lambda path: raw_tiff(path, changes, **options)
 
 
-ANY = "with 3 channels|damaged|truncated|cannot be read|promises|holds no pixels|of type|without an image"
+ANY = (
+    "with 3 channels|damaged|truncated|cannot be read|promises|holds no pixels|of type"
+    "|without an image"
+)
 PROMISES = "does not fit its pixels: it promises"
 HUGE = 2**31
 LARGE = {WIDTH: HUGE, LENGTH: HUGE, ROWS: HUGE}
