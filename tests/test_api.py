@@ -97,6 +97,7 @@ ORDER = (
     "engines",
     "estimate",
     "claim",
+    "outputs",
     "counting",
     "cli",
     "predict",
