@@ -98,6 +98,7 @@ ORDER = (
     "estimate",
     "claim",
     "outputs",
+    "density",
     "counting",
     "cli",
     "predict",

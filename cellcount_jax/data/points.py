@@ -108,6 +108,33 @@ def check_points_inside(
         )
 
 
+def from_corner(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """How far points lie from the first corner of the image, to find them in coarser grids.
+
+    Args:
+      points: `(N, D)` in voxels, voxel centres at integers. Up to a voxel outside the image they
+        count as on its border.
+      shape: `(D,)` spatial shape of the image.
+
+    Returns:
+      `(N, D)` float64 voxels, 0 to the size: voxel i reaches from i to i + 1.
+
+    Raises:
+      InputError: a point is further outside, or NaN, or of another number of dimensions.
+    """
+    if points.ndim != 2 or points.shape[1] != len(shape):
+        raise InputError(f"points of shape {points.shape} for an image of {len(shape)} dimensions.")
+    offsets = points.astype(np.float64) + 0.5
+    far = ~((offsets >= -1) & (offsets <= np.asarray(shape) + 1)).all(axis=1)
+    if far.any():
+        first = ", ".join(f"{value:g}" for value in points[far][0])
+        raise InputError(
+            f"{int(far.sum())} of {len(points)} points lie outside the image of"
+            f" {'x'.join(map(str, shape))}, the first at ({first})."
+        )
+    return np.clip(offsets, 0, shape)
+
+
 def _wanted(ndim: int) -> str:
     return "with the columns " + ",".join(_AXES[ndim])
 
