@@ -17,7 +17,7 @@ import numpy as np
 
 from cellcount_jax.data.formats import without_alpha
 from cellcount_jax.data.openers import open_stored, short_name
-from cellcount_jax.data.stored import Stored, naming, spatial_axes
+from cellcount_jax.data.stored import Stored, exact_labels, naming, spatial_axes
 from cellcount_jax.data.voxel_size import shortest
 from cellcount_jax.errors import InputError
 
@@ -91,6 +91,41 @@ class Source:
             message names the place.
           ValueError: a region that is not inside, or a source that was closed.
         """
+        values, start = self._read(region)
+        with np.errstate(over="ignore"):
+            # Always a copy, which outlives the file's memory map.
+            pixels = np.array(values, dtype=np.float32, order="C")
+        if self.dtype.kind == "f":
+            self._check_finite(pixels, start)
+        return pixels
+
+    def read_labels(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Reads a part of a label volume or mask, exactly.
+
+        `read` gives 32-bit floats, which are exact up to 16777216 alone; the ids of an atlas go
+        beyond.
+
+        Args:
+          region: as for `read`.
+
+        Returns:
+          `(*region,)` int64; the caller's own copy.
+
+        Raises:
+          InputError: several channels, numbers that are not whole or were rounded when they were
+            saved, or damage; the message names the place.
+          ValueError: as `read`.
+        """
+        if self.channels != 1:
+            raise InputError(
+                f"{self.path}: has {self.channels} channels; labels are one channel of whole"
+                " numbers."
+            )
+        values, start = self._read(region)
+        return exact_labels(values[..., 0], self.path, start)
+
+    def _read(self, region: tuple[slice, ...]) -> tuple[np.ndarray, list[int]]:
+        """`(*region, channels)` of the stored type, maybe in the file; and its first voxel."""
         if self._stored is None:
             raise ValueError(f"{self.path}: was closed.")
         start, stop = self._bounds(region)
@@ -98,13 +133,7 @@ class Source:
         spans = zip(letters, start, stop, strict=True)
         place = ", ".join(f"{axis} {first}:{last}" for axis, first, last in spans)
         with naming(self.path, f"{self.kind} at {place}"):
-            values = self._values(self._stored, start, stop)
-            with np.errstate(over="ignore"):
-                # Always a copy, which outlives the file's memory map.
-                pixels = np.array(values, dtype=np.float32, order="C")
-        if self.dtype.kind == "f":
-            self._check_finite(pixels, start)
-        return pixels
+            return self._values(self._stored, start, stop), start
 
     def _bounds(self, region: tuple[slice, ...]) -> tuple[list[int], list[int]]:
         if len(region) != len(self.shape):

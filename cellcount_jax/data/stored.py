@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,6 +118,42 @@ def check_level(level: int, levels: int, path: Path) -> None:
             f"{path}: level {level} is not there; it has {levels} resolution level(s), so"
             f" {allowed} can be chosen."
         )
+
+
+def exact_labels(values: np.ndarray, path: Path, start: Sequence[int]) -> np.ndarray:
+    """Stored numbers as labels, none of them rounded.
+
+    Args:
+      values: `(*region,)` of a stored type.
+      path: their file, for the message.
+      start: `(D,)` the region's first voxel, for the message.
+
+    Returns:
+      `(*region,)` int64, a copy.
+
+    Raises:
+      InputError: a number is not whole, or too large to be exact: from 2^24 in 32-bit floats.
+    """
+    if values.dtype.kind == "f":
+        limit = min(2.0 ** (np.finfo(values.dtype).nmant + 1), 2.0**63)
+        with np.errstate(invalid="ignore"):
+            good = (np.floor(values) == values) & (np.abs(values) < limit)
+        problem = "labels are whole numbers"
+    elif values.dtype.kind == "u" and values.dtype.itemsize == 8:
+        good, problem = values < 2**63, "labels are below 2^63"
+    else:
+        return np.array(values, dtype=np.int64, order="C")
+    if not good.all():
+        voxel = np.unravel_index(int(np.argmin(good)), good.shape)
+        wrong = values[voxel]
+        if abs(wrong) < np.inf and wrong == np.floor(wrong) and values.dtype.kind == "f":
+            problem = f"from {limit:.0f} on, labels are rounded in {values.dtype} numbers"
+        place = ", ".join(str(int(a) + int(b)) for a, b in zip(voxel, start, strict=True))
+        raise InputError(
+            f"{path}: {wrong:.10g} at ({', '.join('zyx'[-len(start) :])}) = ({place}); {problem}."
+            " Save them anew as integers."
+        )
+    return np.array(values, dtype=np.int64, order="C")
 
 
 def spatial_axes(stored: Stored, path: Path) -> str:
