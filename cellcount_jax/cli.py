@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cellcount_jax import cache, counting, native, stored_model
+from cellcount_jax import cache, counting, native, results, stored_model
 from cellcount_jax.data import formats
 from cellcount_jax.data.inputs import find_inputs
 from cellcount_jax.errors import InputError
@@ -28,7 +28,7 @@ examples:
   cellcount count brain.ome.zarr --model mine.zip --output counted/ --spacing 6,1.62,1.62 --rescale
   cellcount count brain.ome.zarr --model nuclei3d --output counted/ --dry-run
 
-For each input a folder with points.csv (id, place in voxels and in um, score), overlay.png to
+For each input a folder with points.csv (id, place in voxels and in um, score), report.html to
 look at and summary.json with all that is needed to repeat it; counts.csv has a row an input.
 A large image is counted in tiles; the same command goes on where it was stopped.
 """
@@ -126,6 +126,25 @@ def _parser() -> argparse.ArgumentParser:
     count.add_argument(
         "--overwrite", action="store_true", help="replace the results of another count in --output"
     )
+    count.add_argument(
+        "--mask", type=Path, help="image of the tissue, of the same extent: count where it is not 0"
+    )
+    count.add_argument(
+        "--regions", type=Path, help="label volume of the same extent: counts per region too"
+    )
+    count.add_argument(
+        "--region-names", type=Path, help="CSV file with the columns id and name, for --regions"
+    )
+    count.add_argument(
+        "--density",
+        type=float,
+        nargs="?",
+        const=100.0,
+        metavar="UM",
+        help="write density.zarr too, cells per mm3 in cubes of so many um (default 100; voxels"
+        " where their size is unknown)",
+    )
+    count.add_argument("--parquet", action="store_true", help="write points.parquet too")
     count.add_argument("--cellfinder", action="store_true", help="write points.xml too")
     count.add_argument("--napari", action="store_true", help="write points_napari.csv too")
 
@@ -164,8 +183,15 @@ def _count(options: argparse.Namespace) -> int:
             channel=options.channel,
             time=options.time,
             level=options.level,
-            cellfinder=options.cellfinder,
-            napari=options.napari,
+            mask=options.mask,
+            outputs=results.Outputs(
+                parquet=options.parquet,
+                cellfinder=options.cellfinder,
+                napari=options.napari,
+                density=options.density,
+                regions=options.regions,
+                region_names=options.region_names,
+            ),
             dry_run=options.dry_run,
             overwrite=options.overwrite,
         ),

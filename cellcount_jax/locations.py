@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ class Found:
     Attributes:
       points: `(N, D)` float32 in voxels.
       scores: `(N,)` the map's largest value of each.
-      candidates: scores of all peaks, also those below the threshold.
+      threshold: that scores had to be above.
+      candidate_points: `(C, D)` all peaks, also those below the threshold.
+      candidates: `(C,)` their scores.
       integral: the number of cells by a density's integral; None of a model without.
       tiles: in how many the image was cut.
       constant: how many of them were skipped, as they and their surroundings have one intensity.
@@ -37,11 +39,18 @@ class Found:
 
     points: np.ndarray
     scores: np.ndarray
+    threshold: float
+    candidate_points: np.ndarray
     candidates: np.ndarray
     integral: float | None
     tiles: int = 1
     constant: int = 0
     outside: int = 0
+
+    def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> Found:
+        """The same cells elsewhere."""
+        points, candidates = move(self.points), move(self.candidate_points)
+        return dataclasses.replace(self, points=points, candidate_points=candidates)
 
 
 class LoadedModel(TrainedModel):
@@ -89,18 +98,23 @@ def in_one_piece(
 ) -> Found:
     """The cells of an image `(*spatial, channels)` that is not cut; see `locate`."""
     found = inference.predict_maps(model, values)
-    points, scores = inference.locate(
-        model, found, rule=model.config.detect.rule, threshold=threshold
-    )
-    inside = slice(None) if mask is None else mask.holds(points, values.shape[:-1])
-    _, candidates = find_peaks(
+    rule, shape = model.config.detect.rule, values.shape[:-1]
+    threshold = model.thresholds[rule] if threshold is None else threshold
+    points, scores = inference.locate(model, found, rule=rule, threshold=threshold)
+    places, candidates = find_peaks(
         found.location,
         threshold_abs=tiled.floor(model),
         min_distance=tuple(model.config.detect.min_distance),
         return_scores=True,
     )
+    if rule == "fidt":
+        threshold *= float(candidates.max(initial=0.0))
+    if mask is not None:
+        inside, near = mask.holds(points, shape), mask.holds(places, shape)
+        points, scores = points[inside], scores[inside]
+        places, candidates = places[near], candidates[near]
     integral = inference.integral(model, found)
-    return Found(points[inside], scores[inside], candidates, integral)
+    return Found(points, scores, threshold, places, candidates, integral)
 
 
 def locate(job: Job, *, threshold: float | None, engine: Engine) -> Found:
@@ -123,7 +137,7 @@ def collect(job: Job, *, threshold: float | None) -> Found:
     """What all tasks found, with a threshold; see `locate`."""
     model, config, shape = job.model, job.model.config, job.cut.shape
     places, scores = _thinned(*tiled.peaks(job), config.detect.min_distance)
-    candidates, rule = scores, config.detect.rule
+    near, candidates, rule = places.astype(np.float32), scores, config.detect.rule
     threshold = model.thresholds[rule] if threshold is None else threshold
     if rule == "components":
         points, scores = _components(job, threshold)
@@ -137,11 +151,14 @@ def collect(job: Job, *, threshold: float | None) -> Found:
     if inference.splits(model):
         points, scores = _split(job, points, scores)
     if job.mask is not None:
-        inside = job.mask.holds(points, shape)
+        inside, kept = job.mask.holds(points, shape), job.mask.holds(near, shape)
         points, scores = points[inside], scores[inside]
+        near, candidates = near[kept], candidates[kept]
     return Found(
         points,
         scores,
+        threshold,
+        near,
         candidates,
         tiled.integral(job),
         tiles=len(job.cut.tiles),

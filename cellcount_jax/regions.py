@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import csv
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,21 @@ from cellcount_jax.data.files import replacing
 from cellcount_jax.data.labels import blocks, blocks_with_points, lookup
 from cellcount_jax.data.sources import Source
 from cellcount_jax.density import unit_and_volume
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mask:
+    """Where cells are looked for: not where the labels are 0, see `survey.Mask`."""
+
+    labels: Source
+
+    def touches(self, region: Sequence[slice], shape: Sequence[int]) -> bool:
+        """See `any_inside`."""
+        return any_inside(self.labels, region, shape)
+
+    def holds(self, points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """See `inside`."""
+        return inside(points, self.labels, shape=shape)
 
 
 def count_regions(

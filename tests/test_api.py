@@ -101,6 +101,7 @@ ORDER = (
     "outputs",
     "density",
     "regions",
+    "results",
     "counting",
     "cli",
     "predict",

@@ -122,6 +122,7 @@ def test_the_command_on_a_png_image(
         "channel": None,
         "time": None,
         "level": 0,
+        "mask": None,
         "count": len(rows),
         "integral": None,
         "model": str(run_2d),
@@ -138,7 +139,13 @@ def test_the_command_on_a_png_image(
         "rescaled_to_um": None,
     }
     assert formats.read_image(output / "t0" / "overlay.png").pixels.shape[-1] == 3
-    assert names(output / "t0") == ["count.json", "overlay.png", "points.csv", "summary.json"]
+    assert names(output / "t0") == [
+        "count.json",
+        "overlay.png",
+        "points.csv",
+        "report.html",
+        "summary.json",
+    ]
     assert rows_of(output / "counts.csv") == [
         {"input": str(file), "count": str(len(rows)), "voxels": "1600"}
     ]
@@ -275,14 +282,14 @@ def test_the_command_on_a_tiff_volume(
 
 
 def test_other_voxels_than_in_training_are_pointed_out(
-    tmp_path: Path, run_3d: Path, cells_3d: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, run_3d: Path, cells_3d: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     volume = formats.read_image(cells_3d / "test" / "test.tif").pixels.astype(np.uint8)
     for edge, warned in ((1.05, False), (1.5, True)):
         file = tmp_path / f"{edge}.tif"
         formats.write_image(file, volume, spacing=(2.0, edge, edge))
         assert call("count", file, "--model", run_3d, "--output", tmp_path / "output") == 0
-        assert (f"{file}: voxels of" in caplog.text) == warned
+        assert (f"warning: {file}: voxels of" in capsys.readouterr().out) == warned
 
 
 def bad_files(folder: Path) -> dict[str, str]:
@@ -305,7 +312,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "half.png": "half.png",
         "rgb.png": "2D with 3 channels, the model was trained on 2D images with 1; choose one",
         "volume.tif": "3D with 1 channels, the model was trained on 2D",
-        "nan.tif": "NaN or infinite (or too large for 32-bit floats) at (y, x) = (0, 0)",
+        "nan.tif": "NaN, infinite or above 1e+30 at (y, x) = (0, 0)",
         "notes.txt": ".tif, .tiff, .png",
         "empty.tif": "empty",
     }

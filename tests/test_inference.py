@@ -141,6 +141,7 @@ def test_what_cannot_be_resampled(model_2d: inference.TrainedModel, model_3d: Lo
     image = np.zeros((8, 20, 20, 1), np.float32)
     for model, values, spacing, words in (
         (model_3d, image, (1e-3, 1.0, 1.0), "too fine"),
+        (model_3d, image, (2.0, 1.0, 30.0), "over 20 times as long as"),
         (model_3d, image, (1.0, 2.0), "not that of a 3D image"),
         (model_2d, image[0], (2.0, 2.0), "without a voxel size"),
     ):

@@ -26,7 +26,13 @@ def everything(shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 
 def write_zarr(path: Path, array: np.ndarray, chunks: tuple[int, ...] | None = None) -> Path:
-    zarr.create_array(path, data=array, chunks=chunks or array.shape, overwrite=True)
+    zarr.create_array(
+        path,
+        data=array,
+        chunks=chunks or array.shape,
+        overwrite=True,
+        config={"write_empty_chunks": True},
+    )
     return path
 
 
@@ -136,9 +142,10 @@ def test_another_number_of_dimensions(tmp_path: Path) -> None:
 
 
 def ome_zarr(path: Path, shape: tuple[int, ...], scale: tuple[float, ...] | None) -> Path:
-    """Metadata without pixels: a volume as large as is wanted."""
+    """Of all pixels one is written: a volume as large as is wanted."""
     group = zarr.open_group(path, mode="w", zarr_format=2)
-    group.create_array("0", shape=shape, chunks=(64,) * len(shape), dtype="u4")
+    array = group.create_array("0", shape=shape, chunks=(64,) * len(shape), dtype="u4")
+    array[(0,) * len(shape)] = 1
     unit = {} if scale is None else {"unit": "micrometer"}
     transform = {"type": "scale", "scale": list(scale or (1.0,) * len(shape))}
     multiscale: dict[str, Any] = {

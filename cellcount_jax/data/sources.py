@@ -21,6 +21,8 @@ from cellcount_jax.data.stored import Stored, exact_labels, naming, spatial_axes
 from cellcount_jax.data.voxel_size import shortest
 from cellcount_jax.errors import InputError
 
+_TOO_LARGE = 1e30  # of which squares are no 32-bit floats: no microscope's
+
 
 @dataclasses.dataclass(eq=False)
 class Source:
@@ -175,7 +177,7 @@ class Source:
         return values
 
     def _check_finite(self, pixels: np.ndarray, start: list[int]) -> None:
-        finite = np.isfinite(pixels)
+        finite = np.abs(pixels) < _TOO_LARGE  # NaN is not
         if finite.all():
             return
         *voxel, channel = np.unravel_index(int(np.argmin(finite)), pixels.shape)
@@ -183,7 +185,7 @@ class Source:
         which = f" of channel {channel}" if self.channels > 1 else ""
         letters = ", ".join("zyx"[-len(start) :])
         raise InputError(
-            f"{self.path}: NaN or infinite (or too large for 32-bit floats) at ({letters}) ="
+            f"{self.path}: NaN, infinite or above {_TOO_LARGE:g} at ({letters}) ="
             f" ({place}){which}; {int(pixels.size - finite.sum())} such values in the region read."
             " Replace them, and save the file anew."
         )
