@@ -110,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         "--rescale", action="store_true", help="resample images to the voxels of the training"
     )
     count.add_argument(
+        "--diameter",
+        type=float,
+        help="of the cells in pixels, about: resample 2D images to that of the training",
+    )
+    count.add_argument(
         "--max-voxels",
         type=int,
         help="cut a larger image in tiles of this size (default: as trained,"
@@ -179,6 +184,7 @@ def _count(options: argparse.Namespace) -> int:
         options=counting.Options(
             threshold=options.threshold,
             rescale=options.rescale,
+            diameter=options.diameter,
             spacing=options.spacing,
             channel=options.channel,
             time=options.time,

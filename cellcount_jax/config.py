@@ -48,6 +48,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.data.held_out_region = ""  # another region of the same volumes as a further test set
     c.data.test_fraction = 0.2  # folder without test/: share of labelled images held out
     c.data.spacing = ()  # voxel edges in micrometres, overrides the files'; () = from file
+    c.data.diameter = 0.0  # of a cell, in pixels, about: what cellcount count --diameter is for
     c.data.normalisation = "dataset"  # NORMALISATIONS, see data/normalise.py
     # Extent of one local background, um (voxels if unknown): signal_to_noise, contrast [ours].
     c.data.background = 120.0

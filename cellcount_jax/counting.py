@@ -43,6 +43,7 @@ class Options:
     Attributes:
       threshold: on the map, in (0, 1); None = the model's.
       rescale: resample an image to the voxels that the model was trained on.
+      diameter: of the cells in pixels, to resample a 2D image to that of the model's.
       spacing: `(D,)` voxel size in micrometres, in place of the file's; None = the file's.
       channel: number or name of the one to use, None = all; time: the time point; level: of a
         pyramid, 0 is the finest; see `sources.open_source`.
@@ -54,6 +55,7 @@ class Options:
 
     threshold: float | None = None
     rescale: bool = False
+    diameter: float | None = None
     spacing: tuple[float, ...] | None = None
     channel: int | str | None = None
     time: int | None = None
@@ -169,7 +171,8 @@ def count_source(
         "rule": model.config.detect.rule,
         "threshold": threshold,
         "mirror_images": len(job.cut.flips),
-        "rescaled_to_um": None if image is source else list(model.spacing),
+        "rescaled_to_um": list(model.spacing) if options.rescale and image is not source else None,
+        "diameter": options.diameter,
     }
     results.write(folder, source, found, summary=summary, wanted=options.outputs)
     return summary
@@ -183,7 +186,8 @@ def _job(model: TrainedModel, source: Source, folder: Path, options: Options) ->
     """
     try:
         inference.check_fits(model, len(source.shape), source.channels)
-        image = inference.resampled(model, source, source.spacing if options.rescale else None)
+        spacing = source.spacing if options.rescale else None
+        image = inference.resampled(model, source, spacing, diameter=options.diameter)
         mask = None
         if options.mask is not None:
             labels = open_labels(options.mask, shape=source.shape, spacing=source.spacing)
@@ -211,6 +215,7 @@ def _identity(model: TrainedModel, source: Source, options: Options, digest: str
         "level": options.level,
         "spacing_um": None if source.spacing is None else list(source.spacing),
         "rescale": options.rescale,
+        "diameter": options.diameter,
         "model": digest,
         "max_voxels": model.config.predict.max_voxels,
         "mirror_images": bool(model.config.predict.flips),
@@ -227,6 +232,13 @@ def _check_options(model: TrainedModel, options: Options) -> None:
             f"--threshold {options.threshold}: must be at least {tiled.FLOOR}; lower peaks of the"
             " map are not kept"
         )
+    if options.diameter is not None and (options.diameter <= 0 or model.config.data.ndim == 3):
+        raise InputError(
+            f"--diameter {options.diameter}: is a positive number of pixels, for models of 2D"
+            " images; volumes are resampled with --rescale"
+        )
+    if options.diameter is not None and options.rescale:
+        raise InputError("--diameter and --rescale both resample the image; give one of them")
     if options.rescale and not model.spacing_known:
         raise InputError("--rescale: the model was trained on images without a voxel size")
 

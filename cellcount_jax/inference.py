@@ -52,45 +52,59 @@ def inference_variables(state: TrainState) -> Any:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def resampled(model: TrainedModel, image: Readable, spacing: Sequence[float] | None) -> Readable:
+def resampled(
+    model: TrainedModel,
+    image: Readable,
+    spacing: Sequence[float] | None,
+    *,
+    diameter: float | None = None,
+) -> Readable:
     """An image on the voxels that a model was trained on.
 
     Args:
       model: a trained model.
       image: raw intensities.
-      spacing: `(D,)` its voxel size in micrometres; None leaves it as it is, and so does one
-        within 1 % of the model's.
+      spacing: `(D,)` its voxel size in micrometres; None leaves it as it is.
+      diameter: about that of its cells in pixels, in place of the voxel size.
 
     Returns:
-      The image itself, or it as a `Resampled`.
+      The image itself, where the two differ by less than 1 %, or it as a `Resampled`.
 
     Raises:
-      InputError: the model does not know its voxel size, or the image would have no voxel left.
+      InputError: the model does not know its voxel size, or how large its cells are; or the image
+        would have no voxel left, or far too many.
     """
-    shape = image.shape
-    if spacing is None:
+    if diameter is not None:
+        known = model.config.data.diameter
+        if not known:
+            raise InputError(
+                "the model does not say how large its cells are, so that a diameter does not help;"
+                " it is trained with config.data.diameter"
+            )
+        factors = (known / diameter,) * len(image.shape)
+        what, theirs = f"cells of {diameter:g} pixels", f"{known:g}"
+    elif spacing is None:
         return image
-    if not len(spacing) == len(shape) == len(model.spacing):
-        raise InputError(
-            f"the voxel size {tuple(spacing)} is not that of a {len(model.spacing)}D image"
-        )
-    if not model.spacing_known:
-        raise InputError("the model was trained on images without a voxel size: do not rescale")
-    if np.allclose(spacing, model.spacing, rtol=0.01):
+    else:
+        if not len(spacing) == len(image.shape) == len(model.spacing):
+            raise InputError(
+                f"the voxel size {tuple(spacing)} is not that of a {len(model.spacing)}D image"
+            )
+        if not model.spacing_known:
+            raise InputError("the model was trained on images without a voxel size: do not rescale")
+        factors = tuple(ours / known for ours, known in zip(spacing, model.spacing, strict=True))
+        what, theirs = f"voxels of {tuple(spacing)} um", str(model.spacing)
+    if np.allclose(factors, 1, rtol=0.01):
         return image
-    wanted = tuple(
-        round(n * ours / theirs)
-        for n, ours, theirs in zip(shape, spacing, model.spacing, strict=True)
-    )
+    wanted = tuple(round(n * f) for n, f in zip(image.shape, factors, strict=True))
     if min(wanted) < 1:
         raise InputError(
-            f"voxels of {tuple(spacing)} um are too fine to be resampled to the model's"
-            f" {model.spacing}: nothing of {shape} would be left"
+            f"{what}, where the model knows {theirs}: nothing of {image.shape} would be left"
         )
-    if any(new > _MOST_RESAMPLED * old for new, old in zip(wanted, shape, strict=True)):
+    if max(factors) > _MOST_RESAMPLED:
         raise InputError(
-            f"voxels of {tuple(spacing)} um are over {_MOST_RESAMPLED} times as long as the model's"
-            f" {model.spacing}: is the voxel size right? If so, use a model of coarser images"
+            f"{what}, where the model knows {theirs}: the image would be over {_MOST_RESAMPLED}"
+            " times as long; is the number right?"
         )
     return Resampled(image, wanted)
 

@@ -171,6 +171,8 @@ def _facts(source: Source, summary: Mapping[str, Any]) -> dict[str, str]:
         facts["Count by the density's integral"] = f"{summary['integral']:g}"
     if summary["rescaled_to_um"]:
         facts["Resampled to"] = " x ".join(f"{e:g}" for e in summary["rescaled_to_um"]) + " um"
+    if summary["diameter"]:
+        facts["Diameter of a cell"] = f"{summary['diameter']:g} pixels"
     if summary["tiles"] > 1:
         facts["Tiles"] = (
             f"{summary['tiles']}, of which {summary['tiles_constant']} constant and"

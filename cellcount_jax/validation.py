@@ -75,6 +75,7 @@ def _numbers(config: ml_collections.ConfigDict) -> None:
         ("data.split_seed", 0, 2**32 - 1),
         ("data.test_fraction", 0, 0.9),
         ("data.spacing", tiny, inf),
+        ("data.diameter", 0, inf),
         ("data.background", tiny, inf),
         ("target.scale", tiny, inf),
         ("target.gamma", 0, inf),

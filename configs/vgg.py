@@ -22,6 +22,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.name = "vgg"
     config.data.kind = "vgg"
     config.data.num_labelled = 8
+    config.data.diameter = 10.2
     config.train.batch_unlabelled = 2
     config.train.steps = 2000
     config.train.checkpoint_every = 500

@@ -137,6 +137,7 @@ def test_the_command_on_a_png_image(
         "spacing_um": None,
         "spacing_from": "unknown",
         "rescaled_to_um": None,
+        "diameter": None,
     }
     assert formats.read_image(output / "t0" / "overlay.png").pixels.shape[-1] == 3
     assert names(output / "t0") == [
@@ -249,6 +250,8 @@ def test_wrong_options_are_one_line(
         ((file, "--channel", "7"), "channel '7': is not there; it has 1"),
         ((file, "--time", "3"), "time point 3 is not there"),
         ((file, "--rescale"), "trained on images without a voxel size"),
+        ((file, "--diameter", "-3"), "is a positive number of pixels"),
+        ((file, "--diameter", "9"), "does not say how large its cells are"),
         ((tmp_path / "empty",), "has no image"),
         ((file, file), "is given 2 times"),
         ((file, "--max-voxels", "5"), "max_voxels"),

@@ -35,6 +35,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "data.test_fraction": (-0.1, 0.91),
     "data.spacing": ((0.0, 1.0), (1.0, -2.0)),
     "data.background": (0.0, -60.0),
+    "data.diameter": (-1.0,),
     "target.scale": (0.0,),
     "target.gamma": ((-0.1, 0.75), (0.02, -1.0)),
     "target.c": (0.0,),

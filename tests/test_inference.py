@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import cellcount_jax
-from cellcount_jax import inference, stored_model
+from cellcount_jax import inference, locations, stored_model
 from cellcount_jax.data import formats
-from cellcount_jax.data.readable import Array
+from cellcount_jax.data.readable import Array, Resampled
 from cellcount_jax.detect import find_peaks
 from cellcount_jax.errors import InputError
 from cellcount_jax.locations import LoadedModel
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 
 @pytest.fixture(scope="module")
-def model_2d(run_2d: Path) -> inference.TrainedModel:
+def model_2d(run_2d: Path) -> LoadedModel:
     return stored_model.load_model(run_2d)
 
 
@@ -137,11 +137,27 @@ def test_an_array_of_other_voxels_is_resampled_and_points_come_back(
     assert inference.resampled(model_3d, image, (2.0, 1.002, 1.0)) is image
 
 
+def test_an_image_of_larger_cells_is_made_smaller(model_2d: LoadedModel, cells_2d: Path) -> None:
+    image = formats.read_image(cells_2d / "test" / "t0.png").pixels
+    with pytest.raises(InputError, match="does not say how large its cells are"):
+        inference.resampled(model_2d, Array(image, 2), None, diameter=10)
+    model = with_settings(model_2d, data__diameter=5.0)
+    assert inference.resampled(model, Array(image, 2), None, diameter=5.03).shape == (40, 40)
+    larger = image.repeat(2, axis=0).repeat(2, axis=1)
+    halved = inference.resampled(model, Array(larger, 2), None, diameter=10)
+    assert isinstance(halved, Resampled) and halved.shape == (40, 40)
+    expected, _ = inference.predict(model, image)
+    found = locations.predict(model, halved).points
+    assert match_points(found, expected, max_distance=1.5).f1 > 0.95
+    back = halved.back(found)
+    np.testing.assert_allclose((back + 0.5) / 2 - 0.5, found, atol=1e-4)
+
+
 def test_what_cannot_be_resampled(model_2d: inference.TrainedModel, model_3d: LoadedModel) -> None:
     image = np.zeros((8, 20, 20, 1), np.float32)
     for model, values, spacing, words in (
-        (model_3d, image, (1e-3, 1.0, 1.0), "too fine"),
-        (model_3d, image, (2.0, 1.0, 30.0), "over 20 times as long as"),
+        (model_3d, image, (1e-3, 1.0, 1.0), "nothing of"),
+        (model_3d, image, (2.0, 1.0, 30.0), "over 20 times as long"),
         (model_3d, image, (1.0, 2.0), "not that of a 3D image"),
         (model_2d, image[0], (2.0, 2.0), "without a voxel size"),
     ):
