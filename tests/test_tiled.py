@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zarr
 from scipy import ndimage
 
 from cellcount_jax import engines, locations, survey, tiled
@@ -259,5 +260,7 @@ def test_a_large_array_is_predicted_in_tiles() -> None:
     model.config.predict.max_voxels = LIMITS[2][0]
     tiles = model.predict(image.values, spacing=(1.0, 1.0))
     np.testing.assert_array_equal(tiles[0], whole[0])
+    stored = zarr.array(image.values, chunks=(40, 50))
+    np.testing.assert_array_equal(model.predict(stored)[0], whole[0])
     finer = model.predict(image.values.repeat(2, 0), spacing=(0.5, 1.0))
     assert abs(len(finer[0]) - len(whole[0])) < 0.2 * len(whole[0])
