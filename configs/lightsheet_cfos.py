@@ -4,10 +4,11 @@ r"""c-Fos+ nuclei in light-sheet volumes, 1 labelled volume: 969 with y < 120.
         --config.data.dir=../shared/data/lightsheet_cfos
 
 Two test sets: 'test', other brains (695 and 753), and 'held_out', the same brain (969 with
-y >= 136). Sized for 2 cores, at 8 um, threshold from the training volume (seed 0, one run): same
-brain F1 0.757; across brains F1 0.488, MAE 438, too many cells in 753; 6.1 minutes on one core.
-`:supervised`, without the consistency loss, has F1 0.760 and 0.517 in 5.7 minutes. A difference of
-Gaussians has 0.783 and 0.449. Transfer between brains is not solved here: see RESULTS.md.
+y >= 136). Sized for 2 cores, at 8 um, threshold from the training volume (3 seeds): same brain
+F1 0.761 +- 0.008; across brains F1 0.520 +- 0.057, MAE 411, too many cells in 753; 6.1 minutes on
+one core. `:supervised`, without the consistency loss, has F1 0.775 +- 0.014 and 0.528 +- 0.018 in
+5.3 minutes. A difference of Gaussians has 0.783 and 0.449. Transfer between brains is not solved
+here: see RESULTS.md.
 
 `:paper` is the full recipe (32 root features, 1 + 4 crops of 56 x 200 x 200, 12,750 steps) for
 an accelerator: not run.
