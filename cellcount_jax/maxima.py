@@ -6,6 +6,7 @@ whole, as far as they see of it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,7 +32,6 @@ def local_maxima(
     """
     touching = tuple(min(r, 1) for r in reach)
     top = (values == _window_maximum(values, touching)) & (values > threshold_abs)
-    shoulder = top & (_window_maximum(np.where(top, -np.inf, values), touching) == values)
     neighbourhood = np.ones([3] * values.ndim, bool)
     for axis, step in enumerate(touching):
         if step == 0:
@@ -39,8 +39,10 @@ def local_maxima(
             side[0] = side[2] = False
     members, plateau, count = label(top, neighbourhood)
 
+    # A shoulder of something higher.
+    touched = _highest_near(np.where(top, -np.inf, values), members, touching)
     is_peak = np.ones(count, bool)
-    is_peak[plateau[shoulder[tuple(members.T)]]] = False
+    is_peak[plateau[touched == values[tuple(members.T)]]] = False
     # Relative to a member, so that where the map begins decides no tie.
     from_first = members - members[np.unique(plateau, return_index=True)[1]][plateau]
     offset = from_first - centroids(from_first, plateau, count)[plateau]
@@ -61,9 +63,7 @@ def local_maxima(
     extent = extent[plateau[middle]]
 
     if reach != touching:
-        highest = _window_maximum(values, reach)
-        index = tuple(peaks.T)
-        stays = values[index] == highest[index]
+        stays = values[tuple(peaks.T)] == _highest_near(values, peaks, reach)
         peaks, extent = peaks[stays], extent[stays]
     return peaks, extent
 
@@ -129,3 +129,14 @@ def _window_maximum(values: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
     """The maximum over `2 * reach + 1` voxels per axis, within the map."""
     size = [2 * r + 1 for r in reach]
     return ndimage.maximum_filter(values, size=size, mode="constant", cval=-np.inf)
+
+
+def _highest_near(values: np.ndarray, places: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
+    """The same at some places `(P, D)` alone: few, so that most of the map is left out."""
+    highest = np.full(len(places), -np.inf, values.dtype)
+    last = np.subtract(values.shape, 1)
+    for step in itertools.product(*(range(-r, r + 1) for r in reach)):
+        # Beyond the map it is the voxel at its end, which is in the window too.
+        near = np.clip(places + step, 0, last)
+        np.maximum(highest, values[tuple(near.T)], out=highest)
+    return highest
