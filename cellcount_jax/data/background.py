@@ -7,6 +7,8 @@ image can be normalised, with the same result as within the whole. Pure function
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from cellcount_jax.data.readable import Region, neighbours
 
-# A part of one channel, `(*region)`.
+# A part of one channel, `(*region)`, or of all, `(*region, channels)`.
 Reader = Callable[[Region], np.ndarray]
 
 # Of a normal distribution, the standard deviation is this times the MAD.
@@ -23,6 +25,8 @@ MAD_TO_DEVIATION = 1.4826
 _KNEE = 5.0
 # Where the noise is less than this share of the image's, as in saturated or padded parts.
 _LEAST_NOISE = 0.1
+# Of blocks that are read together: what a file keeps as one piece meets several blocks.
+_TOGETHER = 2**24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,23 +45,58 @@ class Blocks:
     median: np.ndarray
     noise: np.ndarray
 
+    @functools.cached_property
+    def tissue(self) -> float:
+        """The brightness of the tissue, see `contrast`."""
+        return abs(float(np.percentile(self.median, 75))) or 1.0
+
+    @functools.cached_property
+    def usable_noise(self) -> np.ndarray:
+        """`(*blocks,)` the noise, not 0."""
+        present = self.noise[self.noise > 0]
+        return np.maximum(self.noise, _LEAST_NOISE * np.median(present) if present.size else 1.0)
+
 
 def measure(read: Reader, shape: Sequence[int], block: Sequence[int]) -> Blocks:
-    """Measures the blocks of an image, reading each once.
+    """Measures the blocks of an image of one channel; see `measure_channels`.
 
     Args:
-      read: gives a part of the image.
+      read: gives a part of the image, `(*region,)`.
+      shape: `(D,)` of the image.
+      block: `(D,)` voxels, about.
+    """
+    return measure_channels(lambda region: read(region)[..., None], shape, block, channels=1)[0]
+
+
+def measure_channels(
+    read: Reader, shape: Sequence[int], block: Sequence[int], *, channels: int
+) -> tuple[Blocks, ...]:
+    """Measures the blocks of an image, reading each once, and neighbours together.
+
+    Args:
+      read: gives a part of the image, `(*region, channels)`.
       shape: `(D,)` of the image.
       block: `(D,)` voxels, about; the image is divided into blocks of equal size. Cells must fill
         less than half of one.
+      channels: of the image.
+
+    Returns:
+      The blocks of each channel.
     """
     counts = [max(1, round(n / size)) for n, size in zip(shape, block, strict=True)]
-    median, noise = np.zeros(counts), np.zeros(counts)
-    for index, region in _regions(shape, counts):
-        part = read(region)
-        median[index] = np.median(part)
-        noise[index] = _noise(part)
-    return Blocks(tuple(shape), median, noise)
+    median, noise = (np.zeros((channels, *counts)) for _ in range(2))
+    ends = [np.linspace(0, n, c + 1).astype(int) for n, c in zip(shape, counts, strict=True)]
+    for group in _groups(counts, _together(shape, counts)):
+        region = _bounds(ends, group)
+        values = read(region)
+        for index in itertools.product(*(range(g.start, g.stop) for g in group)):
+            place = _bounds(ends, [slice(i, i + 1) for i in index])
+            pairs = zip(place, region, strict=True)
+            part = values[tuple(slice(p.start - r.start, p.stop - r.start) for p, r in pairs)]
+            for channel in range(channels):
+                median[(channel, *index)] = np.median(part[..., channel])
+                noise[(channel, *index)] = _noise(part[..., channel])
+    return tuple(Blocks(tuple(shape), *both) for both in zip(median, noise, strict=True))
 
 
 def background(blocks: Blocks, region: Region | None = None) -> np.ndarray:
@@ -91,10 +130,9 @@ def signal_to_noise(values: np.ndarray, blocks: Blocks, region: Region | None = 
     Returns:
       `(*region,)` float32; 0 where a whole image is constant.
     """
-    present = blocks.noise[blocks.noise > 0]
-    noise = np.maximum(blocks.noise, _LEAST_NOISE * np.median(present) if present.size else 1.0)
     signal = values - background(blocks, region)
-    return np.arcsinh(signal / (_KNEE * _between(noise, blocks.shape, region))).astype(np.float32)
+    noise = _between(blocks.usable_noise, blocks.shape, region)
+    return np.arcsinh(signal / (_KNEE * noise)).astype(np.float32)
 
 
 def contrast(values: np.ndarray, blocks: Blocks, region: Region | None = None) -> np.ndarray:
@@ -116,21 +154,34 @@ def contrast(values: np.ndarray, blocks: Blocks, region: Region | None = None) -
     Returns:
       `(*region,)` float32; 0 where a whole image is constant.
     """
-    tissue = float(np.percentile(blocks.median, 75))
     signal = values - background(blocks, region)
-    return (10 * np.arcsinh(signal / (2 * (abs(tissue) or 1.0)))).astype(np.float32)
+    return (10 * np.arcsinh(signal / (2 * blocks.tissue))).astype(np.float32)
 
 
-def _regions(
-    shape: Sequence[int], counts: Sequence[int]
-) -> Iterator[tuple[tuple[int, ...], Region]]:
-    """The blocks of an image: index and place."""
-    ends = [np.linspace(0, n, c + 1).astype(int) for n, c in zip(shape, counts, strict=True)]
-    for index in np.ndindex(*counts):
-        yield (
-            index,
-            tuple(slice(int(e[i]), int(e[i + 1])) for e, i in zip(ends, index, strict=True)),
-        )
+def _together(shape: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """How many blocks along each axis are read together: in all about a cube of voxels."""
+    sizes = [n / count for n, count in zip(shape, counts, strict=True)]
+    numbers = [1] * len(sizes)
+    while True:
+        lengths = [size * number for size, number in zip(sizes, numbers, strict=True)]
+        longer = [axis for axis in range(len(sizes)) if numbers[axis] < counts[axis]]
+        if not longer or 2 * math.prod(lengths) > _TOGETHER:
+            return numbers
+        axis = min(longer, key=lambda axis: lengths[axis])
+        numbers[axis] = min(2 * numbers[axis], counts[axis])
+
+
+def _groups(counts: Sequence[int], numbers: Sequence[int]) -> Iterator[Region]:
+    """Blocks in groups, by their indices."""
+    starts = [range(0, count, n) for count, n in zip(counts, numbers, strict=True)]
+    for corner in itertools.product(*starts):
+        sizes = zip(corner, numbers, counts, strict=True)
+        yield tuple(slice(start, min(start + n, count)) for start, n, count in sizes)
+
+
+def _bounds(ends: Sequence[np.ndarray], group: Sequence[slice]) -> Region:
+    """The voxels of some blocks."""
+    return tuple(slice(int(e[g.start]), int(e[g.stop])) for e, g in zip(ends, group, strict=True))
 
 
 def _noise(values: np.ndarray) -> float:
