@@ -157,7 +157,9 @@ def count_source(
         claim.take(folder, identity)
     else:
         claim.take(folder, identity)
-        found = locations.locate(job, threshold=threshold, engine=engines.in_threads(job))
+        found = locations.locate(
+            job, threshold=threshold, engine=engines.in_threads(job), progress=engines.reading
+        )
     if isinstance(image, Resampled):
         found = found.moved(image.back)
     summary = {

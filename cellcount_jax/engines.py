@@ -15,10 +15,22 @@ from cellcount_jax.tiled import Engine, Job, Task
 _THREADS = 3
 
 
-def progress(title: str, total: int) -> tqdm:
+def progress(title: str, total: int, *, unit: str = "tile") -> tqdm:
     """A bar on a terminal; in a log a line now and then."""
     interval = 0.5 if sys.stderr.isatty() else 60
-    return tqdm(total=total, desc=title, unit="tile", mininterval=interval, maxinterval=interval)
+    return tqdm(
+        total=total,
+        desc=title,
+        unit=unit,
+        unit_scale=unit == "voxel",
+        mininterval=interval,
+        maxinterval=interval,
+    )
+
+
+def reading(title: str, voxels: int) -> tqdm:
+    """The same for an image that is read part by part."""
+    return progress(title, voxels, unit="voxel")
 
 
 def in_threads(job: Job) -> Engine:

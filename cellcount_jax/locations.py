@@ -17,7 +17,7 @@ from cellcount_jax.detect import find_peaks
 from cellcount_jax.inference import TrainedModel
 from cellcount_jax.maxima import thin_equal, window_reach
 from cellcount_jax.survey import Mask
-from cellcount_jax.tiled import Engine, Job
+from cellcount_jax.tiled import Engine, Job, Progress
 from cellcount_jax.tiles import around
 
 
@@ -117,7 +117,9 @@ def in_one_piece(
     return Found(points, scores, threshold, places, candidates, integral)
 
 
-def locate(job: Job, *, threshold: float | None, engine: Engine) -> Found:
+def locate(
+    job: Job, *, threshold: float | None, engine: Engine, progress: Progress | None = None
+) -> Found:
     """The cells of an image that is cut; goes on where an earlier call was stopped.
 
     Args:
@@ -125,11 +127,12 @@ def locate(job: Job, *, threshold: float | None, engine: Engine) -> Found:
       threshold: on the map, of the model's rule; default the model's. Another one needs no
         second computation of the map.
       engine: see `tiled.complete`.
+      progress: see `tiled.complete`.
 
     Raises:
       InputError: see `tiled.complete`.
     """
-    tiled.complete(job, engine)
+    tiled.complete(job, engine, progress)
     return collect(job, threshold=threshold)
 
 

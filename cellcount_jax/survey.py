@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from cellcount_jax.cuts import Plan
 from cellcount_jax.data.files import replacing
 from cellcount_jax.data.normalise import Measured, Normalisation
 from cellcount_jax.data.readable import Readable, Region
-from cellcount_jax.tiles import around
+from cellcount_jax.tiles import around, extent, within
 
 
 class Mask(Protocol):
@@ -54,8 +55,9 @@ def make(
     mask: Mask | None,
     acts: Sequence[int],
     seen: Sequence[int],
+    told: Callable[[int], object] = lambda voxels: None,
 ) -> Survey:
-    """Reads an image, twice, a part at a time.
+    """Reads an image, once, a part at a time.
 
     Args:
       image: raw intensities.
@@ -64,12 +66,24 @@ def make(
       mask: where to look; None = everywhere.
       acts: `(D,)` how far around a core the image acts on what is found in it.
       seen: `(D,)` how far the map does.
+      told: gets the number of voxels after each part.
 
     Raises:
       InputError: the image cannot be read.
     """
-    busy, constant, outside = _busy_tiles(image, cut, mask, acts, seen)
-    measured = normalisation.measure(image.read, image.shape, channels=image.channels)
+    ranges = _Ranges(cut)
+
+    def read(region: Region) -> np.ndarray:
+        values = image.read(region)
+        ranges.add(values, region)
+        told(math.prod(extent(region)))
+        return values
+
+    measured = normalisation.measure(read, image.shape, channels=image.channels)
+    # Some normalisations look at nothing.
+    for core in cut.cores if ranges.empty else ():
+        read(core)
+    busy, constant, outside = _busy_tiles(ranges, cut, mask, acts, seen)
     return Survey(measured, busy, constant, outside)
 
 
@@ -98,21 +112,39 @@ def needed_tiles(cut: Plan, busy: Sequence[int], flip: tuple[int, ...]) -> list[
     return np.flatnonzero(needed).tolist()
 
 
+class _Ranges:
+    """The lowest and the highest intensity in each core of a cut."""
+
+    def __init__(self, cut: Plan) -> None:
+        self.starts = _starts(cut.cores)
+        grid = [len(s) for s in self.starts]
+        self.cores = np.arange(len(cut.cores)).reshape(grid)
+        self.lowest, self.highest = np.full(grid, np.inf), np.full(grid, -np.inf)
+        self._cut = cut
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was added."""
+        return bool(np.isinf(self.lowest).all())
+
+    def add(self, values: np.ndarray, region: Region) -> None:
+        """Adds what was read of a region."""
+        for i in self.cores[_met(self.starts, region)].ravel():
+            sides = zip(self._cut.cores[i], region, strict=True)
+            shared = tuple(slice(max(c.start, r.start), min(c.stop, r.stop)) for c, r in sides)
+            part = values[within(shared, region)]
+            self.lowest.flat[i] = min(self.lowest.flat[i], part.min())
+            self.highest.flat[i] = max(self.highest.flat[i], part.max())
+
+
 def _busy_tiles(
-    image: Readable, cut: Plan, mask: Mask | None, acts: Sequence[int], seen: Sequence[int]
+    ranges: _Ranges, cut: Plan, mask: Mask | None, acts: Sequence[int], seen: Sequence[int]
 ) -> tuple[np.ndarray, int, int]:
     """Which tiles are to be looked at, and how many are constant or outside the mask."""
-    lowest, highest = (np.zeros(len(cut.cores), np.float32) for _ in range(2))
-    for i, core in enumerate(cut.cores):
-        part = image.read(core)
-        lowest[i], highest[i] = part.min(), part.max()
-    starts = _starts(cut.cores)
-    grid = [len(s) for s in starts]
-    lowest, highest = lowest.reshape(grid), highest.reshape(grid)
     constant, outside = (np.zeros(len(cut.cores), bool) for _ in range(2))
     for i, core in enumerate(cut.cores):
-        met = _met(starts, around(core, acts, cut.shape))
-        constant[i] = lowest[met].min() == highest[met].max()
+        met = _met(ranges.starts, around(core, acts, cut.shape))
+        constant[i] = ranges.lowest[met].min() == ranges.highest[met].max()
         outside[i] = mask is not None and not mask.touches(around(core, seen, cut.shape), cut.shape)
     constant &= ~outside
     return ~(constant | outside), int(constant.sum()), int(outside.sum())

@@ -8,14 +8,16 @@ in any process, and again after a crash, and the result has the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import zarr
@@ -42,6 +44,14 @@ class Task(NamedTuple):
 
 # Runs all of some tasks, in any order; a title for its progress.
 Engine = Callable[[Sequence[Task], str], None]
+
+
+class Progress(Protocol):
+    """Shows how far something is: as `with progress(title, voxels) as bar: bar.update(done)`."""
+
+    def __call__(self, title: str, voxels: int, /) -> contextlib.AbstractContextManager[Any]:
+        """Begins; of so many voxels."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,17 +95,18 @@ class Job:
         return self.surveyed.measured(self.image.read(region), region)
 
 
-def complete(job: Job, engine: Engine) -> None:
+def complete(job: Job, engine: Engine, progress: Progress | None = None) -> None:
     """Does what is not done yet of all tasks.
 
     Args:
       job: the job.
       engine: runs tasks, by `run`.
+      progress: shows how much of the image was read to measure it.
 
     Raises:
       InputError: the image does not fit the model, cannot be read, or its map is flat.
     """
-    prepare(job)
+    prepare(job, progress)
     for kind, title in (("encode", "encoding"), ("decode", "decoding"), ("find", "searching")):
         if todo := tasks(job, kind):
             engine(todo, title)
@@ -109,20 +120,22 @@ def keeps_map(model: TrainedModel) -> bool:
     return model.config.detect.rule == "components" or inference.splits(model)
 
 
-def prepare(job: Job) -> None:
+def prepare(job: Job, progress: Progress | None = None) -> None:
     """Reads the image once, to measure it and to see where there is something; makes arrays."""
     inference.check_fits(job.model, len(job.image.shape), job.image.channels)
     if not (job.folder / "survey.npz").exists():
         seen = _seen_around(job.model)
         sizes = zip(job.cut.reach, job.cut.stride, seen, strict=True)
-        made = survey.make(
-            job.image,
-            job.cut,
-            job.model.normalisation,
-            mask=job.mask,
-            acts=[reach + stride + distance for reach, stride, distance in sizes],
-            seen=seen,
-        )
+        with (progress or _silent)("reading", math.prod(job.image.shape)) as bar:
+            made = survey.make(
+                job.image,
+                job.cut,
+                job.model.normalisation,
+                mask=job.mask,
+                acts=[reach + stride + distance for reach, stride, distance in sizes],
+                seen=seen,
+                told=bar.update,
+            )
         survey.save(made, job.folder / "survey.npz")
     for name in ("done", "peaks"):
         (job.folder / name).mkdir(exist_ok=True)
@@ -201,6 +214,12 @@ def integral(job: Job) -> float | None:
     return job.model.count_factor * math.fsum(told)
 
 
+@contextlib.contextmanager
+def _silent(title: str, voxels: int) -> Iterator[Any]:
+    """Progress that is not shown."""
+    yield types.SimpleNamespace(update=lambda done: None)
+
+
 def _seen_around(model: TrainedModel) -> list[int]:
     """How far around a place, in voxels, the map decides what is found there."""
     margin = [distance + 2 for distance in model.config.detect.min_distance]
@@ -243,4 +262,10 @@ def _make(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
     if (path / "zarr.json").exists():
         return
     sizes = tuple(min(chunk, size) for chunk, size in zip(chunks, shape, strict=True))
-    zarr.create_array(path, shape=shape, chunks=sizes, dtype="float32", fill_value=0.0)
+    zarr.create_array(
+        path,
+        shape=shape,
+        chunks=sizes,
+        dtype="float32",
+        fill_value=0.0,
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -246,6 +248,53 @@ def test_a_survey_comes_back_from_its_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(job.read(region), normalisation(values)[region])
         stored = survey.load(job.folder / "survey.npz")
         assert stored.busy.all() and len(stored.busy) == len(job.cut.tiles)
+
+
+class Watched(Array):
+    """An image that counts how often each voxel is read."""
+
+    def read(self, region: tuple[slice, ...]) -> np.ndarray:
+        self.__dict__.setdefault("times", np.zeros(self.shape, int))[region] += 1
+        return super().read(region)
+
+
+@pytest.mark.parametrize(
+    "normalisation",
+    [
+        Normalisation("standardise"),
+        Normalisation("robust_log"),
+        Normalisation("contrast", block=(30, 40)),
+        Normalisation("dataset", centre=(900.0,), scale=(150.0,)),
+    ],
+    ids=lambda n: str(n.method),
+)
+def test_a_survey_reads_every_voxel_once_and_tells_how_far_it_is(
+    tmp_path: Path, normalisation: Normalisation
+) -> None:
+    values = np.full((93, 400), 3.0, np.float32)
+    values[20:60, 300:340] = 4.0
+    values[92, 0] = 2.0
+    image = Watched(values, 2)
+    model = dataclasses.replace(a_model(2), normalisation=normalisation)
+    job = job_of(model, image, tmp_path, LIMITS[2][0])
+    told: list[tuple[str, int]] = []
+
+    @contextlib.contextmanager
+    def progress(title: str, voxels: int) -> Iterator[Any]:
+        told.append((title, voxels))
+        yield SimpleNamespace(update=lambda voxels: told.append(("", voxels)))
+
+    tiled.prepare(job, progress)
+    assert (image.__dict__["times"] == 1).all()
+    (title, total), *parts = told
+    assert title == "reading" and total == 93 * 400 == sum(voxels for _, voxels in parts)
+    # What acts on a tile is not known here to the voxel; far from it there is nothing.
+    for core, busy in zip(job.cut.cores, job.surveyed.busy, strict=True):
+        near, far = ([max(n, 0) for p in core for n in (p.start - m, p.stop + m)] for m in (30, 90))
+        around = [values[slice(*r[:2]), slice(*r[2:])] for r in (near, far)]
+        assert busy or np.ptp(around[0]) == 0
+        assert not busy or np.ptp(around[1]) > 0
+    assert 0 < job.surveyed.constant < len(job.cut.tiles)
 
 
 def test_an_image_that_does_not_fit_the_model(tmp_path: Path) -> None:
