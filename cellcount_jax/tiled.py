@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import zarr
+from zarr.codecs import BloscCodec
 
 from cellcount_jax import cuts, inference, maps, parts, survey, writers
 from cellcount_jax.data.files import replacing
@@ -268,4 +269,5 @@ def _make(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
         chunks=sizes,
         dtype="float32",
         fill_value=0.0,
+        compressors=BloscCodec(cname="lz4", shuffle="bitshuffle"),
     )
