@@ -69,7 +69,8 @@ def find_peaks(
     """
     values = _checked_map(map, threshold_abs)
     reach = window_reach(min_distance, values.ndim)
-    peaks = thin_equal(local_maxima(values, threshold_abs=threshold_abs, reach=reach)[0], reach)
+    peaks, _, highest = local_maxima(values, threshold_abs=threshold_abs, reach=reach)
+    peaks = thin_equal(peaks[highest], reach)
     points = peaks.astype(np.float32)
     return (points, values[tuple(peaks.T)]) if return_scores else points
 

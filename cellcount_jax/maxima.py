@@ -18,8 +18,11 @@ from cellcount_jax.errors import InputError
 
 def local_maxima(
     values: np.ndarray, *, threshold_abs: float, reach: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The peaks of `find_peaks` before of equal ones in each other's window one is kept.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The plateaus, of one voxel or more, that are higher than all that touches them.
+
+    Those that are the highest in their window too are the peaks of `find_peaks`, before of equal
+    ones in each other's window one is kept.
 
     Args:
       values: `(*spatial,)` float32 or float64, no NaN.
@@ -27,8 +30,9 @@ def local_maxima(
       reach: `(D,)` `min_distance` of each axis.
 
     Returns:
-      `(P, D)` whole numbers, sorted by their indices, and `(P, 2, D)` the least and greatest
-      indices of the plateau of each.
+      `(P, D)` whole numbers, sorted by their indices: the voxel that stands for each plateau;
+      `(P, 2, D)` the least and greatest indices of each; and `(P,)` bool: whether its voxel is the
+      highest in its window.
     """
     touching = tuple(min(r, 1) for r in reach)
     top = (values == _window_maximum(values, touching)) & (values > threshold_abs)
@@ -62,10 +66,10 @@ def local_maxima(
     np.maximum.at(extent[:, 1], plateau, members)
     extent = extent[plateau[middle]]
 
+    highest = values[tuple(peaks.T)]
     if reach != touching:
-        stays = values[tuple(peaks.T)] == _highest_near(values, peaks, reach)
-        peaks, extent = peaks[stays], extent[stays]
-    return peaks, extent
+        highest = _highest_near(values, peaks, reach)
+    return peaks, extent, values[tuple(peaks.T)] == highest
 
 
 def thin_equal(peaks: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:

@@ -63,7 +63,7 @@ def peaks(
         values = read(outer)
         if not (values[within(core, outer)] > threshold_abs).any():
             return nothing
-        found, extent = local_maxima(values, threshold_abs=threshold_abs, reach=reach)
+        found, extent, is_peak = local_maxima(values, threshold_abs=threshold_abs, reach=reach)
         start = np.array([o.start for o in outer])
         lowest, highest = extent[:, 0] + start, extent[:, 1] + start
         begin, end = (np.array([getattr(c, side) for c in core]) for side in ("start", "stop"))
@@ -75,7 +75,7 @@ def peaks(
         ends = ((lowest >= seen_from) & (highest < seen_to)).all(1)
         if not (meets & ~ends).any():
             places = found + start
-            own = ((places >= begin) & (places < end)).all(1)
+            own = is_peak & ((places >= begin) & (places < end)).all(1)
             return places[own].astype(np.int64), values[tuple(found[own].T)]
     raise InputError(
         "the model's map is flat, and above the threshold, over a large region near"

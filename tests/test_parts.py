@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -53,8 +53,10 @@ def a_map(ndim: int, seed: int, levels: int, blur: float) -> np.ndarray:
     return np.floor((smooth - smooth.min()) / spread * levels).astype(np.float32)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=200)
 @given(maps_, st.integers(2, 9), st.sampled_from([0.5, 1.5]), st.integers(1, 3))
+# The part of a plateau that a tile sees may have another middle, which is no peak.
+@example((2, 9985, 3, 0.0), 2, 0.5, 2)
 def test_peaks_of_parts_are_those_of_the_map(
     drawn: tuple[int, int, int, float], core: int, threshold: float, reach: int
 ) -> None:
