@@ -105,8 +105,7 @@ def plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
         cores=tuple(_clipped(tile.core, shape) for tile in grid),
         reach=reach,
     )
-    needed = [_needed(cut, core, flip) for core in cut.cores for flip in cut.flips]
-    return cut._replace(window=tuple(map(max, zip(*map(extent, needed), strict=True))))
+    return cut._replace(window=tuple(_longest_needed(cut, axis) for axis in range(len(shape))))
 
 
 def coarse_core(cut: Plan, index: int) -> Region:
@@ -124,6 +123,13 @@ def coarse_needed(cut: Plan, index: int, flip: tuple[int, ...]) -> Region:
         slice(part.start // step * step, min(-(-part.stop // step) * step, size))
         for part, step, size in sizes
     )
+
+
+def _longest_needed(cut: Plan, axis: int) -> int:
+    """The most that is read along an axis, where other axes do not matter."""
+    different = {(core[axis].start, core[axis].stop): core for core in cut.cores}
+    regions = (_needed(cut, core, flip) for core in different.values() for flip in cut.flips)
+    return max(extent(region)[axis] for region in regions)
 
 
 def _needed(cut: Plan, core: Region, flip: tuple[int, ...]) -> Region:

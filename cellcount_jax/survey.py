@@ -104,8 +104,8 @@ def load(path: Path) -> Survey:
 
 def needed_tiles(cut: Plan, busy: Sequence[int], flip: tuple[int, ...]) -> list[int]:
     """The tiles of a mirror image whose coarsest level is needed to decode the busy ones."""
-    cores = [cuts.coarse_core(cut, i) for i in range(len(cut.tiles))]
-    starts = _starts(cores)
+    fine = _starts([tile.core for tile in cut.tiles])
+    starts = [begin // step for begin, step in zip(fine, cut.stride, strict=True)]
     needed = np.zeros([len(s) for s in starts], bool)
     for i in busy:
         needed[_met(starts, cuts.coarse_needed(cut, i, flip))] = True

@@ -131,13 +131,18 @@ def choose_core(
             f" {tuple(shape)} needs at least {least}, with a halo of {tuple(halo)} and blocks of"
             f" {tuple(block)}."
         )
+    # Most sizes are too large, whatever those of the other axes.
+    for axis, (cores, covered, widest) in enumerate(options):
+        small = widest * (least // int(widest.min())) <= max_voxels
+        options[axis] = (cores[small], covered[small], widest[small])
     best: tuple[tuple[int, int], tuple[int, ...]] | None = None
     *leading, (last_cores, last_covered, last_widest) = options
+    narrowest = int(last_widest.min())
     for choice in itertools.product(*(range(len(cores)) for cores, _, _ in leading)):
         widest_voxels = math.prod(int(leading[a][2][i]) for a, i in enumerate(choice))
-        fits = last_widest * widest_voxels <= max_voxels
-        if not fits.any():
+        if widest_voxels * narrowest > max_voxels:
             continue
+        fits = last_widest * widest_voxels <= max_voxels
         covered = math.prod(int(leading[a][1][i]) for a, i in enumerate(choice))
         last = np.lexsort((last_widest, -np.where(fits, last_covered, 0)))[0]
         merit = (covered * int(last_covered[last]), -widest_voxels * int(last_widest[last]))
