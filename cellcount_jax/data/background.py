@@ -94,8 +94,13 @@ def measure_channels(
             pairs = zip(place, region, strict=True)
             part = values[tuple(slice(p.start - r.start, p.stop - r.start) for p, r in pairs)]
             for channel in range(channels):
-                median[(channel, *index)] = np.median(part[..., channel])
-                noise[(channel, *index)] = _noise(part[..., channel])
+                one = part[..., channel]
+                lowest = one.min()
+                if lowest == one.max():  # as where nothing was stored: quicker, and the same
+                    median[(channel, *index)] = lowest
+                    continue
+                median[(channel, *index)] = np.median(one)
+                noise[(channel, *index)] = _noise(one)
     return tuple(Blocks(tuple(shape), *both) for both in zip(median, noise, strict=True))
 
 
