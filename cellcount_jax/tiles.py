@@ -132,9 +132,9 @@ def choose_core(
             f" {tuple(block)}."
         )
     # Most sizes are too large, whatever those of the other axes.
-    for axis, (cores, covered, widest) in enumerate(options):
-        small = widest * (least // int(widest.min())) <= max_voxels
-        options[axis] = (cores[small], covered[small], widest[small])
+    for axis, sizes in enumerate(options):
+        small = sizes[2] * (least // int(sizes[2].min())) <= max_voxels
+        options[axis] = (sizes[0][small], sizes[1][small], sizes[2][small])
     best: tuple[tuple[int, int], tuple[int, ...]] | None = None
     *leading, (last_cores, last_covered, last_widest) = options
     narrowest = int(last_widest.min())

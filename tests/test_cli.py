@@ -237,6 +237,25 @@ def test_the_doctors_cells_are_found_by_every_bundled_model(name: str) -> None:
     assert len(points) == number == 64
 
 
+def test_round_cells_are_found_by_the_bundled_model_of_2d_images(tmp_path: Path) -> None:
+    places = np.stack(np.meshgrid(*[np.arange(4) * 28 + 22] * 2, indexing="ij"), -1).reshape(-1, 2)
+    grid = np.indices((130, 130)).transpose(1, 2, 0)
+    distance = np.linalg.norm(grid[:, :, None] - places, axis=-1).min(-1)
+    image = (
+        300 + np.random.default_rng(0).normal(0, 15, (130, 130)) + 2000 / (1 + np.exp(distance - 5))
+    )
+    for larger in (1, 2):
+        file = tmp_path / f"{larger}.tif"
+        formats.write_image(file, image.repeat(larger, 0).repeat(larger, 1).astype(np.uint16))
+        output = tmp_path / "out"
+        options = ("--model", "nuclei2d", "--output", output, "--diameter", str(10 * larger))
+        assert call("count", file, *options) == 0
+        rows = rows_of(output / str(larger) / "points.csv")
+        found = np.array([[float(row[axis]) for axis in "yx"] for row in rows])
+        assert len(found) == len(places) == 16
+        assert match_points(found, larger * places, max_distance=2.0 * larger).f1 == 1
+
+
 def test_wrong_options_are_one_line(
     tmp_path: Path, run_2d: Path, cells_2d: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
