@@ -26,6 +26,7 @@ from zarr.codecs import BloscCodec
 from cellcount_jax import cuts, inference, maps, parts, survey, writers
 from cellcount_jax.data.files import replacing
 from cellcount_jax.data.readable import Readable, Region
+from cellcount_jax.errors import InputError
 from cellcount_jax.inference import TrainedModel
 from cellcount_jax.survey import Mask, Survey
 from cellcount_jax.tiles import extent
@@ -105,12 +106,20 @@ def complete(job: Job, engine: Engine, progress: Progress | None = None) -> None
       progress: shows how much of the image was read to measure it.
 
     Raises:
-      InputError: the image does not fit the model, cannot be read, or its map is flat.
+      InputError: the image does not fit the model, cannot be read, or its map is flat; or the
+        folder cannot be written, for example as the disk is full.
     """
-    prepare(job, progress)
-    for kind, title in (("encode", "encoding"), ("decode", "decoding"), ("find", "searching")):
-        if todo := tasks(job, kind):
-            engine(todo, title)
+    try:
+        prepare(job, progress)
+        for kind, title in (("encode", "encoding"), ("decode", "decoding"), ("find", "searching")):
+            if todo := tasks(job, kind):
+                engine(todo, title)
+    except OSError as error:
+        # Those of reading the image are input errors.
+        raise InputError(
+            f"{job.folder}: cannot be written or read ({error.strerror or error}); what is done is"
+            " kept, and the same command goes on once that is mended"
+        ) from error
     shutil.rmtree(job.folder / "coarse", ignore_errors=True)
     if not keeps_map(job.model):
         shutil.rmtree(job.folder / "map.zarr", ignore_errors=True)

@@ -132,9 +132,8 @@ def choose_core(
             f" {tuple(block)}."
         )
     # Most sizes are too large, whatever those of the other axes.
-    for axis, sizes in enumerate(options):
-        small = sizes[2] * (least // int(sizes[2].min())) <= max_voxels
-        options[axis] = (sizes[0][small], sizes[1][small], sizes[2][small])
+    small = [widest * (least // int(widest.min())) <= max_voxels for _, _, widest in options]
+    options = [(c[s], v[s], w[s]) for (c, v, w), s in zip(options, small, strict=True)]
     best: tuple[tuple[int, int], tuple[int, ...]] | None = None
     *leading, (last_cores, last_covered, last_widest) = options
     narrowest = int(last_widest.min())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -168,6 +169,23 @@ def test_a_count_that_was_stopped_goes_on(tmp_path: Path, stop: int) -> None:
     assert len(done) == len(set(done)) == total
     np.testing.assert_array_equal(found.points, expected.points)
     np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_a_full_disk_is_one_line_and_the_count_goes_on(tmp_path: Path) -> None:
+    model, image = a_model(2), picture(2)
+    expected = located(job_of(model, image, tmp_path / "a", LIMITS[2][0]))
+    job = job_of(model, image, tmp_path / "b", LIMITS[2][0])
+
+    def full(todo: Sequence[Task], title: str) -> None:
+        if title == "decoding":
+            tiled.run(job, todo[0])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        tiled.one_by_one(job, todo)
+
+    with pytest.raises(InputError, match=r"/b: cannot be .*\(No space left .*goes on once"):
+        locations.locate(job, threshold=None, engine=full)
+    assert len(tiled.tasks(job, "decode")) == len(job.cut.tiles) - 1
+    np.testing.assert_array_equal(located(job).points, expected.points)
 
 
 @pytest.mark.parametrize("rule", ["peaks", "components"])
