@@ -158,10 +158,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("file", type=Path, help="to write, e.g. mine.zip")
     export.add_argument("--card", type=Path, help="Markdown text that says what the model is")
 
-    models = command("models", _models, "list the bundled models, or show the card of one")
+    models = command(
+        "models",
+        _models,
+        "list the bundled models, or show the card of one",
+        "examples:\n  cellcount models\n  cellcount models nuclei3d\n  cellcount models mine.zip",
+    )
     models.add_argument("name", nargs="?", help="of a bundled model, or an exported file")
 
-    command("doctor", _doctor, "say what this machine has, and count a small image as a check")
+    command(
+        "doctor",
+        _doctor,
+        "say what this machine has, and count a small image as a check",
+        "example:\n  cellcount doctor",
+    )
     return parser
 
 
