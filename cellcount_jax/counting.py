@@ -96,7 +96,6 @@ def count_files(
         of another count; what was counted before it stays, and counts.csv is not written.
     """
     _check_options(model, options)
-    results.check(options.outputs)
     digest = stored_model.digest(model)[:12]
     rows = []
     for item in inputs:
@@ -112,6 +111,7 @@ def count_files(
             tell(_banner(source))
             if warning := _warning(model, source, options):
                 tell(warning)
+            results.check(source, options.outputs)
             job = _job(model, source, output / item.name, options)
             identity = _identity(model, source, options, digest)
             if not options.overwrite:

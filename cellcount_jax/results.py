@@ -13,6 +13,7 @@ from cellcount_jax import density, outputs, page, regions, report, writers
 from cellcount_jax.data.labels import open_labels, read_names
 from cellcount_jax.data.readable import all_of
 from cellcount_jax.data.sources import Source
+from cellcount_jax.errors import InputError
 from cellcount_jax.locations import Found
 
 # A larger image has no overlay.png: the report shows parts of it.
@@ -40,16 +41,23 @@ class Outputs:
     region_names: Path | None = None
 
 
-def check(wanted: Outputs) -> None:
-    """Makes sure, before anything is counted, that all can be written.
+def check(source: Source, wanted: Outputs) -> None:
+    """Makes sure, before an image is counted, that all can be written.
 
     Raises:
-      InputError: what Parquet needs is missing, or the names cannot be read.
+      InputError: what Parquet needs is missing; a bin has no size; the labels do not fit the
+        image, or their names cannot be read.
     """
     if wanted.parquet:
         outputs.require_parquet()
+    if wanted.density is not None and not 0 < wanted.density < math.inf:
+        raise InputError(f"--density {wanted.density}: must be a positive number of um")
+    if wanted.region_names is not None and wanted.regions is None:
+        raise InputError("--region-names: are those of --regions; give both")
     if wanted.region_names is not None:
         read_names(wanted.region_names)
+    if wanted.regions is not None:
+        open_labels(wanted.regions, shape=source.shape, spacing=source.spacing).close()
 
 
 def about(source: Source, found: Found) -> dict[str, Any]:
@@ -110,7 +118,7 @@ def write(
             shape=source.shape,
             spacing=spacing,
             bin_um=wanted.density,
-            bin_voxels=round(wanted.density),
+            bin_voxels=max(1, round(wanted.density)),
         )
     rows = _regions(source, found, wanted)
     if rows is not None:

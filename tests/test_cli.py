@@ -256,6 +256,47 @@ def test_round_cells_are_found_by_the_bundled_model_of_2d_images(tmp_path: Path)
         assert match_points(found, larger * places, max_distance=2.0 * larger).f1 == 1
 
 
+def test_all_outputs_of_a_volume_in_tiles(
+    tmp_path: Path, run_3d: Path, cells_3d: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, output = cells_3d / "test" / "test.tif", tmp_path / "out"
+    labels = np.ones((6, 20, 20), np.int32)
+    labels[:, :, 10:] = 614454277
+    labels[:, :4] = 0
+    np.save(tmp_path / "labels.npy", labels)
+    (tmp_path / "names.csv").write_text("id,name\n1,left\n614454277,right\n")
+    options: list[str | Path] = [
+        *("--model", run_3d, "--output", output, "--max-voxels", "12000", "--density", "10"),
+        *("--regions", tmp_path / "labels.npy", "--region-names", tmp_path / "names.csv"),
+        *("--mask", tmp_path / "labels.npy", "--napari", "--cellfinder"),
+    ]
+    assert call("count", file, *options) == 0
+    written = output / "test"
+    summary = json.loads((written / "summary.json").read_text())
+    assert summary["tiles"] > 1 and summary["mask"] == str(tmp_path / "labels.npy")
+    rows = rows_of(written / "points.csv")
+    assert len(rows) == summary["count"] > 3 and all(float(row["y"]) >= 8 for row in rows)
+    left = sum(float(row["x"]) < 19.5 for row in rows)
+    regions = {row["name"]: int(row["count"]) for row in rows_of(written / "regions.csv")}
+    assert regions == {"left": left, "right": len(rows) - left, "outside": 0}
+    assert len(rows_of(written / "points_napari.csv")) == len(rows)
+    assert (written / "density.zarr" / ".zattrs").exists()
+    assert f"{len(rows)}</" in (written / "report.html").read_text()
+    before = (written / "points.csv").read_bytes()
+    capfd.readouterr()
+    assert call("count", file, *options, "--threshold", "0.9") == 0
+    assert "encoding" not in capfd.readouterr().err
+    assert len(rows_of(written / "points.csv")) < len(rows)
+    assert call("count", file, *options) == 0
+    assert (written / "points.csv").read_bytes() == before
+    # Another count's results stay, unless they may go.
+    assert call("count", file, *options, "--spacing", "3,1,1") == 1
+    assert "differs in spacing_um" in capfd.readouterr().err
+    assert (written / "points.csv").read_bytes() == before
+    assert call("count", file, *options, "--spacing", "3,1,1", "--overwrite") == 0
+    assert json.loads((written / "summary.json").read_text())["spacing_um"] == [3.0, 1.0, 1.0]
+
+
 def test_wrong_options_are_one_line(
     tmp_path: Path, run_2d: Path, cells_2d: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,6 +312,10 @@ def test_wrong_options_are_one_line(
         ((file, "--rescale"), "trained on images without a voxel size"),
         ((file, "--diameter", "-3"), "is a positive number of pixels"),
         ((file, "--diameter", "9"), "does not say how large its cells are"),
+        ((file, "--density", "0"), "must be a positive number of um"),
+        ((file, "--regions", tmp_path / "none.tif"), "none.tif: no such file"),
+        ((file, "--region-names", tmp_path / "none.csv"), "give both"),
+        ((file, "--mask", tmp_path / "none.tif"), "none.tif: no such file"),
         ((tmp_path / "empty",), "has no image"),
         ((file, file), "is given 2 times"),
         ((file, "--max-voxels", "5"), "max_voxels"),
