@@ -7,7 +7,7 @@ import dataclasses
 import importlib.metadata
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cellcount_jax import (
     engines,
     estimate,
     inference,
+    jobs,
     locations,
     regions,
     results,
@@ -30,7 +31,7 @@ from cellcount_jax.data.readable import Resampled, all_of
 from cellcount_jax.data.sources import Source
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference import TrainedModel
-from cellcount_jax.tiled import Job
+from cellcount_jax.tiled import Engine, Job
 
 # Voxel sizes that differ by less than this are one.
 _ALIKE = 0.1
@@ -74,6 +75,7 @@ def count_files(
     options: Options,
     name: str,
     tell: Callable[[str], None] = lambda _: None,
+    engine: Callable[[Job], Engine] = engines.in_threads,
 ) -> list[dict[str, Any]]:
     """Counts the cells in files, one after the other.
 
@@ -87,6 +89,7 @@ def count_files(
       options: see `Options`.
       name: of the model, for the summaries.
       tell: gets lines for people about each input.
+      engine: gives what runs the tasks of an image that is cut, see `cluster.engines_on`.
 
     Returns:
       The rows of counts.csv; none with `options.dry_run`, which only tells.
@@ -100,27 +103,34 @@ def count_files(
     rows = []
     for item in inputs:
         started = time.perf_counter()
-        with sources.open_source(
-            item.path,
-            channel=options.channel,
-            time=options.time,
-            spacing=options.spacing,
-            level=options.level,
-            as_slices=item.as_slices,
-        ) as source:
+        opening: dict[str, Any] = {
+            "channel": options.channel,
+            "time": options.time,
+            "spacing": options.spacing,
+            "level": options.level,
+            "as_slices": item.as_slices,
+        }
+        with sources.open_source(item.path, **opening) as source:
             tell(_banner(source))
             if warning := _warning(model, source, options):
                 tell(warning)
             results.check(source, options.outputs)
-            job = _job(model, source, output / item.name, options)
+            origin = jobs.origin(
+                item.path, opening, rescale=options.rescale, diameter=options.diameter
+            )
+            job = _job(model, source, output / item.name, options, origin)
             identity = _identity(model, source, options, digest)
             if not options.overwrite:
                 claim.check(output / item.name, identity)
             if options.dry_run or not job.cut.whole:
-                tell(estimate.describe(job))
+                # Of workers elsewhere the speed is not known.
+                here = options.dry_run or engine is engines.in_threads
+                tell(estimate.describe(job, timed=here))
             if options.dry_run:
                 continue
-            summary = count_source(job, source, identity, options=options, name=name)
+            summary = count_source(
+                job, source, identity, options=options, name=name, engine=engine(job)
+            )
         seconds = time.perf_counter() - started
         tell(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
         rows.append(
@@ -140,7 +150,13 @@ def count_files(
 
 
 def count_source(
-    job: Job, source: Source, identity: dict[str, Any], *, options: Options, name: str
+    job: Job,
+    source: Source,
+    identity: dict[str, Any],
+    *,
+    options: Options,
+    name: str,
+    engine: Engine,
 ) -> dict[str, Any]:
     """Counts one input and writes its folder; see `count_files`.
 
@@ -158,7 +174,7 @@ def count_source(
     else:
         claim.take(folder, identity)
         found = locations.locate(
-            job, threshold=threshold, engine=engines.in_threads(job), progress=engines.reading
+            job, threshold=threshold, engine=engine, progress=engines.reading
         )
     if isinstance(image, Resampled):
         found = found.moved(image.back)
@@ -180,7 +196,13 @@ def count_source(
     return summary
 
 
-def _job(model: TrainedModel, source: Source, folder: Path, options: Options) -> Job:
+def _job(
+    model: TrainedModel,
+    source: Source,
+    folder: Path,
+    options: Options,
+    origin: Mapping[str, Any],
+) -> Job:
     """What is to be done for an input.
 
     Raises:
@@ -194,7 +216,7 @@ def _job(model: TrainedModel, source: Source, folder: Path, options: Options) ->
         if options.mask is not None:
             labels = open_labels(options.mask, shape=source.shape, spacing=source.spacing)
             mask = regions.Mask(labels)
-        job = Job(model, image, folder / "work", mask)
+        job = Job(model, image, folder / "work", mask, origin)
         _ = job.cut
     except InputError as error:
         several = options.channel is None and source.channels > model.channels

@@ -17,8 +17,14 @@ _BYTES_PER_FEATURE = 20
 _PROBE_VOXELS = 2**17
 
 
-def describe(job: Job) -> str:
-    """A line for people."""
+def describe(job: Job, *, timed: bool = True) -> str:
+    """A line for people.
+
+    Args:
+      job: the job.
+      timed: whether to say how long it takes, by computing a small image; or else that the memory
+        is that of each worker.
+    """
     cut, model = job.cut, job.model
     pieces = "in one piece"
     if not cut.whole:
@@ -27,7 +33,9 @@ def describe(job: Job) -> str:
     a_voxel = _BYTES_PER_FEATURE * model.config.model.features + 16 * model.channels
     memory = _BASE_BYTES + math.prod(cut.window) * a_voxel
     disk = "" if cut.whole else f", up to {_disk(job) / 1e9:.2g} GB on the disk while it runs"
-    needs = f"about {memory / 1e9:.1f} GB of memory{disk}, {_duration(_seconds(job))}"
+    took = f", {_duration(_seconds(job))}" if timed else ""
+    each = "" if timed else " for each worker"
+    needs = f"about {memory / 1e9:.1f} GB of memory{each}{disk}{took}"
     return f"{pieces}{mirrored}: {needs}"
 
 

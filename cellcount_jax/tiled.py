@@ -15,7 +15,7 @@ import json
 import math
 import shutil
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -65,12 +65,14 @@ class Job:
       image: raw intensities, on the voxels of the model.
       folder: for what is in progress; the job's own.
       mask: where to look; None = everywhere.
+      origin: how another process opens the image, see `jobs.origin`; None = it cannot.
     """
 
     model: TrainedModel
     image: Readable
     folder: Path
     mask: Mask | None = None
+    origin: Mapping[str, Any] | None = None
 
     @functools.cached_property
     def cut(self) -> cuts.Plan:

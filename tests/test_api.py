@@ -96,6 +96,7 @@ ORDER = (
     "stopping",
     "train",
     "engines",
+    "jobs",
     "estimate",
     "claim",
     "outputs",
