@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -11,15 +12,16 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cellcount_jax import cache, counting, native, results, stored_model
+from cellcount_jax import cache, cluster, counting, engines, native, results, stored_model
 from cellcount_jax.data import formats
 from cellcount_jax.data.inputs import find_inputs
 from cellcount_jax.errors import InputError
+from cellcount_jax.tiled import Engine, Job
 
 _COUNT = """\
 examples:
@@ -27,6 +29,7 @@ examples:
   cellcount count my_images/ more/b.png --model runs/mine --output counted/
   cellcount count brain.ome.zarr --model mine.zip --output counted/ --spacing 6,1.62,1.62 --rescale
   cellcount count brain.ome.zarr --model nuclei3d --output counted/ --dry-run
+  cellcount count brain.ome.zarr --model nuclei3d --output counted/ --scheduler local
 
 For each input a folder with points.csv (id, place in voxels and in um, score), report.html to
 look at and summary.json with all that is needed to repeat it; counts.csv has a row an input.
@@ -132,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace the results of another count in --output"
     )
     count.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="compute the tiles of large images on the workers of this dask scheduler, or, with"
+        " 'local', in several processes here (docs/cluster.md)",
+    )
+    count.add_argument(
         "--mask", type=Path, help="image of the tissue, of the same extent: count where it is not 0"
     )
     count.add_argument(
@@ -181,39 +190,48 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _count(options: argparse.Namespace) -> int:
     cache.keep_programs()
+    if options.scheduler == cluster.LOCAL:
+        # Of a GPU, this process needs little beside the worker that has it.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     model = stored_model.load_model(options.model)
     inputs = find_inputs(options.inputs, ndim=model.config.data.ndim)
     if options.max_voxels is not None:
         model.config.predict.max_voxels = options.max_voxels
     if options.fast:
         model.config.predict.flips = False
-    rows = counting.count_files(
-        model,
-        inputs,
-        options.output,
-        options=counting.Options(
-            threshold=options.threshold,
-            rescale=options.rescale,
-            diameter=options.diameter,
-            spacing=options.spacing,
-            channel=options.channel,
-            time=options.time,
-            level=options.level,
-            mask=options.mask,
-            outputs=results.Outputs(
-                parquet=options.parquet,
-                cellfinder=options.cellfinder,
-                napari=options.napari,
-                density=options.density,
-                regions=options.regions,
-                region_names=options.region_names,
-            ),
-            dry_run=options.dry_run,
-            overwrite=options.overwrite,
+    chosen = counting.Options(
+        threshold=options.threshold,
+        rescale=options.rescale,
+        diameter=options.diameter,
+        spacing=options.spacing,
+        channel=options.channel,
+        time=options.time,
+        level=options.level,
+        mask=options.mask,
+        outputs=results.Outputs(
+            parquet=options.parquet,
+            cellfinder=options.cellfinder,
+            napari=options.napari,
+            density=options.density,
+            regions=options.regions,
+            region_names=options.region_names,
         ),
-        name=options.model,
-        tell=lambda line: print(line, flush=True),
+        dry_run=options.dry_run,
+        overwrite=options.overwrite,
     )
+    with contextlib.ExitStack() as stack:
+        engine: Callable[[Job], Engine] = engines.in_threads
+        if options.scheduler is not None:
+            engine = stack.enter_context(cluster.engines_on(options.scheduler))
+        rows = counting.count_files(
+            model,
+            inputs,
+            options.output,
+            options=chosen,
+            name=options.model,
+            tell=lambda line: print(line, flush=True),
+            engine=engine,
+        )
     if options.dry_run:
         return 0
     total = sum(row["count"] for row in rows)

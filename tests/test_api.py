@@ -97,6 +97,7 @@ ORDER = (
     "train",
     "engines",
     "jobs",
+    "cluster",
     "estimate",
     "claim",
     "outputs",
