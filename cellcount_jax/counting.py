@@ -173,9 +173,7 @@ def count_source(
         claim.take(folder, identity)
     else:
         claim.take(folder, identity)
-        found = locations.locate(
-            job, threshold=threshold, engine=engine, progress=engines.reading
-        )
+        found = locations.locate(job, threshold=threshold, engine=engine, progress=engines.reading)
     if isinstance(image, Resampled):
         found = found.moved(image.back)
     summary = {

@@ -26,7 +26,7 @@ _SHARED = "the images and --output must lie where every worker finds them under 
 
 
 def origin(
-    path: Path, opening: Mapping[str, Any], *, rescale: bool, diameter: float | None
+    path: Path, opening: Mapping[str, Any], *, rescale: bool, diameter: float | None = None
 ) -> dict[str, Any]:
     """How another process opens an image, for `Job.origin`.
 

@@ -86,7 +86,7 @@ def count(
 class Watched:
     """A progress bar that calls a function after each task."""
 
-    def __init__(self, told: Callable[[], None]) -> None:
+    def __init__(self, told: Callable[..., None]) -> None:
         self.update = told
 
     def __enter__(self) -> Watched:
@@ -105,7 +105,10 @@ def after(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]
         if done[0] == number:
             do()
 
-    monkeypatch.setattr(engines, "progress", lambda title, total: Watched(told))
+    def progress(title: str, total: int, *, unit: str = "tile") -> Watched:
+        return Watched(told if unit == "tile" else lambda _: None)
+
+    monkeypatch.setattr(engines, "progress", progress)
     return done
 
 
@@ -176,7 +179,7 @@ def test_an_error_on_a_worker_is_the_same_error_here(
         np.save(path, values)
         todo = tiled.tasks(job, "encode")
         with cluster.engines_on(workers.scheduler_address) as engine:
-            with pytest.raises(InputError, match=r"a\.npy: NaN or infinite") as there:
+            with pytest.raises(InputError, match=r"a\.npy: NaN, infinite") as there:
                 engine(job)(todo, "encoding")
             path.unlink()
             with pytest.raises(InputError, match=r"worker on .*a\.npy: no such file"):
@@ -248,7 +251,7 @@ def test_the_command_with_processes_of_its_own(
     assert status == 0, errors
     assert (tmp_path / "out" / "a" / "points.csv").read_bytes() == expected
     assert f"in {TASKS // 3} tiles of" in out and "of memory for each worker" in out
-    told = [line for line in errors.replace("\r", "\n").splitlines() if "tile/s]" not in line]
+    told = [line for line in errors.replace("\r", "\n").splitlines() if "/s]" not in line]
     assert not [line for line in told if line and "does not tell the voxel size" not in line]
 
 
