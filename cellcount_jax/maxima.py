@@ -7,6 +7,7 @@ whole, as far as they see of it.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -137,10 +138,10 @@ def _window_maximum(values: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
 
 def _highest_near(values: np.ndarray, places: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
     """The same at some places `(P, D)` alone: few, so that most of the map is left out."""
+    beyond = np.pad(values, [(r, r) for r in reach], constant_values=-np.inf)
+    strides = np.array([math.prod(beyond.shape[axis + 1 :]) for axis in range(values.ndim)])
+    flat, at = beyond.ravel(), (places + reach) @ strides
     highest = np.full(len(places), -np.inf, values.dtype)
-    last = np.subtract(values.shape, 1)
     for step in itertools.product(*(range(-r, r + 1) for r in reach)):
-        # Beyond the map it is the voxel at its end, which is in the window too.
-        near = np.clip(places + step, 0, last)
-        np.maximum(highest, values[tuple(near.T)], out=highest)
+        np.maximum(highest, flat[at + int(step @ strides)], out=highest)
     return highest
