@@ -203,7 +203,63 @@ def test_sides_are_timed_in_turn(load: Callable[..., Any]) -> None:
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
 
 
-@pytest.mark.parametrize("name", ["targets", "pipeline", "scaling"])
+def test_counting(
+    load: Callable[[str], ModuleType],
+    quick_compiling: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "counting.json"
+    arguments = ["--tiny", "--only", "sparse", "--output", str(output)]
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setattr(sys, "argv", ["benchmarks/counting.py", *arguments])
+    load("counting").main()
+    content = json.loads(output.read_text())
+    (row,) = content["rows"]
+    assert row["what"] == "sparse" and row["gigavoxels"] == 32 * 72 * 400 / 1e9
+    assert row["cells"] == row["alone"] > 40
+    assert 0 < row["skipped"] < row["tiles"]
+    assert 0.3 < row["peak GB"] < 3 and row["seconds"] > row["CPU s"] / 4 > 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == content["verdict"] == f"at most {row['peak GB']:.2f} GB"
+
+
+def test_what_the_command_said(load: Callable[[str], ModuleType]) -> None:
+    said = load("counting").said
+    words = (
+        "a.zarr: Zarr\nin 6 tiles of 4 x 5 voxels, each in 8 mirror images: about 2.1 GB of memory"
+    )
+    assert said(f"{words}, up to 0.1 GB on the disk while it runs, about 2 min\nreading: 1%") == {
+        "said GB": 2.1,
+        "said s": 120,
+    }
+    assert said(f"{words}, about 1.5 h\n")["said s"] == 5400
+
+
+def test_points_that_differ_from_those_of_a_part_alone(
+    load: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    check = load("counting")._check
+    (tmp_path / "a.csv").write_text("id,z,y,x,score\n1,2,3,4,0.5\n2,9,9,9,0.5\n")
+    region = (slice(0, 9),) * 3
+    check(tmp_path / "a.csv", np.array([[2.0, 3.0, 4.0]]), region)
+    with pytest.raises(SystemExit, match="are not those of it alone"):
+        check(tmp_path / "a.csv", np.array([[2.0, 3.0, 5.0]]), region)
+
+
+def test_counting_speed(run: Run) -> None:
+    content, last = run("counting_speed", "--tiny")
+    (row,) = content["rows"]
+    assert row["what"] == "--fast" and row["tiles"] > 1
+    assert row["with halos"] > row["megavoxels"] == 32 * 72 * 136 / 1e6
+    assert row["megavoxels/s"] == pytest.approx(row["megavoxels"] / row["seconds"])
+    benchmark = importlib.import_module("counting_speed")
+    assert all(row[f"{name} s"] > 0 for name in (*benchmark.PARTS, "rest"))
+    assert last == f"CPU time of the bare network's: {row['CPU ratio']:.2f} (--fast)"
+
+
+@pytest.mark.parametrize("name", ["targets", "pipeline", "scaling", "counting_speed"])
 def test_a_benchmark_says_how_to_run_it(
     load: Callable[..., Any], name: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:

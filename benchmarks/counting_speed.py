@@ -1,0 +1,188 @@
+"""How fast a large volume is counted, against its network alone, and what the rest is.
+
+    python benchmarks/counting_speed.py
+
+A real volume (c-Fos, repeated to the size) is counted with the bundled model nuclei3d: all that the
+command does but starting and writing points. In turn with it the bare network computes the maps of
+the same windows, halos included, nothing else. The encoder runs twice in a count, once for the
+coarsest level and once to decode, so that the ratio cannot be below 1.3. Seconds are those of the
+clock; the CPU's, of all threads, do not see what else runs on the machine. The parts of a count are
+CPU seconds of one more count, one task after the other. About 10 minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import math
+import shutil
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+import timing
+import zarr
+from counting import CHUNK, MODEL, cells
+
+from cellcount_jax import cuts, engines, locations, maps, parts, stored_model, survey, tiled
+from cellcount_jax.data import formats, sources
+from cellcount_jax.data.normalise import Measured
+from cellcount_jax.model import create_model
+from cellcount_jax.tiled import Engine, Job
+
+VOLUME = Path(__file__).parents[1] / "../shared/data/lightsheet_cfos/train/969.tif"
+# z, y, x, and whether in 8 mirror images.
+CASES = (((128, 500, 500), False), ((96, 280, 280), True))
+PARTS = ("survey", "reading", "normalising", "encoder", "attention", "decoder", "storing", "search")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("results/counting_speed.json"))
+    parser.add_argument("--tiny", action="store_true", help="for a test: a generated volume")
+    options = parser.parse_args()
+    rows = []
+    for shape, flips in (((32, 72, 136), False),) if options.tiny else CASES:
+        with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
+            image = cells(0) if options.tiny else formats.read_image(VOLUME).pixels[..., 0]
+            times = [-(-n // size) for n, size in zip(shape, image.shape, strict=True)]
+            values = np.tile(image, times)[tuple(map(slice, shape))].astype(np.uint16)
+            file = Path(folder) / "volume.zarr"
+            zarr.create_array(file, data=values, chunks=CHUNK)
+            limit = 300_000 if options.tiny else None
+            rows.append(measure(file, flips=flips, repeats=options.repeats, limit=limit))
+            timing.tell(rows[-1])
+    print()
+    ratios = ", ".join(f"{row['CPU ratio']:.2f} ({row['what']})" for row in rows)
+    timing.publish(rows, options.output, verdict=f"CPU time of the bare network's: {ratios}")
+
+
+def measure(file: Path, *, flips: bool, repeats: int, limit: int | None) -> dict[str, Any]:
+    """A row on a file."""
+    model = stored_model.load_model(MODEL)
+    model.config.predict.flips = flips
+    model.config.predict.max_voxels = limit or model.config.predict.max_voxels
+    with sources.open_source(file) as source:
+        job = Job(model, source, file.parent / "work")
+        apply = jax.jit(create_model(model.config).apply)
+        clocks: dict[str, list[tuple[float, float]]] = {"count": [], "bare": []}
+        for number in range(repeats + 1):
+            taken = {
+                "count": timed(lambda: count(job, engines.in_threads)),
+                "bare": bare(job, apply),
+            }
+            for name in clocks if number else ():  # the first ones compile
+                clocks[name].append(taken[name])
+        shares = split(job)
+    seconds, cpu = (
+        {name: statistics.median(pair[i] for pair in clocks[name]) for name in clocks}
+        for i in range(2)
+    )
+    megavoxels = math.prod(job.cut.shape) / 1e6
+    return {
+        "what": f"{len(job.cut.flips)} mirror images" if flips else "--fast",
+        "megavoxels": megavoxels,
+        "with halos": math.prod(job.cut.window) * len(job.cut.tiles) / 1e6,
+        "tiles": len(job.cut.tiles),
+        "seconds": seconds["count"],
+        "megavoxels/s": megavoxels / seconds["count"],
+        "ratio": seconds["count"] / seconds["bare"],
+        "CPU s": cpu["count"],
+        "CPU ratio": cpu["count"] / cpu["bare"],
+        **{f"{name} s": shares[name] for name in (*PARTS, "rest")},
+    }
+
+
+def count(job: Job, engine: Callable[[Job], Engine]) -> None:
+    """Counts once more from the beginning."""
+    shutil.rmtree(job.folder, ignore_errors=True)
+    job.folder.mkdir()
+    # What is cached with the job is of the last count.
+    job = dataclasses.replace(job)
+    locations.locate(job, threshold=None, engine=engine(job))
+
+
+def timed(function: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of the clock and of all the process's threads."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - clock, time.process_time() - cpu
+
+
+def bare(job: Job, apply: Callable[..., Any]) -> tuple[float, float]:
+    """`timed` of the network alone, on all windows of a job that was counted."""
+    total = (0.0, 0.0)
+    for core in job.cut.cores:
+        for flip in job.cut.flips:
+            window = cuts.window(job.cut, core, flip)
+            values = cuts.mirrored(job.cut, job.read, flip, window)[None]
+            taken = timed(lambda x=values: np.asarray(apply(job.model.variables, x)))  # type: ignore[misc]
+            total = (total[0] + taken[0], total[1] + taken[1])
+    return total
+
+
+def split(job: Job) -> dict[str, float]:
+    """CPU seconds of the parts of a count."""
+    seconds: Counter[str] = Counter()
+    with contextlib.ExitStack() as stack:
+        for name, owner, attribute in (
+            ("survey", survey, "make"),
+            ("reading", sources.Source, "read"),
+            ("normalising", Measured, "__call__"),
+            ("storing", zarr.Array, "__setitem__"),
+            ("storing", zarr.Array, "__getitem__"),
+            ("search", parts, "peaks"),
+        ):
+            function = watched(name, getattr(owner, attribute), seconds)
+            stack.enter_context(mock.patch.object(owner, attribute, function))
+        for name, attribute in (
+            ("encoder", "_encoded"),
+            ("attention", "_attended"),
+            ("decoder", "_decoded"),
+        ):
+            made = getattr(maps, attribute)
+
+            def make(config: Any, made: Any = made, name: str = name) -> Any:
+                run = made(config)
+                return watched(name, lambda *x: jax.block_until_ready(run(*x)), seconds)
+
+            stack.enter_context(mock.patch.object(maps, attribute, make))
+        _, total = timed(lambda: count(job, one_by_one))
+    return {**seconds, "rest": total - seconds.total()}
+
+
+_inside: list[str] = []
+
+
+def watched(name: str, function: Callable[..., Any], seconds: Counter[str]) -> Callable[..., Any]:
+    """The function; its CPU time is added up, but within another that is watched."""
+
+    def run(*args: Any, **options: Any) -> Any:
+        if _inside:
+            return function(*args, **options)
+        _inside.append(name)
+        began = time.process_time()
+        try:
+            return function(*args, **options)
+        finally:
+            seconds[name] += time.process_time() - began
+            _inside.clear()
+
+    return run
+
+
+def one_by_one(job: Job) -> Engine:
+    return lambda todo, title: tiled.one_by_one(job, todo)
+
+
+if __name__ == "__main__":
+    main()
