@@ -15,7 +15,7 @@ from cellcount_jax import inference, parts, tiled
 from cellcount_jax.data.readable import Array, Readable, Region, Resampled, all_of
 from cellcount_jax.detect import find_peaks
 from cellcount_jax.inference import TrainedModel
-from cellcount_jax.maxima import thin_equal, window_reach
+from cellcount_jax.maxima import first_of_equal, window_reach
 from cellcount_jax.survey import Mask
 from cellcount_jax.tiled import Engine, Job, Progress
 from cellcount_jax.tiles import around
@@ -174,12 +174,8 @@ def _thinned(
     places: np.ndarray, scores: np.ndarray, min_distance: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of equal peaks in each other's window one, also across tiles."""
-    stay = thin_equal(places, window_reach(tuple(min_distance), places.shape[1]))
-    if len(stay) == len(places):
-        return places, scores
-    kept = set(map(tuple, stay.tolist()))
-    chosen = np.array([tuple(place) in kept for place in places.tolist()])
-    return places[chosen], scores[chosen]
+    stays = first_of_equal(places, window_reach(tuple(min_distance), places.shape[1]))
+    return places[stays], scores[stays]
 
 
 def _components(job: Job, threshold: float) -> tuple[np.ndarray, np.ndarray]:

@@ -83,16 +83,21 @@ def thin_equal(peaks: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
     Returns:
       Those that stay, in the same order.
     """
+    return peaks[first_of_equal(peaks, reach)]
+
+
+def first_of_equal(peaks: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
+    """Which peaks stay, see `thin_equal`: `(P,)` bool."""
+    keep = np.ones(len(peaks), bool)
     if len(peaks) < 2:
-        return peaks
+        return keep
     # Scaled so that a window has the half-width 1: one voxel more is at least 1 + 1 / reach.
     scaled = peaks * np.array([1 / r if r else 2.0 for r in reach])
     pairs = cKDTree(scaled).query_pairs(1 + 0.5 / max(reach), p=np.inf, output_type="ndarray")
-    keep = np.ones(len(peaks), bool)
     for earlier, later in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]:
         if keep[earlier]:
             keep[later] = False
-    return peaks[keep]
+    return keep
 
 
 def window_reach(min_distance: int | Sequence[int], ndim: int) -> tuple[int, ...]:
