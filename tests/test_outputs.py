@@ -142,7 +142,7 @@ def test_parquet_has_what_the_csv_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, ndim: int, known: bool
 ) -> None:
     pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
-    import pyarrow.parquet  # type: ignore[import-not-found,unused-ignore]
+    import pyarrow.parquet
 
     monkeypatch.setattr(outputs, "_ROWS_OF_GROUP", 32)
     points, scores = random_points(number, ndim)
