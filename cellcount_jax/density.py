@@ -154,6 +154,7 @@ def write_density(
             chunk_key_encoding={"name": "v2", "separator": "/"},
             compressors=_GZIP,
             fill_value=0.0,
+            config={"write_empty_chunks": True},
         )
         array[...] = values
 

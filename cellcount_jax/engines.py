@@ -13,10 +13,11 @@ from cellcount_jax.tiled import Engine, Job, Task
 
 # One computes (see maps.py), one reads for it, one writes.
 _THREADS = 3
+_SOON_S = 2
 
 
 def progress(title: str, total: int, *, unit: str = "tile") -> tqdm:
-    """A bar on a terminal; in a log a line now and then."""
+    """A bar on a terminal, in a log a line now and then; nothing of what takes no time."""
     interval = 0.5 if sys.stderr.isatty() else 60
     return tqdm(
         total=total,
@@ -25,6 +26,7 @@ def progress(title: str, total: int, *, unit: str = "tile") -> tqdm:
         unit_scale=unit == "voxel",
         mininterval=interval,
         maxinterval=interval,
+        delay=_SOON_S,
     )
 
 
