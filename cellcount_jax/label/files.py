@@ -1,0 +1,92 @@
+"""What is saved of a session beside its image: the dots that training reads, and the progress."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cellcount_jax.data.files import replacing
+from cellcount_jax.data.points import check_points_inside, read_points
+from cellcount_jax.data.progress import SUFFIX
+from cellcount_jax.errors import InputError
+from cellcount_jax.label.dots import Dots, make_dots
+
+
+class Files:
+    """The paths of an image's labels."""
+
+    def __init__(self, image: Path, name: str) -> None:
+        self.points = image.with_name(f"{name}.csv")
+        self.progress = image.with_name(name + SUFFIX)
+        self.journal = image.with_name(f".{name}.label.journal")
+        self.lock = image.with_name(f".{name}.label.lock")
+
+
+def digest(path: Path) -> str | None:
+    """Of a file's content; None where there is none."""
+    return digest_of(path.read_bytes()) if path.exists() else None
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def as_csv(dots: Dots) -> bytes:
+    """Dots as `data.points.read_points` reads them, with the columns score and verified too."""
+    axes = "zyx"[-dots.points.shape[1] :]
+    lines = [",".join((*axes, "score", "verified"))]
+    row = ",".join(["%.3f"] * len(axes)) + ",%s,%d"
+    scores = ["" if np.isnan(score) else f"{score:.6g}" for score in dots.scores.tolist()]
+    columns = (*dots.points.T.tolist(), scores, dots.verified.tolist())
+    lines += [row % values for values in zip(*columns, strict=True)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def write(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def keep_original(path: Path) -> Path:
+    """Copies a file of another program before it is replaced, once."""
+    copy = path.with_name(path.name + ".bak")
+    if not copy.exists():
+        with replacing(copy) as temporary:
+            shutil.copyfile(path, temporary)
+    return copy
+
+
+def read_dots(path: Path, shape: Sequence[int]) -> Dots:
+    """Reads dots of an image of a shape from a CSV file; those without a mark are verified.
+
+    Raises:
+      InputError: see `read_points`; a dot outside the image; a mark other than 0 and 1.
+    """
+    points = read_points(path, ndim=len(shape)).astype(np.float64)
+    check_points_inside(points, shape, path)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    names = [cell.strip().casefold() for cell in rows[0]]
+
+    def column(name: str, convert: Callable[[str], float], absent: float) -> np.ndarray:
+        if name not in names:
+            return np.full(len(points), absent)
+        at = names.index(name)
+        values = []
+        for number, row in enumerate(rows[1:], 1):
+            try:
+                values.append(convert(row[at].strip()) if row[at].strip() else absent)
+            except (KeyError, ValueError) as error:
+                raise InputError(
+                    f"{path}: dot {number}, column {name}: {row[at].strip()!r} is not allowed."
+                ) from error
+        return np.array(values, np.float64)
+
+    verified = column("verified", {"0": 0.0, "1": 1.0}.__getitem__, 1.0) != 0
+    scores = column("score", float, np.nan)
+    return make_dots(points, first_id=0, verified=verified, scores=scores)

@@ -1,0 +1,138 @@
+"""A file of records to which one is added after every act, and the lock of who adds them.
+
+A line is the CRC-32 of a JSON object and the object. What a kill cut off is the last line alone,
+and its sum says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from cellcount_jax.data.files import replacing
+from cellcount_jax.errors import InputError
+
+Record = Mapping[str, Any]
+
+
+class Journal:
+    """Records in a file, open to add more."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        """Goes on after the first `length` bytes of a file; what follows them is cut off."""
+        self.path = path
+        self._file = path.open("r+b")
+        self._length = length
+        self._cut()
+
+    def append(self, record: Record) -> None:
+        """Adds a record, all or nothing: when this returns it is on the disk.
+
+        Raises:
+          OSError: it could not be written; the file is as before.
+        """
+        line = _line(record)
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            # What is in the buffer would be written at the next time.
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = self.path.open("r+b")
+            self._cut()
+            raise
+        self._length += len(line)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _cut(self) -> None:
+        self._file.truncate(self._length)
+        self._file.seek(self._length)
+
+
+def start(path: Path, first: Record) -> Journal:
+    """A new journal with a first record; one that is there already is replaced."""
+    line = _line(first)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    return Journal(path, len(line))
+
+
+def read(path: Path) -> tuple[list[Record], int]:
+    """The records of a journal, and how many bytes they take.
+
+    Raises:
+      InputError: damage before the last line, or no whole record at all.
+    """
+    records: list[Record] = []
+    length = 0
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        record = _record(line)
+        if record is None:
+            if any(_record(later) is not None for later in lines[number:]):
+                raise InputError(
+                    f"{path}: line {number} is damaged; move the file away to go on from what was"
+                    " saved last."
+                )
+            break
+        records.append(record)
+        length += len(line) + 1
+    if len(records) == len(lines):  # the last one has no line end: not known to be on the disk
+        length -= len(lines.pop()) + 1
+        records.pop()
+    if not records:
+        raise InputError(f"{path}: holds no record; move the file away.")
+    return records, length
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Holds a lock file; the system frees it when the process ends in whatever way.
+
+    Raises:
+      InputError: another process holds it, or the folder cannot be written.
+    """
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise InputError(
+            f"{what}: is being labelled in another window; close that one first."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{what}: its folder cannot be written ({error.strerror}), and dots are stored beside"
+            " the image; copy the image to a folder of your own."
+        ) from error
+    try:
+        yield
+    finally:
+        # The file stays: who has opened it and waits would lock one that is gone.
+        lock.release()
+
+
+def _line(record: Record) -> bytes:
+    text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _record(line: bytes) -> Record | None:
+    """None where the line is not whole."""
+    text = line[9:]
+    if line[:9] != b"%08x " % zlib.crc32(text):
+        return None
+    record: Record = json.loads(text)
+    return record

@@ -1,0 +1,487 @@
+"""A session of labelling: dots and blocks of an image, what is done to them, and its files.
+
+Every act goes to a journal before it counts, so that a kill loses nothing; `save` writes the CSV
+file that training reads. Nothing here knows how it is shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from scipy import spatial
+
+from cellcount_jax.data.points import check_points_inside
+from cellcount_jax.data.progress import (
+    DONE,
+    IN_PROGRESS,
+    TO_DO,
+    Grid,
+    Progress,
+    read_progress,
+    write_progress,
+)
+from cellcount_jax.data.sources import Source, open_source
+from cellcount_jax.errors import InputError
+from cellcount_jax.label import files, journal
+from cellcount_jax.label.dots import (
+    Act,
+    Dots,
+    State,
+    act_from_json,
+    act_to_json,
+    apply,
+    dots_from_json,
+    dots_to_json,
+    in_done,
+    make_dots,
+    marking,
+    no_dots,
+    revert,
+    touching,
+)
+from cellcount_jax.label.snap import local_maximum
+from cellcount_jax.label.work import Work
+
+# Of the finest voxel edge: how near a click is a click on a dot, and a proposal the same cell.
+_RADIUS = 5
+_BLOCK = {2: 256, 3: 128}  # of the finest voxel edge
+
+
+class Session:
+    """An image that is being labelled. A context manager.
+
+    Attributes:
+      source: the open image.
+      grid: its blocks.
+      edges: `(D,)` voxel edges in `unit`: um, or px where the voxel size is unknown.
+      radius: of a cell, in `unit`.
+      state: dots and blocks as they are.
+      work: time spent, cells and blocks that came of it.
+      place: where the view is, `(D,)` voxels; kept with the next act.
+      recovered: how many acts of a session that was killed were found again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        channel: int | str | None = None,
+        time_point: int | None = None,
+        level: int = 0,
+        spacing: Sequence[float] | None = None,
+        block: Sequence[int] | None = None,
+        radius: float | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Opens an image and goes on where it was left.
+
+        Args:
+          path: see `open_source`, as the next four.
+          channel: the one to label; default: the mean of all.
+          time_point: of a series.
+          level: of a pyramid.
+          spacing: voxel edges in micrometres.
+          block: `(D,)` voxels of a block, for an image that is not labelled yet; default about
+            256 x 256, or 128 x 128 x 128 of the finest edge.
+          radius: of a cell in um (voxels where their size is unknown); default 5 finest edges.
+          now: the clock, in seconds.
+
+        Raises:
+          InputError: an image, CSV file or journal that cannot be used; another window has it.
+        """
+        self._now = now
+        with contextlib.ExitStack() as stack:
+            self.source: Source = stack.enter_context(
+                open_source(path, channel=channel, time=time_point, level=level, spacing=spacing)
+            )
+            self._files = files.Files(Path(path), self.source.name)
+            stack.enter_context(journal.locked(self._files.lock, str(path)))
+            shape = self.source.shape
+            self.unit = "px" if self.source.spacing is None else "um"
+            self.edges = np.asarray(self.source.spacing or (1.0,) * len(shape))
+            self.radius = _RADIUS * float(self.edges.min()) if radius is None else radius
+            self.place: tuple[float, ...] = tuple((n - 1) // 2 for n in shape)
+            self._done: list[Act] = []
+            self._undone: list[Act] = []
+            self._journal: journal.Journal | None = None
+            self.recovered = 0
+            if self._files.journal.exists():
+                self._recover()
+            else:
+                self._load(tuple(block or _block(shape, self.edges)))
+            self._stack = stack.pop_all()
+
+    # Reading
+
+    @property
+    def dots(self) -> Dots:
+        return self.state.dots
+
+    @property
+    def can_undo(self) -> str | None:
+        """What `undo` would take back; None where there is nothing."""
+        return self._done[-1].what if self._done else None
+
+    @property
+    def can_redo(self) -> str | None:
+        """What `redo` would do again; None where there is nothing."""
+        return self._undone[-1].what if self._undone else None
+
+    def nearest(
+        self, point: Sequence[float], *, within: float | None = None, rows: np.ndarray | None = None
+    ) -> int | None:
+        """The id of the dot nearest to a point, not further than `within` (the radius), or None.
+
+        Args:
+          point: `(D,)` voxels.
+          within: in `unit`.
+          rows: of `dots`, those that count.
+        """
+        rows = np.arange(len(self.dots)) if rows is None else rows
+        if not len(rows):
+            return None
+        apart = (self.dots.points[rows] - np.asarray(point)) * self.edges
+        squared = np.square(apart).sum(1)
+        first = int(np.argmin(squared))
+        within = self.radius if within is None else within
+        return int(self.dots.ids[rows[first]]) if squared[first] <= within**2 else None
+
+    def intensities(self, region: tuple[slice, ...]) -> np.ndarray:
+        """`(*region)` float32 of the image, the mean of its channels."""
+        mean: np.ndarray = self.source.read(region).mean(-1)
+        return mean
+
+    # Acts
+
+    def add(self, point: Sequence[float], *, snap: bool = False) -> int:
+        """Places a dot, or with `snap` one at the brightest place within the radius.
+
+        Returns:
+          Its id.
+
+        Raises:
+          InputError: outside the image.
+        """
+        placed = self._inside(point)
+        if snap:
+            placed = local_maximum(self.intensities, self.grid.shape, placed, self._reach())
+        new = make_dots(placed[None], first_id=self._next_id, verified=True)
+        self._act("add", added=new)
+        return int(new.ids[0])
+
+    def remove(self, ids: Sequence[int] | np.ndarray) -> None:
+        """Takes dots away."""
+        rows = np.unique(self.dots.rows(ids))
+        if len(rows):
+            self._act("remove", removed=self.dots.take(rows))
+
+    def move(self, dot: int, point: Sequence[float]) -> None:
+        """Puts a dot elsewhere; it is verified then.
+
+        Raises:
+          InputError: outside the image.
+        """
+        self._replace("move", dot, self._inside(point))
+
+    def snap(self, dot: int) -> None:
+        """Moves a dot to the brightest place within the radius; it is verified then."""
+        point = self.dots.points[self.dots.rows([dot])[0]]
+        found = local_maximum(self.intensities, self.grid.shape, point, self._reach())
+        self._replace("snap", dot, found)
+
+    def accept(self, ids: Sequence[int] | np.ndarray) -> None:
+        """Verifies dots as they are."""
+        chosen = self.dots.take(np.unique(self.dots.rows(ids)))
+        chosen = chosen.take(~chosen.verified)
+        if len(chosen):
+            self._act("accept", removed=chosen, added=_verified(chosen))
+
+    def mark(self, indices: Sequence[Sequence[int]] | np.ndarray, state: int) -> None:
+        """Brings blocks `(B, D)` to a state; the dots in a block that is done are verified."""
+        marks = marking(self.grid, self.state.blocks, np.asarray(indices), state)
+        accepted = self.dots.take(np.zeros(len(self.dots), bool))
+        if state == DONE:
+            chosen = np.zeros(self.grid.counts, bool)
+            chosen[tuple(marks[:, : len(self.grid.shape)].T)] = True
+            inside = chosen[tuple(self.grid.index_of(self.dots.points).T)]
+            accepted = self.dots.take(inside & ~self.dots.verified)
+        if len(marks):
+            words = {TO_DO: "mark to do", IN_PROGRESS: "mark in progress", DONE: "mark done"}
+            self._act(words[state], removed=accepted, added=_verified(accepted), blocks=marks)
+
+    def propose(
+        self,
+        points: np.ndarray,
+        scores: np.ndarray | None,
+        *,
+        by: Mapping[str, Any],
+        region: tuple[slice, ...] | None = None,
+    ) -> int:
+        """Replaces the proposals that are there by others; what the user placed stays.
+
+        Proposals in blocks that are done, and within the radius of verified dots, are left out.
+
+        Args:
+          points: `(N, D)` voxels.
+          scores: `(N,)` how certain they are, or None.
+          by: how they were made, for JSON.
+          region: where they are replaced; default everywhere.
+
+        Returns:
+          How many were added.
+        """
+        points = np.asarray(points, np.float64).reshape(-1, len(self.grid.shape))
+        check_points_inside(points, self.grid.shape, "proposals")
+        old = ~self.dots.verified & _in_region(self.dots.points, region)
+        wanted = _in_region(points, region) & ~in_done(self.grid, self.state.blocks, points)
+        placed = self.dots.points[self.dots.verified] * self.edges
+        if len(placed) and len(points):
+            apart, _ = spatial.cKDTree(placed).query(points * self.edges)
+            wanted &= apart > self.radius
+        new = make_dots(
+            points[wanted],
+            first_id=self._next_id,
+            verified=False,
+            scores=None if scores is None else np.asarray(scores)[wanted],
+        )
+        self._act("propose", removed=self.dots.take(old), added=new, by=by)
+        return len(new)
+
+    def import_points(self, points: np.ndarray, *, name: str) -> int:
+        """Adds dots of another program, verified, but those within a voxel of one that is there.
+
+        Args:
+          points: `(N, D)` voxels.
+          name: of the file, for errors.
+
+        Returns:
+          How many were added.
+        """
+        points = np.asarray(points, np.float64).reshape(-1, len(self.grid.shape))
+        check_points_inside(points, self.grid.shape, name)
+        if len(self.dots) and len(points):
+            apart, _ = spatial.cKDTree(self.dots.points).query(points)
+            points = points[apart > 1]
+        if len(points):
+            self._act("import", added=make_dots(points, first_id=self._next_id, verified=True))
+        return len(points)
+
+    def undo(self) -> str | None:
+        """Takes the last act back; says what it was."""
+        return self._record({"undo": True}) if self._done else None
+
+    def redo(self) -> str | None:
+        """Does again what was taken back last; says what it was."""
+        return self._record({"redo": True}) if self._undone else None
+
+    # Files
+
+    def save(self) -> None:
+        """Writes the CSV file and the progress, each as a whole."""
+        content = files.as_csv(self.dots)
+        if self._foreign:
+            files.keep_original(self._files.points)
+            self._foreign = False
+        if self._journal is not None:
+            # First: so that a kill between the files is no change by another program.
+            self._journal.append({"saved": files.digest_of(content)})
+        files.write(self._files.points, content)
+        about = {
+            "software": f"cellcount_jax {importlib.metadata.version('cellcount_jax')}",
+            "image": self.source.path.name,
+            "spacing": self.source.spacing,
+            "dots": {
+                "sha256": files.digest_of(content),
+                "verified": int(self.dots.verified.sum()),
+                "proposed": int((~self.dots.verified).sum()),
+            },
+            "proposals": list(self.state.proposed),
+            "work": self.work.to_json(),
+            "place": self.place,
+        }
+        write_progress(self._files.progress, Progress(self.grid, self.state.blocks, about))
+
+    def close(self) -> None:
+        """Saves where something was done, and frees the image."""
+        if self._journal is not None:
+            self.save()
+            self._journal.close()
+            self._journal = None
+            self._files.journal.unlink(missing_ok=True)
+        self._stack.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Inside
+
+    def _load(self, block: tuple[int, ...]) -> None:
+        shape = self.source.shape
+        paths, work = self._files, Work()
+        self._csv = files.digest(paths.points)
+        self._foreign = False
+        proposed: tuple[Mapping[str, Any], ...] = ()
+        if paths.progress.exists():
+            progress = read_progress(paths.progress)
+            self._same_shape(progress.grid.shape, paths.progress)
+            self.grid, states = progress.grid, progress.states
+            proposed = tuple(progress.about.get("proposals", ()))
+            work = Work.from_json(progress.about.get("work", {}))
+            self._set_place(progress.about.get("place"))
+        else:
+            self.grid = Grid(tuple(shape), block)
+            # Dots without a word on where they are complete are complete, to training as well.
+            self._foreign = self._csv is not None
+            states = np.full(self.grid.counts, DONE if self._foreign else TO_DO, np.uint8)
+        dots = no_dots(len(shape))
+        if self._csv is not None:
+            dots = files.read_dots(paths.points, shape)
+        self.state, self.work = State(dots, states, proposed), work
+        self._next_id = len(dots)
+
+    def _recover(self) -> None:
+        path, ndim = self._files.journal, len(self.source.shape)
+        records, length = journal.read(path)
+        first = records[0]
+        self._same_shape(tuple(first["shape"]), path)
+        self.grid = Grid(tuple(first["shape"]), tuple(first["block"]))
+        states = np.asarray(first["blocks"], np.uint8).reshape(self.grid.counts)
+        dots = dots_from_json(first["dots"], ndim)
+        self.state = State(dots, states, tuple(first["proposed"]))
+        self.work, self._next_id = Work.from_json(first["work"]), first["next_id"]
+        self._csv, self._foreign = first["csv"], first["foreign"]
+        self._set_place(first["place"])
+        known = {self._csv}
+        for record in records[1:]:
+            if "saved" in record:
+                known.add(record["saved"])
+                self._foreign = False
+            else:
+                self._step(record)
+                self.recovered += 1
+        if (found := files.digest(self._files.points)) not in known:
+            raise InputError(
+                f"{self._files.points}: was {'changed' if found else 'removed'} by another program"
+                f" while {path.name} holds acts that were not saved; move one of the two away."
+            )
+        self._journal = journal.Journal(path, length)
+
+    def _act(
+        self,
+        what: str,
+        *,
+        removed: Dots | None = None,
+        added: Dots | None = None,
+        blocks: np.ndarray | None = None,
+        by: Mapping[str, Any] | None = None,
+    ) -> None:
+        none = no_dots(len(self.grid.shape))
+        removed, added = removed or none, added or none
+        if blocks is None:
+            points = np.concatenate([removed.points, added.points])
+            # Proposals are no work of the user's.
+            points = points if by is None else points[:0]
+            blocks = touching(self.grid, self.state.blocks, points)
+        self._record({"act": act_to_json(Act(what, removed, added, blocks, by))})
+
+    def _record(self, what: Mapping[str, Any]) -> str:
+        """To the journal first, and then to what is in memory."""
+        record = {**what, "time": round(self._now(), 3), "place": self.place}
+        if self._journal is None:
+            self._journal = journal.start(self._files.journal, self._snapshot())
+        self._journal.append(record)
+        return self._step(record)
+
+    def _step(self, record: Mapping[str, Any]) -> str:
+        before = self.state
+        if "act" in record:
+            act = act_from_json(record["act"], len(self.grid.shape))
+            self.state = apply(before, act)
+            self._done.append(act)
+            self._undone.clear()
+            self._next_id = max(self._next_id, 1 + int(act.added.ids.max(initial=-1)))
+        elif "undo" in record:
+            act = self._done.pop()
+            self.state = revert(before, act)
+            self._undone.append(act)
+        else:
+            act = self._undone.pop()
+            self.state = apply(before, act)
+            self._done.append(act)
+        self.work = self.work.after(record["time"], before, self.state)
+        self._set_place(record["place"])
+        return act.what
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {
+            "shape": self.grid.shape,
+            "block": self.grid.block,
+            "csv": self._csv,
+            "foreign": self._foreign,
+            "dots": dots_to_json(self.dots),
+            "blocks": self.state.blocks.ravel().tolist(),
+            "proposed": list(self.state.proposed),
+            "work": self.work.to_json(),
+            "next_id": self._next_id,
+            "place": self.place,
+        }
+
+    def _replace(self, what: str, dot: int, point: np.ndarray) -> None:
+        old = self.dots.take(self.dots.rows([dot]))
+        new = make_dots(point[None], first_id=dot, verified=True, scores=old.scores)
+        self._act(what, removed=old, added=new)
+
+    def _inside(self, point: Sequence[float]) -> np.ndarray:
+        placed = np.round(np.asarray(point, np.float64), 3)
+        check_points_inside(placed[None], self.grid.shape, self.source.path)
+        return placed
+
+    def _reach(self) -> np.ndarray:
+        """`(D,)` voxels within the radius."""
+        return np.maximum(1, np.floor(self.radius / self.edges)).astype(int)
+
+    def _set_place(self, place: Any) -> None:
+        if isinstance(place, list | tuple) and len(place) == len(self.source.shape):
+            self.place = tuple(map(float, place))
+
+    def _same_shape(self, shape: tuple[int, ...], path: Path) -> None:
+        if shape != tuple(self.source.shape):
+            raise InputError(
+                f"{path}: is of an image of {'x'.join(map(str, shape))} voxels, but"
+                f" {self.source.path.name} has {'x'.join(map(str, self.source.shape))}; move it"
+                " away, or open the image at the level and axes that it was made with."
+            )
+
+
+def _verified(dots: Dots) -> Dots:
+    return dataclasses.replace(dots, verified=np.ones(len(dots), bool))
+
+
+def _in_region(points: np.ndarray, region: tuple[slice, ...] | None) -> np.ndarray:
+    if region is None:
+        return np.ones(len(points), bool)
+    voxels = np.floor(points + 0.5)
+    start, stop = ([getattr(part, side) for part in region] for side in ("start", "stop"))
+    return np.asarray(((voxels >= start) & (voxels < stop)).all(1))
+
+
+def _block(shape: Sequence[int], edges: np.ndarray) -> tuple[int, ...]:
+    """The default: about a cube, and no larger than the image."""
+    size = _BLOCK[len(shape)] * edges.min() / edges
+    return tuple(int(min(n, max(1, round(s)))) for n, s in zip(shape, size, strict=True))
