@@ -46,7 +46,7 @@ def least_certain(dots: Dots, after: int | None = None) -> int | None:
     scores = np.nan_to_num(dots.scores[rows], nan=-np.inf)
     order = rows[np.lexsort((dots.ids[rows], scores))]
     ids = dots.ids[order]
-    at = np.flatnonzero(ids == after) if after is not None else []
+    at = np.flatnonzero(ids == (-1 if after is None else after))
     return int(ids[(at[0] + 1) % len(ids)] if len(at) else ids[0])
 
 

@@ -97,7 +97,13 @@ class Session:
         Raises:
           InputError: an image, CSV file or journal that cannot be used; another window has it.
         """
+        self.grid: Grid
+        self.state: State
+        self.work: Work
         self._now = now
+        self._csv: str | None = None
+        self._foreign = False
+        self._next_id = 0
         with contextlib.ExitStack() as stack:
             self.source: Source = stack.enter_context(
                 open_source(path, channel=channel, time=time_point, level=level, spacing=spacing)
@@ -335,7 +341,6 @@ class Session:
         shape = self.source.shape
         paths, work = self._files, Work()
         self._csv = files.digest(paths.points)
-        self._foreign = False
         proposed: tuple[Mapping[str, Any], ...] = ()
         if paths.progress.exists():
             progress = read_progress(paths.progress)
