@@ -293,19 +293,21 @@ class Session:
     def save(self) -> None:
         """Writes the CSV file and the progress, each as a whole."""
         content = files.as_csv(self.dots)
+        mark = files.digest_of(content)
         if self._foreign:
             files.keep_original(self._files.points)
             self._foreign = False
         if self._journal is not None:
             # First: so that a kill between the files is no change by another program.
-            self._journal.append({"saved": files.digest_of(content)})
+            self._journal.append({"saved": mark})
         files.write(self._files.points, content)
+        self._csv = mark
         about = {
             "software": f"cellcount_jax {importlib.metadata.version('cellcount_jax')}",
             "image": self.source.path.name,
             "spacing": self.source.spacing,
             "dots": {
-                "sha256": files.digest_of(content),
+                "sha256": mark,
                 "verified": int(self.dots.verified.sum()),
                 "proposed": int((~self.dots.verified).sum()),
             },
@@ -454,7 +456,9 @@ class Session:
 
     def _inside(self, point: Sequence[float]) -> np.ndarray:
         placed = np.round(np.asarray(point, np.float64), 3)
-        check_points_inside(placed[None], self.grid.shape, self.source.path)
+        # What is no number is outside too, to the message as well.
+        outside = np.where(np.isfinite(placed), placed, -1)
+        check_points_inside(outside[None], self.grid.shape, self.source.path)
         return placed
 
     def _reach(self) -> np.ndarray:
