@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import importlib.metadata
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cellcount_jax import (
+    banner,
     claim,
     engines,
     estimate,
@@ -32,9 +34,6 @@ from cellcount_jax.data.sources import Source
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference import TrainedModel
 from cellcount_jax.tiled import Engine, Job
-
-# Voxel sizes that differ by less than this are one.
-_ALIKE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,15 +109,16 @@ def count_files(
             "level": options.level,
             "as_slices": item.as_slices,
         }
-        with sources.open_source(item.path, **opening) as source:
-            tell(_banner(source))
-            if warning := _warning(model, source, options):
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(sources.open_source(item.path, **opening))
+            tell(banner.describe(source))
+            if warning := banner.warning(model, source, rescale=options.rescale):
                 tell(warning)
             results.check(source, options.outputs)
             origin = jobs.origin(
                 item.path, opening, rescale=options.rescale, diameter=options.diameter
             )
-            job = _job(model, source, output / item.name, options, origin)
+            job = _job(model, source, output / item.name, options, origin, stack)
             identity = _identity(model, source, options, digest)
             if not options.overwrite:
                 claim.check(output / item.name, identity)
@@ -164,9 +164,12 @@ def count_source(
       The content of summary.json.
     """
     model, image, folder = job.model, job.image, job.folder.parent
-    threshold = model.thresholds[model.config.detect.rule]
+    rule = model.config.detect.rule
+    threshold = model.thresholds[rule]
     if options.threshold is not None:
-        threshold = options.threshold * inference.target_peak(model)
+        # FIDT's is a share of the highest peak already.
+        peak = 1.0 if rule == "fidt" else inference.target_peak(model)
+        threshold = options.threshold * peak
     if job.cut.whole:
         values = image.read(all_of(image.shape))
         found = locations.in_one_piece(model, values, threshold=threshold, mask=job.mask)
@@ -184,7 +187,7 @@ def count_source(
         "mask": None if options.mask is None else str(options.mask),
         "model": name,
         "model_step": model.step,
-        "rule": model.config.detect.rule,
+        "rule": rule,
         "threshold": threshold,
         "mirror_images": len(job.cut.flips),
         "rescaled_to_um": list(model.spacing) if options.rescale and image is not source else None,
@@ -200,8 +203,9 @@ def _job(
     folder: Path,
     options: Options,
     origin: Mapping[str, Any],
+    stack: contextlib.ExitStack,
 ) -> Job:
-    """What is to be done for an input.
+    """What is to be done for an input; the stack closes its mask.
 
     Raises:
       InputError: it does not fit the model.
@@ -213,7 +217,7 @@ def _job(
         mask = None
         if options.mask is not None:
             labels = open_labels(options.mask, shape=source.shape, spacing=source.spacing)
-            mask = regions.Mask(labels)
+            mask = regions.Mask(stack.enter_context(labels))
         job = Job(model, image, folder / "work", mask, origin)
         _ = job.cut
     except InputError as error:
@@ -225,11 +229,10 @@ def _job(
 
 def _identity(model: TrainedModel, source: Source, options: Options, digest: str) -> dict[str, Any]:
     """All that the result depends on, but the threshold."""
-    about = source.path.stat()
+    mask = options.mask
     return {
         "input": str(source.path.resolve()),
-        # Of a folder the files may be as old as they like.
-        "modified": None if source.path.is_dir() else [about.st_size, about.st_mtime_ns],
+        "modified": _modified(source.path),
         "shape": list(source.stored_shape),
         "dtype": str(source.dtype),
         "channel": options.channel,
@@ -241,9 +244,15 @@ def _identity(model: TrainedModel, source: Source, options: Options, digest: str
         "model": digest,
         "max_voxels": model.config.predict.max_voxels,
         "mirror_images": bool(model.config.predict.flips),
-        "mask": None if options.mask is None else str(options.mask.resolve()),
+        "mask": None if mask is None else [str(mask.resolve()), _modified(mask)],
         "version": importlib.metadata.version("cellcount_jax"),
     }
+
+
+def _modified(path: Path) -> list[int] | None:
+    """Size and time of a file; of a folder the files in it may be as old as they like."""
+    about = path.stat()
+    return None if path.is_dir() else [about.st_size, about.st_mtime_ns]
 
 
 def _check_options(model: TrainedModel, options: Options) -> None:
@@ -263,40 +272,3 @@ def _check_options(model: TrainedModel, options: Options) -> None:
         raise InputError("--diameter and --rescale both resample the image; give one of them")
     if options.rescale and not model.spacing_known:
         raise InputError("--rescale: the model was trained on images without a voxel size")
-
-
-def _banner(source: Source) -> str:
-    """What was read, in a line."""
-    voxels = "unknown voxel size"
-    if source.spacing is not None:
-        voxels = f"voxels of {_by(source.spacing)} um ({source.spacing_source})"
-    channels = f", {source.channels} channels" if source.channels > 1 else ""
-    return (
-        f"{source.path}: {source.kind}, {source.axes} of {_by(source.stored_shape)}"
-        f" {source.dtype}{channels}, {voxels}"
-    )
-
-
-def _warning(model: TrainedModel, source: Source, options: Options) -> str | None:
-    """Where cells may look larger or smaller to the model than those that it knows."""
-    if not model.spacing_known:
-        return None
-    known = _by(model.spacing)
-    if source.spacing is None:
-        return (
-            f"warning: {source.path}: the file does not tell the voxel size; it is taken to be that"
-            f" of the training images, {known} um. If it is another, give it with --spacing, and"
-            " --rescale"
-        )
-    ratios = [a / b for a, b in zip(source.spacing, model.spacing, strict=False)]
-    if options.rescale or all(abs(r - 1) < _ALIKE for r in ratios):
-        return None
-    return (
-        f"warning: {source.path}: voxels of {_by(source.spacing)} um, but the model was trained on"
-        f" {known} um; cells look larger or smaller to it than they are. --rescale resamples the"
-        " image"
-    )
-
-
-def _by(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)

@@ -297,6 +297,9 @@ def test_all_outputs_of_a_volume_in_tiles(
     # Another count's results stay, unless they may go.
     assert call("count", file, *options, "--spacing", "3,1,1") == 1
     assert "differs in spacing_um" in capfd.readouterr().err
+    np.save(tmp_path / "labels.npy", labels > 1)
+    assert call("count", file, *options) == 1
+    assert "differs in mask" in capfd.readouterr().err
     assert (written / "points.csv").read_bytes() == before
     assert call("count", file, *options, "--spacing", "3,1,1", "--overwrite") == 0
     assert json.loads((written / "summary.json").read_text())["spacing_um"] == [3.0, 1.0, 1.0]
