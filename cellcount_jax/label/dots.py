@@ -69,6 +69,7 @@ def make_dots(
 
 
 def no_dots(ndim: int) -> Dots:
+    """Dots of an image that has none."""
     return make_dots(np.zeros((0, ndim)), first_id=0, verified=False)
 
 
@@ -148,6 +149,7 @@ def in_done(grid: Grid, states: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def dots_to_json(dots: Dots) -> dict[str, list[Any]]:
+    """Dots as JSON holds them, exactly."""
     scores = [None if np.isnan(score) else score for score in dots.scores.tolist()]
     return {
         "ids": dots.ids.tolist(),
@@ -158,6 +160,7 @@ def dots_to_json(dots: Dots) -> dict[str, list[Any]]:
 
 
 def dots_from_json(stored: Mapping[str, list[Any]], ndim: int) -> Dots:
+    """What `dots_to_json` gave."""
     scores = [np.nan if score is None else score for score in stored["scores"]]
     return Dots(
         np.asarray(stored["ids"], np.int64),
@@ -168,6 +171,7 @@ def dots_from_json(stored: Mapping[str, list[Any]], ndim: int) -> Dots:
 
 
 def act_to_json(act: Act) -> dict[str, Any]:
+    """An act as JSON holds it, exactly."""
     return {
         "what": act.what,
         "removed": dots_to_json(act.removed),
@@ -178,6 +182,7 @@ def act_to_json(act: Act) -> dict[str, Any]:
 
 
 def act_from_json(stored: Mapping[str, Any], ndim: int) -> Act:
+    """What `act_to_json` gave."""
     return Act(
         stored["what"],
         dots_from_json(stored["removed"], ndim),

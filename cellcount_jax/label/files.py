@@ -33,6 +33,7 @@ def digest(path: Path) -> str | None:
 
 
 def digest_of(content: bytes) -> str:
+    """See `digest`."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -48,6 +49,7 @@ def as_csv(dots: Dots) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
+    """Writes a file, all or nothing."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
