@@ -112,6 +112,7 @@ ORDER = (
     "label.files",
     "label.snap",
     "label.work",
+    "label.store",
     "label.order",
     "label.session",
     "cli",

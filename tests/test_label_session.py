@@ -64,9 +64,10 @@ def session(image: Path) -> Iterator[Session]:
 
 def killed(session: Session) -> None:
     """Ends a session as a kill does: its lock and its file are free, nothing is written."""
-    if session._journal is not None:
-        session._journal.close()
-    session._journal = None
+    kept = session._store._journal
+    if kept is not None:
+        kept.close()
+    session._store._journal = None
     session._stack.close()
 
 
@@ -444,7 +445,7 @@ def test_a_kill_while_saving_loses_nothing(
 
     target = {
         "csv": "cellcount_jax.label.files.write",
-        "progress": "cellcount_jax.label.session.write_progress",
+        "progress": "cellcount_jax.label.store.write_progress",
         "journal": "pathlib.Path.unlink",
     }[stage]
     with monkeypatch.context() as patch:

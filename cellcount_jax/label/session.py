@@ -19,17 +19,8 @@ import numpy as np
 from scipy import spatial
 
 from cellcount_jax.data.points import check_points_inside
-from cellcount_jax.data.progress import (
-    DONE,
-    IN_PROGRESS,
-    TO_DO,
-    Grid,
-    Progress,
-    read_progress,
-    write_progress,
-)
+from cellcount_jax.data.progress import DONE, IN_PROGRESS, TO_DO, Grid
 from cellcount_jax.data.sources import Source, open_source
-from cellcount_jax.errors import InputError
 from cellcount_jax.label import files, journal
 from cellcount_jax.label.dots import (
     Act,
@@ -38,8 +29,6 @@ from cellcount_jax.label.dots import (
     act_from_json,
     act_to_json,
     apply,
-    dots_from_json,
-    dots_to_json,
     in_done,
     make_dots,
     marking,
@@ -48,6 +37,7 @@ from cellcount_jax.label.dots import (
     touching,
 )
 from cellcount_jax.label.snap import local_maximum
+from cellcount_jax.label.store import Content, Store
 from cellcount_jax.label.work import Work
 
 # Of the finest voxel edge: how near a click is a click on a dot, and a proposal the same cell.
@@ -91,38 +81,43 @@ class Session:
           spacing: voxel edges in micrometres.
           block: `(D,)` voxels of a block, for an image that is not labelled yet; default about
             256 x 256, or 128 x 128 x 128 of the finest edge.
-          radius: of a cell in um (voxels where their size is unknown); default 5 finest edges.
+          radius: of a cell in um (voxels where their size is unknown); default what it was, or 5
+            finest edges.
           now: the clock, in seconds.
 
         Raises:
           InputError: an image, CSV file or journal that cannot be used; another window has it.
         """
-        self.grid: Grid
-        self.state: State
-        self.work: Work
         self._now = now
-        self._csv: str | None = None
-        self._foreign = False
-        self._next_id = 0
+        self._done: list[Act] = []
+        self._undone: list[Act] = []
         with contextlib.ExitStack() as stack:
             self.source: Source = stack.enter_context(
                 open_source(path, channel=channel, time=time_point, level=level, spacing=spacing)
             )
-            self._files = files.Files(Path(path), self.source.name)
-            stack.enter_context(journal.locked(self._files.lock, str(path)))
-            shape = self.source.shape
+            paths = files.Files(Path(path), self.source.name)
+            stack.enter_context(journal.locked(paths.lock, str(path)))
+            shape = tuple(self.source.shape)
             self.unit = "px" if self.source.spacing is None else "um"
             self.edges = np.asarray(self.source.spacing or (1.0,) * len(shape))
-            self.radius = _RADIUS * float(self.edges.min()) if radius is None else radius
-            self.place: tuple[float, ...] = tuple((n - 1) // 2 for n in shape)
-            self._done: list[Act] = []
-            self._undone: list[Act] = []
-            self._journal: journal.Journal | None = None
-            self.recovered = 0
-            if self._files.journal.exists():
-                self._recover()
-            else:
-                self._load(tuple(block or _block(shape, self.edges)))
+            grid = Grid(shape, tuple(block or _block(shape, self.edges)))
+            fresh = Content(
+                grid,
+                State(no_dots(len(shape)), np.full(grid.counts, TO_DO, np.uint8)),
+                Work(),
+                tuple((n - 1) // 2 for n in shape),
+                _RADIUS * float(self.edges.min()),
+                0,
+            )
+            self._store = Store(paths)
+            kept, records = self._store.load(fresh)
+            self.grid, self.state, self.work = kept.grid, kept.state, kept.work
+            self.place, self.radius, self._next_id = kept.place, kept.radius, kept.next_id
+            for record in records:
+                self._step(record)
+            self.recovered = len(records)
+            if radius is not None:
+                self.radius = radius
             self._stack = stack.pop_all()
 
     # Reading
@@ -292,38 +287,19 @@ class Session:
 
     def save(self) -> None:
         """Writes the CSV file and the progress, each as a whole."""
-        content = files.as_csv(self.dots)
-        mark = files.digest_of(content)
-        if self._foreign:
-            files.keep_original(self._files.points)
-            self._foreign = False
-        if self._journal is not None:
-            # First: so that a kill between the files is no change by another program.
-            self._journal.append({"saved": mark})
-        files.write(self._files.points, content)
-        self._csv = mark
         about = {
             "software": f"cellcount_jax {importlib.metadata.version('cellcount_jax')}",
             "image": self.source.path.name,
             "spacing": self.source.spacing,
-            "dots": {
-                "sha256": mark,
-                "verified": int(self.dots.verified.sum()),
-                "proposed": int((~self.dots.verified).sum()),
-            },
-            "proposals": list(self.state.proposed),
-            "work": self.work.to_json(),
-            "place": self.place,
+            "unit": self.unit,
         }
-        write_progress(self._files.progress, Progress(self.grid, self.state.blocks, about))
+        self._store.save(self._content(), about)
 
     def close(self) -> None:
         """Saves where something was done, and frees the image."""
-        if self._journal is not None:
+        if self._store.unsaved:
             self.save()
-            self._journal.close()
-            self._journal = None
-            self._files.journal.unlink(missing_ok=True)
+        self._store.close()
         self._stack.close()
 
     def __enter__(self) -> Session:
@@ -338,56 +314,6 @@ class Session:
         self.close()
 
     # Inside
-
-    def _load(self, block: tuple[int, ...]) -> None:
-        shape = self.source.shape
-        paths, work = self._files, Work()
-        self._csv = files.digest(paths.points)
-        proposed: tuple[Mapping[str, Any], ...] = ()
-        if paths.progress.exists():
-            progress = read_progress(paths.progress)
-            self._same_shape(progress.grid.shape, paths.progress)
-            self.grid, states = progress.grid, progress.states
-            proposed = tuple(progress.about.get("proposals", ()))
-            work = Work.from_json(progress.about.get("work", {}))
-            self._set_place(progress.about.get("place"))
-        else:
-            self.grid = Grid(tuple(shape), block)
-            # Dots without a word on where they are complete are complete, to training as well.
-            self._foreign = self._csv is not None
-            states = np.full(self.grid.counts, DONE if self._foreign else TO_DO, np.uint8)
-        dots = no_dots(len(shape))
-        if self._csv is not None:
-            dots = files.read_dots(paths.points, shape)
-        self.state, self.work = State(dots, states, proposed), work
-        self._next_id = len(dots)
-
-    def _recover(self) -> None:
-        path, ndim = self._files.journal, len(self.source.shape)
-        records, length = journal.read(path)
-        first = records[0]
-        self._same_shape(tuple(first["shape"]), path)
-        self.grid = Grid(tuple(first["shape"]), tuple(first["block"]))
-        states = np.asarray(first["blocks"], np.uint8).reshape(self.grid.counts)
-        dots = dots_from_json(first["dots"], ndim)
-        self.state = State(dots, states, tuple(first["proposed"]))
-        self.work, self._next_id = Work.from_json(first["work"]), first["next_id"]
-        self._csv, self._foreign = first["csv"], first["foreign"]
-        self._set_place(first["place"])
-        known = {self._csv}
-        for record in records[1:]:
-            if "saved" in record:
-                known.add(record["saved"])
-                self._foreign = False
-            else:
-                self._step(record)
-                self.recovered += 1
-        if (found := files.digest(self._files.points)) not in known:
-            raise InputError(
-                f"{self._files.points}: was {'changed' if found else 'removed'} by another program"
-                f" while {path.name} holds acts that were not saved; move one of the two away."
-            )
-        self._journal = journal.Journal(path, length)
 
     def _act(
         self,
@@ -410,9 +336,7 @@ class Session:
     def _record(self, what: Mapping[str, Any]) -> str:
         """To the journal first, and then to what is in memory."""
         record = {**what, "time": round(self._now(), 3), "place": self.place}
-        if self._journal is None:
-            self._journal = journal.start(self._files.journal, self._snapshot())
-        self._journal.append(record)
+        self._store.append(record, self._content())
         return self._step(record)
 
     def _step(self, record: Mapping[str, Any]) -> str:
@@ -432,22 +356,11 @@ class Session:
             self.state = apply(before, act)
             self._done.append(act)
         self.work = self.work.after(record["time"], before, self.state)
-        self._set_place(record["place"])
+        self.place = tuple(record["place"])
         return act.what
 
-    def _snapshot(self) -> dict[str, Any]:
-        return {
-            "shape": self.grid.shape,
-            "block": self.grid.block,
-            "csv": self._csv,
-            "foreign": self._foreign,
-            "dots": dots_to_json(self.dots),
-            "blocks": self.state.blocks.ravel().tolist(),
-            "proposed": list(self.state.proposed),
-            "work": self.work.to_json(),
-            "next_id": self._next_id,
-            "place": self.place,
-        }
+    def _content(self) -> Content:
+        return Content(self.grid, self.state, self.work, self.place, self.radius, self._next_id)
 
     def _replace(self, what: str, dot: int, point: np.ndarray) -> None:
         old = self.dots.take(self.dots.rows([dot]))
@@ -464,18 +377,6 @@ class Session:
     def _reach(self) -> np.ndarray:
         """`(D,)` voxels within the radius."""
         return np.maximum(1, np.floor(self.radius / self.edges)).astype(int)
-
-    def _set_place(self, place: Any) -> None:
-        if isinstance(place, list | tuple) and len(place) == len(self.source.shape):
-            self.place = tuple(map(float, place))
-
-    def _same_shape(self, shape: tuple[int, ...], path: Path) -> None:
-        if shape != tuple(self.source.shape):
-            raise InputError(
-                f"{path}: is of an image of {'x'.join(map(str, shape))} voxels, but"
-                f" {self.source.path.name} has {'x'.join(map(str, self.source.shape))}; move it"
-                " away, or open the image at the level and axes that it was made with."
-            )
 
 
 def _verified(dots: Dots) -> Dots:
