@@ -108,6 +108,7 @@ ORDER = (
     "banner",
     "counting",
     "label.dots",
+    "label.acts",
     "label.journal",
     "label.files",
     "label.snap",

@@ -28,7 +28,7 @@ from cellcount_jax.data import formats
 from cellcount_jax.data.progress import DONE, IN_PROGRESS, TO_DO, read_progress
 from cellcount_jax.errors import InputError
 from cellcount_jax.label import journal, order
-from cellcount_jax.label.dots import State
+from cellcount_jax.label.acts import State
 from cellcount_jax.label.session import Session
 
 SHAPE = (6, 20, 24)

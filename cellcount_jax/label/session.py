@@ -7,7 +7,6 @@ file that training reads. Nothing here knows how it is shown.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,23 +18,11 @@ import numpy as np
 from scipy import spatial
 
 from cellcount_jax.data.points import check_points_inside
-from cellcount_jax.data.progress import DONE, IN_PROGRESS, TO_DO, Grid
+from cellcount_jax.data.progress import TO_DO, Grid
 from cellcount_jax.data.sources import Source, open_source
-from cellcount_jax.label import files, journal
-from cellcount_jax.label.dots import (
-    Act,
-    Dots,
-    State,
-    act_from_json,
-    act_to_json,
-    apply,
-    in_done,
-    make_dots,
-    marking,
-    no_dots,
-    revert,
-    touching,
-)
+from cellcount_jax.label import acts, files, journal
+from cellcount_jax.label.acts import Act, State
+from cellcount_jax.label.dots import Dots, make_dots, no_dots
 from cellcount_jax.label.snap import local_maximum
 from cellcount_jax.label.store import Content, Store
 from cellcount_jax.label.work import Work
@@ -174,15 +161,13 @@ class Session:
         placed = self._inside(point)
         if snap:
             placed = local_maximum(self.intensities, self.grid.shape, placed, self._reach())
-        new = make_dots(placed[None], first_id=self._next_id, verified=True)
-        self._act("add", added=new)
+        new = self._new(placed[None], verified=True)
+        self._act(acts.place(self.grid, self.state, new, what="add"))
         return int(new.ids[0])
 
     def remove(self, ids: Sequence[int] | np.ndarray) -> None:
         """Takes dots away."""
-        rows = np.unique(self.dots.rows(ids))
-        if len(rows):
-            self._act("remove", removed=self.dots.take(rows))
+        self._act(acts.remove(self.grid, self.state, ids))
 
     def move(self, dot: int, point: Sequence[float]) -> None:
         """Puts a dot elsewhere; it is verified then.
@@ -190,33 +175,21 @@ class Session:
         Raises:
           InputError: outside the image.
         """
-        self._replace("move", dot, self._inside(point))
+        self._act(acts.move(self.grid, self.state, dot, self._inside(point), what="move"))
 
     def snap(self, dot: int) -> None:
         """Moves a dot to the brightest place within the radius; it is verified then."""
         point = self.dots.points[self.dots.rows([dot])[0]]
         found = local_maximum(self.intensities, self.grid.shape, point, self._reach())
-        self._replace("snap", dot, found)
+        self._act(acts.move(self.grid, self.state, dot, found, what="snap"))
 
     def accept(self, ids: Sequence[int] | np.ndarray) -> None:
         """Verifies dots as they are."""
-        chosen = self.dots.take(np.unique(self.dots.rows(ids)))
-        chosen = chosen.take(~chosen.verified)
-        if len(chosen):
-            self._act("accept", removed=chosen, added=_verified(chosen))
+        self._act(acts.accept(self.grid, self.state, ids))
 
     def mark(self, indices: Sequence[Sequence[int]] | np.ndarray, state: int) -> None:
         """Brings blocks `(B, D)` to a state; the dots in a block that is done are verified."""
-        marks = marking(self.grid, self.state.blocks, np.asarray(indices), state)
-        accepted = self.dots.take(np.zeros(len(self.dots), bool))
-        if state == DONE:
-            chosen = np.zeros(self.grid.counts, bool)
-            chosen[tuple(marks[:, : len(self.grid.shape)].T)] = True
-            inside = chosen[tuple(self.grid.index_of(self.dots.points).T)]
-            accepted = self.dots.take(inside & ~self.dots.verified)
-        if len(marks):
-            words = {TO_DO: "mark to do", IN_PROGRESS: "mark in progress", DONE: "mark done"}
-            self._act(words[state], removed=accepted, added=_verified(accepted), blocks=marks)
+        self._act(acts.mark(self.grid, self.state, np.asarray(indices), state))
 
     def propose(
         self,
@@ -241,20 +214,17 @@ class Session:
         """
         points = np.asarray(points, np.float64).reshape(-1, len(self.grid.shape))
         check_points_inside(points, self.grid.shape, "proposals")
-        old = ~self.dots.verified & _in_region(self.dots.points, region)
-        wanted = _in_region(points, region) & ~in_done(self.grid, self.state.blocks, points)
-        placed = self.dots.points[self.dots.verified] * self.edges
-        if len(placed) and len(points):
-            apart, _ = spatial.cKDTree(placed).query(points * self.edges)
-            wanted &= apart > self.radius
-        new = make_dots(
-            points[wanted],
-            first_id=self._next_id,
-            verified=False,
-            scores=None if scores is None else np.asarray(scores)[wanted],
+        act = acts.propose(
+            self.grid,
+            self.state,
+            self._new(points, verified=False, scores=scores),
+            by=by,
+            region=region,
+            apart=self.radius,
+            edges=self.edges,
         )
-        self._act("propose", removed=self.dots.take(old), added=new, by=by)
-        return len(new)
+        self._act(act)
+        return len(act.added)
 
     def import_points(self, points: np.ndarray, *, name: str) -> int:
         """Adds dots of another program, verified, but those within a voxel of one that is there.
@@ -271,8 +241,8 @@ class Session:
         if len(self.dots) and len(points):
             apart, _ = spatial.cKDTree(self.dots.points).query(points)
             points = points[apart > 1]
-        if len(points):
-            self._act("import", added=make_dots(points, first_id=self._next_id, verified=True))
+        new = self._new(points, verified=True)
+        self._act(acts.place(self.grid, self.state, new, what="import"))
         return len(points)
 
     def undo(self) -> str | None:
@@ -315,23 +285,10 @@ class Session:
 
     # Inside
 
-    def _act(
-        self,
-        what: str,
-        *,
-        removed: Dots | None = None,
-        added: Dots | None = None,
-        blocks: np.ndarray | None = None,
-        by: Mapping[str, Any] | None = None,
-    ) -> None:
-        none = no_dots(len(self.grid.shape))
-        removed, added = removed or none, added or none
-        if blocks is None:
-            points = np.concatenate([removed.points, added.points])
-            # Proposals are no work of the user's.
-            points = points if by is None else points[:0]
-            blocks = touching(self.grid, self.state.blocks, points)
-        self._record({"act": act_to_json(Act(what, removed, added, blocks, by))})
+    def _act(self, act: Act) -> None:
+        # One that changes nothing would be undone without a visible effect.
+        if len(act.removed) or len(act.added) or len(act.blocks) or act.proposed is not None:
+            self._record({"act": acts.act_to_json(act)})
 
     def _record(self, what: Mapping[str, Any]) -> str:
         """To the journal first, and then to what is in memory."""
@@ -342,18 +299,18 @@ class Session:
     def _step(self, record: Mapping[str, Any]) -> str:
         before = self.state
         if "act" in record:
-            act = act_from_json(record["act"], len(self.grid.shape))
-            self.state = apply(before, act)
+            act = acts.act_from_json(record["act"], len(self.grid.shape))
+            self.state = acts.apply(before, act)
             self._done.append(act)
             self._undone.clear()
             self._next_id = max(self._next_id, 1 + int(act.added.ids.max(initial=-1)))
         elif "undo" in record:
             act = self._done.pop()
-            self.state = revert(before, act)
+            self.state = acts.revert(before, act)
             self._undone.append(act)
         else:
             act = self._undone.pop()
-            self.state = apply(before, act)
+            self.state = acts.apply(before, act)
             self._done.append(act)
         self.work = self.work.after(record["time"], before, self.state)
         self.place = tuple(record["place"])
@@ -362,10 +319,8 @@ class Session:
     def _content(self) -> Content:
         return Content(self.grid, self.state, self.work, self.place, self.radius, self._next_id)
 
-    def _replace(self, what: str, dot: int, point: np.ndarray) -> None:
-        old = self.dots.take(self.dots.rows([dot]))
-        new = make_dots(point[None], first_id=dot, verified=True, scores=old.scores)
-        self._act(what, removed=old, added=new)
+    def _new(self, points: np.ndarray, *, verified: bool, scores: np.ndarray | None = None) -> Dots:
+        return make_dots(points, first_id=self._next_id, verified=verified, scores=scores)
 
     def _inside(self, point: Sequence[float]) -> np.ndarray:
         placed = np.round(np.asarray(point, np.float64), 3)
@@ -377,18 +332,6 @@ class Session:
     def _reach(self) -> np.ndarray:
         """`(D,)` voxels within the radius."""
         return np.maximum(1, np.floor(self.radius / self.edges)).astype(int)
-
-
-def _verified(dots: Dots) -> Dots:
-    return dataclasses.replace(dots, verified=np.ones(len(dots), bool))
-
-
-def _in_region(points: np.ndarray, region: tuple[slice, ...] | None) -> np.ndarray:
-    if region is None:
-        return np.ones(len(points), bool)
-    voxels = np.floor(points + 0.5)
-    start, stop = ([getattr(part, side) for part in region] for side in ("start", "stop"))
-    return np.asarray(((voxels >= start) & (voxels < stop)).all(1))
 
 
 def _block(shape: Sequence[int], edges: np.ndarray) -> tuple[int, ...]:

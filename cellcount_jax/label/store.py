@@ -15,7 +15,8 @@ import numpy as np
 from cellcount_jax.data.progress import DONE, Grid, Progress, read_progress, write_progress
 from cellcount_jax.errors import InputError
 from cellcount_jax.label import files, journal
-from cellcount_jax.label.dots import State, dots_from_json, dots_to_json
+from cellcount_jax.label.acts import State
+from cellcount_jax.label.dots import dots_from_json, dots_to_json
 from cellcount_jax.label.journal import Record
 from cellcount_jax.label.work import Work
 
@@ -70,7 +71,7 @@ class Store:
             grid, states, about = progress.grid, progress.states, progress.about
             proposed = tuple(about.get("proposals", ()))
             work = Work.from_json(about.get("work", {}))
-            place, radius = tuple(about.get("place", place)), about.get("radius", radius)
+            place, radius = _place(about.get("place"), place), about.get("radius", radius)
         elif self._csv is not None:
             # Dots without a word on where they are complete are complete, to training as well.
             self._foreign = True
@@ -175,6 +176,11 @@ class Store:
             first["next_id"],
         )
         return content, [record for record in records if "saved" not in record]
+
+
+def _place(stored: Any, fresh: tuple[float, ...]) -> tuple[float, ...]:
+    fits = isinstance(stored, list) and len(stored) == len(fresh)
+    return tuple(map(float, stored)) if fits else fresh
 
 
 def _check_shape(shape: tuple[int, ...], wanted: tuple[int, ...], path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.data.progress import DONE
-from cellcount_jax.label.dots import State
+from cellcount_jax.label.acts import State
 
 _PAUSE = 60.0  # seconds without an act; longer ones are no work
 
