@@ -1,0 +1,216 @@
+"""The images of a folder and the files that belong to each.
+
+`cells.tif` (or .tiff, .png) is an image, `cells.csv` its dots, `cells_labels.tif` its instance
+labels, `cells_valid.tif` a mask of where its dots are complete, and `cells.label.json`, which the
+labelling tool writes, says the same of blocks. An OME-Zarr folder is an image where one of these
+is beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from cellcount_jax.data.formats import (
+    IMAGE_SUFFIXES,
+    Image,
+    check_points_inside,
+    read_image,
+    read_labels,
+    read_mask,
+    read_points,
+)
+from cellcount_jax.data.openers import short_name
+from cellcount_jax.data.progress import DONE, SUFFIX, read_progress
+from cellcount_jax.data.sample import Sample
+from cellcount_jax.data.sources import open_source
+from cellcount_jax.data.zarr_source import is_zarr
+from cellcount_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """The files of one image; None where there is no such file."""
+
+    name: str
+    image: Path
+    points: Path | None = None
+    labels: Path | None = None
+    valid: Path | None = None
+    progress: Path | None = None
+
+
+def scan(directory: Path) -> list[Entry]:
+    """The images of a folder, with the files that belong to each.
+
+    Files that begin with a dot are ignored, and files of other kinds, which the log names.
+
+    Args:
+      directory: the folder; its subfolders are not looked at, but for those that are images.
+
+    Returns:
+      One entry an image, sorted by name.
+
+    Raises:
+      InputError: two files of one name, or dots, labels, a mask or progress without what they
+        belong to.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    everything = sorted(directory.iterdir())
+    for path in (path for path in everything if path.is_file()):
+        if path.name.startswith("."):
+            continue
+        role_and_name = _role_and_name(path)
+        if role_and_name is None:
+            logging.info("%s: not an image and not a CSV file, ignored.", path)
+            continue
+        role, name = role_and_name
+        files = found.setdefault(name, {})
+        if role in files:
+            raise InputError(
+                f"{path}: and {files[role].name} have the same name; one of them is needed."
+            )
+        files[role] = path
+    for path in everything:
+        # Beside a TIFF file it is most often a copy of it.
+        files = found.get(short_name(path), {"image": path})
+        if "image" not in files and is_zarr(path):
+            files["image"] = path
+    for name, files in found.items():
+        if "image" not in files:
+            raise InputError(
+                f"{next(iter(files.values()))}: there is no image {name}"
+                f" ({', '.join(IMAGE_SUFFIXES)}) beside it that it belongs to."
+            )
+        for role in ("labels", "valid"):
+            if role in files and "points" not in files:
+                raise InputError(f"{files[role]}: goes with dots, but there is no {name}.csv.")
+    return [Entry(name, **files) for name, files in sorted(found.items())]
+
+
+def labelled_share(entry: Entry) -> float:
+    """The share of an image's blocks in which its dots are complete.
+
+    Args:
+      entry: the files.
+
+    Returns:
+      0 without dots, 1 with dots and no word on blocks.
+
+    Raises:
+      InputError: the progress cannot be read, or some of it is done and there are no dots.
+    """
+    if entry.progress is None:
+        return float(entry.points is not None)
+    share = float(np.mean(read_progress(entry.progress).states == DONE))
+    if share and entry.points is None:
+        raise InputError(
+            f"{entry.progress}: says that blocks are done, but there is no {entry.name}.csv; put"
+            " the dots back, or move the file away to use the image without dots."
+        )
+    return share
+
+
+def none_is_labelled(entry: Entry) -> str:
+    """What is wrong with an image that should be labelled and of which no block is done."""
+    return (
+        f"{entry.progress}: none of its blocks is done, so that nothing is learned from its dots;"
+        f" mark blocks done where all cells have dots (cellcount label {entry.image})."
+    )
+
+
+def read_entry(entry: Entry, *, with_dots: bool) -> Sample:
+    """Reads the files of one image.
+
+    Args:
+      entry: the files.
+      with_dots: whether to read dots, labels, mask and progress too.
+
+    Returns:
+      The sample; its labels count where blocks are done and the mask holds.
+
+    Raises:
+      InputError: a file that cannot be used, or that does not fit the image.
+    """
+    image = _read_pixels(entry.image)
+    shape = image.pixels.shape[:-1]
+    points = labels = valid = None
+    if with_dots and entry.points is not None:
+        points = read_points(entry.points, ndim=len(shape))
+        check_points_inside(points, shape, entry.points)
+        if entry.labels is not None:
+            labels = read_labels(entry.labels)
+            _check_shape(labels.shape, shape, entry.labels, entry.image)
+            if labels.max() > len(points):
+                raise InputError(
+                    f"{entry.labels}: labels up to {labels.max()}, but {entry.points} has"
+                    f" {len(points)} rows; label i is row i."
+                )
+        valid = _valid(entry, shape)
+    return Sample(
+        entry.name,
+        image.pixels,
+        points,
+        spacing=image.spacing or (1.0,) * len(shape),
+        spacing_known=image.spacing is not None,
+        valid=valid,
+        labels=labels,
+        source=str(entry.image),
+    )
+
+
+def without_dots(sample: Sample) -> Sample:
+    """The same image, unlabelled; its pixels are shared."""
+    return dataclasses.replace(sample, points=None, valid=None, labels=None)
+
+
+def _valid(entry: Entry, shape: tuple[int, ...]) -> np.ndarray | None:
+    """`(*shape)` bool: where the dots are complete; None = everywhere."""
+    valid = None
+    if entry.valid is not None:
+        valid = read_mask(entry.valid)
+        _check_shape(valid.shape, shape, entry.valid, entry.image)
+    if entry.progress is not None:
+        progress = read_progress(entry.progress)
+        _check_shape(progress.grid.shape, shape, entry.progress, entry.image)
+        if not (progress.states == DONE).all():
+            valid = progress.valid if valid is None else progress.valid & valid
+            if not valid.any():
+                both = "" if entry.valid is None else f", within {entry.valid}"
+                raise InputError(f"{none_is_labelled(entry).split(';')[0]}{both}.")
+    return valid
+
+
+def _read_pixels(path: Path) -> Image:
+    if not path.is_dir():
+        return read_image(path)
+    with open_source(path) as source:
+        pixels = source.read(tuple(slice(0, n) for n in source.shape))
+        return Image(pixels, source.spacing, source.axes)
+
+
+def _role_and_name(path: Path) -> tuple[str, str] | None:
+    if path.name.endswith(SUFFIX):
+        return "progress", path.name.removesuffix(SUFFIX)
+    suffix, name = path.suffix.lower(), path.stem
+    if name.lower().endswith(".ome"):
+        name = name[:-4]
+    if suffix == ".csv":
+        return "points", name
+    if suffix not in IMAGE_SUFFIXES:
+        return None
+    for role in ("labels", "valid"):
+        if name.endswith("_" + role):
+            return role, name.removesuffix("_" + role)
+    return "image", name
+
+
+def _check_shape(found: tuple[int, ...], shape: tuple[int, ...], path: Path, image: Path) -> None:
+    if found != shape:
+        raise InputError(
+            f"{path}: is {'x'.join(map(str, found))}, its image {image} is"
+            f" {'x'.join(map(str, shape))}."
+        )
