@@ -17,7 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cellcount_jax import cache, cluster, counting, engines, native, results, stored_model
+from cellcount_jax import (
+    cache,
+    cluster,
+    counting,
+    engines,
+    native,
+    results,
+    stored_model,
+    training_command,
+)
 from cellcount_jax.data import formats
 from cellcount_jax.data.inputs import find_inputs
 from cellcount_jax.errors import InputError
@@ -63,8 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cellcount",
         description="Finds and counts the cells in images and volumes.",
-        epilog="cellcount COMMAND --help has examples. Training: python -m cellcount_jax.main"
-        " --helpshort",
+        epilog="cellcount COMMAND --help has examples.",
     )
     version = importlib.metadata.version("cellcount_jax")
     parser.add_argument("--version", action="version", version=version)
@@ -161,6 +169,11 @@ def _parser() -> argparse.ArgumentParser:
     count.add_argument("--parquet", action="store_true", help="write points.parquet too")
     count.add_argument("--cellfinder", action="store_true", help="write points.xml too")
     count.add_argument("--napari", action="store_true", help="write points_napari.csv too")
+
+    train = command(
+        "train", training_command.run, "train a model on labelled images", training_command.EXAMPLES
+    )
+    training_command.add_arguments(train)
 
     export = command("export", _export, "write a trained model as one file", _EXPORT)
     export.add_argument("workdir", type=Path, help="of a finished run")

@@ -5,7 +5,6 @@ python -m cellcount_jax.main --config=configs/vgg.py --config.data.dir=DIR --wor
 
 from __future__ import annotations
 
-import difflib
 import logging as std_logging
 import sys
 import time
@@ -16,8 +15,7 @@ from typing import TypeVar
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from cellcount_jax import cache, evaluate, parallel, train
-from cellcount_jax import config as settings
+from cellcount_jax import cache, evaluate, overrides, parallel, train
 from cellcount_jax.errors import InputError
 
 Result = TypeVar("Result")
@@ -89,7 +87,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         for argument in arguments:
             key = argument.lstrip("-").split("=")[0]
             if key.startswith("config."):
-                _check_key(key.removeprefix("config."))
+                overrides.check_key(key.removeprefix("config."))
         raise error
     except OSError as error:
         raise InputError(f"--config: {str(error).splitlines()[-1].strip()}") from error
@@ -98,17 +96,6 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         plain = lines[-1] if "Traceback" in str(error) else " ".join(lines)
         raise InputError(plain.removeprefix("cellcount_jax.errors.InputError: ")) from error
-
-
-def _check_key(key: str) -> None:
-    known = settings.flatten(settings.default_config().to_dict())
-    if key not in known:
-        section = key.rpartition(".")[0]
-        near = difflib.get_close_matches(key, known, n=1)
-        beside = sorted(k for k in known if k.rpartition(".")[0] == section)
-        hint = f"; did you mean config.{near[0]}?" if near else ""
-        there = f" There are {', '.join(beside)}." if beside else ""
-        raise InputError(f"config.{key}: no such setting{hint}{there}")
 
 
 def _fails_plainly(call: Callable[[Sequence[str]], Result]) -> Callable[[Sequence[str]], Result]:

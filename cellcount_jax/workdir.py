@@ -50,6 +50,6 @@ def compare(workdir: Path, config: ml_collections.ConfigDict) -> None:
     ]
     if differing:
         raise InputError(
-            f"{workdir}: holds a run of another config; use another --workdir, or the same"
+            f"{workdir}: holds a run of another config; use another workdir, or the same"
             f" settings. They differ in {', '.join(differing)}"
         )

@@ -4,7 +4,8 @@
     python -m cellcount_jax.main --config=configs/folder.py:3d --config.data.dir=FOLDER
 
 `a.tif` or `a.png` with `a.csv` (header y,x or z,y,x; a cell a row, in voxels) is labelled; an
-image without a CSV is used without labels. Sized for 2 cores, where it takes as long as
+image without a CSV is used without labels. `cellcount train FOLDER` is the same with settings
+that follow from the images. Sized for 2 cores, where it takes as long as
 configs/vgg.py in 2D and configs/lightsheet_microglia.py in 3D; the score depends on the
 images. What to adapt first: `--config.evaluation.max_distance` (about a cell's radius, in um
 if the voxel size is known, else in pixels) and, for cells of another size than 8 to 20 pixels,
@@ -16,13 +17,11 @@ if the voxel size is known, else in pixels) and, for cells of another size than 
 import ml_collections
 
 from cellcount_jax import config as settings
+from cellcount_jax import own_images
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """The settings for images; `:3d` for volumes, or one of `config.VARIANTS`."""
-    config = settings.default_config()
-    config.name = "folder"
-    config.data.kind = "folder"
-    config.data.normalisation = "robust_log"
+    config = own_images.folder_config()
     settings.use_variant(config, variant, {**settings.VARIANTS, "3d": settings.use_volumes})
     return config
