@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from cellcount_jax import cli, inference, stored_model
+from cellcount_jax import cli, doctor, inference, stored_model
 from cellcount_jax.data import formats
 from cellcount_jax.metrics import match_points
 
@@ -232,7 +232,7 @@ def test_the_bundled_models_are_listed_and_the_doctor_is_content(
 @pytest.mark.parametrize("name", ["nuclei3d", "microglia3d"])
 def test_the_doctors_cells_are_found_by_every_bundled_model(name: str) -> None:
     model = stored_model.load_model(name)
-    image, number = cli._check_image(model.spacing)
+    image, number = doctor.check_image(model.spacing)
     points, _ = model.predict(image)
     assert len(points) == number == 64
 

@@ -58,7 +58,7 @@ def image_with_cells(
         image += 150 * np.exp(-np.square(voxels - centre).sum(-1) / 4.5)
     pixels = np.clip(image, 0, 255).astype(np.uint8)
     options = {"spacing": spacing} if spacing else {"ndim": len(shape)}
-    formats.write_image(path, pixels, **options)  # type: ignore[arg-type]
+    formats.write_image(path, pixels, **options)
     return centres
 
 
@@ -98,7 +98,7 @@ def test_from_labels_to_counts_in_2d(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["train", images, "--steps", "20", *small()]
+    command: list[str | Path] = ["train", images, "--steps", "20", *small()]
     assert call(*command) == 0
     out, errors = capsys.readouterr()
     assert "1 labelled, 2 unlabelled, 0 test images of 48x48" in errors
@@ -144,7 +144,17 @@ def test_from_labels_to_counts_in_3d(tmp_path: Path, capsys: pytest.CaptureFixtu
         label(folder / f"{name}.tif", dots, (8, 16, 16), list(np.ndindex(1, 2, 2)))
     changes = small(model__strides="((1,2,2),)", train__crop="8,16,16")
     changes += ["--set", "predict.flips=False"]
-    command = ["train", folder, "--output", workdir, "--steps", "20", "--diameter", "12", *changes]
+    command: list[str | Path] = [
+        "train",
+        folder,
+        "--output",
+        workdir,
+        "--steps",
+        "20",
+        "--diameter",
+        "12",
+        *changes,
+    ]
     assert call(*command) == 0
     out, errors = capsys.readouterr()
     assert "2 labelled, 0 unlabelled, 1 test volumes of 8x32x32, 1 channel, voxels of 2 x" in errors
