@@ -1,0 +1,201 @@
+"""Bright blobs: a filter, Otsu's threshold from a histogram, and the cells above it.
+
+Pure functions on a part of an image, whose results are the same in a part as in the whole, as far
+as the part sees. scikit-image has the threshold, the opening, components and the watershed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from cellcount_jax.errors import InputError
+
+try:
+    from skimage import filters, measure, morphology, segmentation
+except ImportError:  # of the extra `label`
+    filters = None
+
+# Bits of a 32-bit float that a bin of the histogram ignores: bins are 0.01 % of their value wide,
+# at any brightness, so that nothing of the image must be known before.
+_IGNORED = 10
+_BINS = 1 << (32 - _IGNORED)
+_TRUNCATE = 4.0  # deviations where the filter's kernel ends
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blobs:
+    """How blobs are found; lengths are in the unit of `edges`.
+
+    Attributes:
+      edges: `(D,)` of a voxel.
+      smooth: sigma of a Gaussian; 0 = none.
+      factor: by which Otsu's threshold is multiplied.
+      opening: radius of the ball that a blob must hold; less than an edge = any.
+      smallest: the least volume (area) of a cell.
+      background: sigma of a Gaussian that is subtracted; 0 = none.
+      split: half-width of the box in which a cell's brightest place is the brightest; 0 = a
+        component is one cell.
+    """
+
+    edges: np.ndarray
+    smooth: float
+    factor: float
+    opening: float
+    smallest: float
+    background: float
+    split: float
+
+    def __post_init__(self) -> None:
+        if filters is None:
+            raise InputError(
+                "Proposals need scikit-image, which is not installed: pip install"
+                ' "cellcount_jax[label]"'
+            )
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"Proposals: {field.name} is {value}; it must be 0 or more.")
+
+    @property
+    def filter_reach(self) -> np.ndarray:
+        """`(D,)` voxels around one that its filtered value depends on."""
+        sigma = max(self.smooth, self.background) / self.edges
+        return (_TRUNCATE * sigma + 0.5).astype(int)
+
+    @property
+    def split_reach(self) -> np.ndarray:
+        """`(D,)` voxels: half the box of `split`, at least 1."""
+        return np.maximum(1, np.floor(self.split / self.edges)).astype(int)
+
+    @property
+    def margin(self) -> np.ndarray:
+        """`(D,)` voxels of filtered values around one that decide if it is above, and a peak."""
+        opening = np.ceil(2 * self.opening / self.edges).astype(int) + 1
+        return np.maximum(opening, self.split_reach + 1)
+
+
+def filtered(values: np.ndarray, blobs: Blobs) -> np.ndarray:
+    """`(*spatial,)` float32: smoothed, and less the background."""
+    values = np.asarray(values, np.float32)
+    smooth = _gaussian(values, blobs.smooth / blobs.edges)
+    if blobs.background:
+        smooth = smooth - _gaussian(values, blobs.background / blobs.edges)
+    return smooth
+
+
+def histogram(values: np.ndarray) -> np.ndarray:
+    """`(bins,)` int64 numbers of values, from negative ones to positive ones.
+
+    Histograms of parts add up to that of the whole, exactly.
+    """
+    bits = np.ascontiguousarray(values, np.float32).ravel().view(np.int32)
+    # Floats are ordered as their bits, negative ones the other way round.
+    order = np.where(bits < 0, np.int32(-(2**31)) - bits - 1, bits) >> _IGNORED
+    return np.bincount(order.astype(np.int64) + _BINS // 2, minlength=_BINS)
+
+
+def threshold(counts: np.ndarray, blobs: Blobs) -> tuple[float, float] | None:
+    """Otsu's threshold times the factor, of a histogram, and from where that is measured.
+
+    It is measured from 0, or from the lowest value where some are negative; with a background
+    subtracted always from 0.
+
+    Returns:
+      The threshold and its origin; None of an image of one intensity.
+    """
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
+        return None
+    values = _bin_values(present)
+    found = float(filters.threshold_otsu(hist=(counts[present], values)))
+    last = int(np.searchsorted(values, found, "right")) - 1
+    # Any value in the gap to the next one separates as well; the middle is the safest.
+    found = 0.5 * float(values[last] + values[min(last + 1, len(values) - 1)])
+    origin = 0.0 if blobs.background else min(0.0, float(values[0]))
+    return origin + blobs.factor * max(found - origin, 0.0), origin
+
+
+def cells(
+    values: np.ndarray,
+    blobs: Blobs,
+    *,
+    above: float,
+    origin: float = 0.0,
+    region: tuple[slice, ...] | None = None,
+    start: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cells in a part of a filtered image.
+
+    Args:
+      values: `(*spatial,)` filtered.
+      blobs: how.
+      above: the threshold.
+      origin: see `threshold`.
+      region: of `values`, where cells are looked for; what is around it only decides what is
+        above, and needs `blobs.margin`. Default all.
+      start: `(D,)` of the region in the image.
+
+    Returns:
+      `(N, D)` centroids in the image's voxels, and `(N,)` scores, see `proposals.otsu`.
+    """
+    region = region or tuple(slice(0, n) for n in values.shape)
+    start = np.zeros(values.ndim, int) if start is None else start
+    mask = _opened(values > above, blobs)
+    values_in, mask_in = values[region], mask[region]
+    if not mask_in.any():
+        return np.zeros((0, values.ndim)), np.zeros(0)
+    parts = measure.label(mask_in, connectivity=1)
+    if blobs.split:
+        peaks = (_highest(values, blobs.split_reach) == values)[region] & mask_in
+        # A component whose highest place is not the highest of its box remains one.
+        have = np.unique(parts[peaks])
+        peaks |= mask_in & ~np.isin(parts, have)
+        markers = measure.label(peaks, connectivity=values.ndim)
+        parts = segmentation.watershed(-values_in, markers, mask=mask_in)
+    members = np.nonzero(parts)
+    numbers = parts[members]
+    sizes = np.bincount(numbers)
+    highest = np.full(len(sizes), -np.inf)
+    np.maximum.at(highest, numbers, values_in[members])
+    # Sums of whole numbers are exact: the same from whatever tile.
+    sums = [np.bincount(numbers, at + s) for at, s in zip(members, start, strict=True)]
+    kept = sizes * float(np.prod(blobs.edges)) >= blobs.smallest
+    kept &= sizes > 0
+    centroids = np.stack([total[kept] / sizes[kept] for total in sums], 1)
+    peak = highest[kept]
+    scores = (peak - above) / np.maximum(peak - origin, np.finfo(np.float32).tiny)
+    order = np.lexsort(centroids.T[::-1])
+    return centroids[order], np.clip(scores, 0.0, 1.0)[order]
+
+
+def _gaussian(values: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    smooth: np.ndarray = ndimage.gaussian_filter(values, sigma, mode="nearest", truncate=_TRUNCATE)
+    return smooth
+
+
+def _highest(values: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    found: np.ndarray = ndimage.maximum_filter(values, (2 * reach + 1).tolist(), mode="nearest")
+    return found
+
+
+def _opened(mask: np.ndarray, blobs: Blobs) -> np.ndarray:
+    """What a ball that fits into the mask covers; the image goes on beyond its borders."""
+    if blobs.opening < blobs.edges.min() or mask.all() or not mask.any():
+        return mask
+    spacing = tuple(blobs.edges.tolist())
+    eroded = morphology.isotropic_erosion(mask, blobs.opening, spacing=spacing)
+    if not eroded.any():  # of nothing the distance is not defined
+        return np.zeros_like(mask)
+    opened: np.ndarray = morphology.isotropic_dilation(eroded, blobs.opening, spacing=spacing)
+    return opened & mask
+
+
+def _bin_values(bins: np.ndarray) -> np.ndarray:
+    """The middle of each bin."""
+    order = (bins - _BINS // 2 << _IGNORED) + (1 << _IGNORED - 1)
+    bits = np.where(order < 0, -(2**31) - order - 1, order).astype(np.int32)
+    return bits.view(np.float32).astype(np.float64)
