@@ -23,6 +23,7 @@ from cellcount_jax import (
 )
 from cellcount_jax.data.inputs import find_inputs
 from cellcount_jax.errors import InputError
+from cellcount_jax.label import command as label_command
 from cellcount_jax.tiled import Engine, Job
 
 _COUNT = """\
@@ -162,6 +163,14 @@ def _parser() -> argparse.ArgumentParser:
     count.add_argument("--parquet", action="store_true", help="write points.parquet too")
     count.add_argument("--cellfinder", action="store_true", help="write points.xml too")
     count.add_argument("--napari", action="store_true", help="write points_napari.csv too")
+
+    label = command(
+        "label",
+        label_command.run,
+        "place dots on the cells of an image, in napari",
+        label_command.EXAMPLES,
+    )
+    label_command.add_arguments(label)
 
     train = command(
         "train", training_command.run, "train a model on labelled images", training_command.EXAMPLES

@@ -6,7 +6,7 @@ time than a slice's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class Canvas:
       snap_on_add: whether a dot is placed at the brightest place near the click.
       selected: ids of the dots that Delete removes.
       focus: id of the dot that was gone to, or None.
+      dot_size: the diameter of a dot as it is drawn, in voxels.
       changed: emitted after every act and move of the view.
     """
 
@@ -68,6 +69,7 @@ class Canvas:
           tell: gets what a user is to know, a sentence.
         """
         self.viewer, self.session, self._tell = viewer, session, tell
+        self.camera = getattr(viewer, "scene", viewer).camera  # of napari from 0.9 on, or before
         self.reach = 3
         self.snap_on_add = False
         self.selected: set[int] = set()
@@ -85,11 +87,11 @@ class Canvas:
         self.image = viewer.layers[-1]
         ndim = len(edges)
         width = 1.4 * session.radius / edges.min()
-        self._size = float(width)
+        self.dot_size = float(width)
 
         def points(name: str, **options: Any) -> Any:
             layer = viewer.add_points(
-                np.zeros((0, ndim)), name=name, scale=edges, size=self._size, **options
+                np.zeros((0, ndim)), name=name, scale=edges, size=self.dot_size, **options
             )
             layer.editable = False
             return layer
@@ -104,6 +106,7 @@ class Canvas:
         )
         self.box.editable = False
         viewer.layers.selection.active = self.image
+        viewer.dims.axis_labels = tuple("zyx"[-ndim:])
         viewer.mouse_drag_callbacks.append(self._on_drag)
         for key, _, name in KEYS:
             act = getattr(self, name)
@@ -123,13 +126,16 @@ class Canvas:
         hidden = self.viewer.dims.not_displayed
         if len(self.session.edges) == 2 or not hidden:
             return None
-        return hidden[0], self.viewer.dims.current_step[hidden[0]]
+        axis = hidden[0]
+        # In the world, as a step counts from where the outermost layer begins.
+        at = round(self.viewer.dims.point[axis] / self.session.edges[axis])
+        return axis, min(max(at, 0), self.session.grid.shape[axis] - 1)
 
     @property
     def place(self) -> np.ndarray:
         """`(D,)` voxels: the middle of what is seen, in the plane that is shown."""
         ndim = len(self.session.edges)
-        place = np.asarray(self.viewer.camera.center[-ndim:]) / self.session.edges
+        place = np.asarray(self.camera.center[-ndim:]) / self.session.edges
         if self.plane is not None:
             place[self.plane[0]] = self.plane[1]
         return np.clip(place, 0, np.asarray(self.session.grid.shape) - 1)
@@ -138,6 +144,12 @@ class Canvas:
     def block(self) -> tuple[int, ...]:
         """The index of the block in the middle of what is seen."""
         return tuple(self.session.grid.index_of(self.place[None])[0].tolist())
+
+    @property
+    def pointed(self) -> np.ndarray:
+        """`(D,)` voxels: under the mouse, or the middle where the mouse is outside the image."""
+        point = self._point(self.viewer.cursor)
+        return point if self._inside(point) else self.place
 
     def refresh(self, _: object = None) -> None:
         """Shows what is there."""
@@ -167,7 +179,7 @@ class Canvas:
                 self.ghosts,
                 ghosts.points,
                 symbol=np.where(ghosts.after, "triangle_down", "triangle_up").tolist(),
-                size=self._size * (0.35 + 0.45 * ghosts.nearness),
+                size=self.dot_size * (0.35 + 0.45 * ghosts.nearness),
                 face_color=np.concatenate([rgb, 0.85 * ghosts.nearness[:, None]], axis=1),
             )
         self.session.place = tuple(self.place.tolist())
@@ -175,15 +187,13 @@ class Canvas:
 
     def go(self, point: np.ndarray, *, zoom: bool = True) -> None:
         """Brings a place `(D,)` (voxels) to the middle, at least so near that cells are seen."""
-        edges, viewer = self.session.edges, self.viewer
-        step = np.clip(np.floor(point + 0.5), 0, np.asarray(self.session.grid.shape) - 1)
-        plane = self.plane
-        if plane is not None:
-            viewer.dims.set_current_step(plane[0], int(step[plane[0]]))
-        viewer.camera.center = tuple((point * edges).tolist())
+        edges = self.session.edges
+        if self.plane is not None:
+            self._show_plane(self.plane[0], int(np.floor(point[self.plane[0]] + 0.5)))
+        self.camera.center = tuple((point * edges).tolist())
         if zoom:
             # A cell is some 20 pixels wide then.
-            viewer.camera.zoom = max(viewer.camera.zoom, 20 / (2 * self.session.radius))
+            self.camera.zoom = max(self.camera.zoom, 20 / (2 * self.session.radius))
 
     def show_preview(self, points: np.ndarray) -> None:
         """Shows what would be proposed, `(N, D)` voxels; the furthest planes are left out."""
@@ -194,13 +204,18 @@ class Canvas:
             points[:, plane[0]] = plane[1]
         _show(self.preview, points)
 
+    def propose(self, points: np.ndarray, scores: np.ndarray, by: Mapping[str, Any]) -> int | None:
+        """Proposes dots, see `Session.propose`; None where it fails, which is told."""
+        found = self.do(lambda: self.session.propose(points, scores, by=by))
+        return found if isinstance(found, int) else None
+
     # Acts of the keys
 
     def accept(self) -> None:
         """Verifies the dots that are selected, in focus or under the mouse; goes to the next."""
-        under = self._at(self._cursor())
+        under = self._at(self._point(self.viewer.cursor))
         chosen = list(self.selected) or [d for d in (self.focus, under) if d is not None][:1]
-        self._do(lambda: self.session.accept(chosen))
+        self.do(lambda: self.session.accept(chosen))
         self.go_next()
 
     def go_next(self) -> None:
@@ -213,21 +228,21 @@ class Canvas:
 
     def snap(self) -> None:
         """Moves the dot under the mouse, or in focus, to the brightest place near it."""
-        under = self._at(self._cursor())
+        under = self._at(self._point(self.viewer.cursor))
         dot = self.focus if under is None else under
         if dot is not None:
-            self._do(lambda: self.session.snap(dot))
+            self.do(lambda: self.session.snap(dot))
 
     def remove_selected(self) -> None:
         """Removes the selected dots, or the one in focus."""
         chosen = list(self.selected) or [d for d in (self.focus,) if d is not None]
-        self._do(lambda: self.session.remove(chosen))
+        self.do(lambda: self.session.remove(chosen))
 
     def mark(self) -> None:
         """Marks the block in the middle of what is seen done; one that is done to do."""
         done = self.session.state.blocks[self.block] == DONE
         block = self.block
-        self._do(lambda: self.session.mark([block], TO_DO if done else DONE))
+        self.do(lambda: self.session.mark([block], TO_DO if done else DONE))
 
     def go_next_block(self) -> None:
         """Goes to the middle of the next block that is to do or, if there is none, in progress."""
@@ -261,16 +276,21 @@ class Canvas:
 
     def undo(self) -> None:
         """Takes the last act back."""
-        self._do(self.session.undo)
+        self.do(self.session.undo)
 
     def redo(self) -> None:
         """Does again what was taken back last."""
-        self._do(self.session.redo)
+        self.do(self.session.redo)
 
     def save(self) -> None:
         """Writes the CSV file and the progress."""
-        self._do(self.session.save)
-        self._tell("Saved.")
+
+        def save() -> bool:
+            self.session.save()
+            return True
+
+        if self.do(save):
+            self._tell("Saved.")
 
     # The mouse
 
@@ -282,7 +302,7 @@ class Canvas:
         selects = "Shift" in event.modifiers
         dot = None if selects else self._at(point)
         # The view stays where it is, but for a drag of nothing.
-        viewer.camera.mouse_pan = dot is None and not selects
+        self.camera.mouse_pan = dot is None and not selects
         moved = False
         try:
             yield
@@ -295,7 +315,7 @@ class Canvas:
                     self.refresh()
                 yield
         finally:
-            viewer.camera.mouse_pan = True
+            self.camera.mouse_pan = True
             self._dragged = None
             self.box.data = []
         released = self._point(event)
@@ -305,11 +325,11 @@ class Canvas:
             if self.plane is not None:  # across the plane it stays where it is
                 axis = self.plane[0]
                 released[axis] = self.session.dots.points[self.session.dots.rows([dot])[0], axis]
-            self._do(lambda: self.session.move(dot, released))
+            self.do(lambda: self.session.move(dot, released))
         elif not moved and dot is not None:
-            self._do(lambda: self.session.remove([dot]))
+            self.do(lambda: self.session.remove([dot]))
         elif not moved and not selects and self._inside(point):
-            self._do(lambda: self.session.add(point, snap=self.snap_on_add))
+            self.do(lambda: self.session.add(point, snap=self.snap_on_add))
 
     def _point(self, event: Any) -> np.ndarray:
         """`(D,)` voxels of the mouse, in the plane that is shown."""
@@ -317,9 +337,6 @@ class Canvas:
         if self.plane is not None:
             point[self.plane[0]] = self.plane[1]
         return point
-
-    def _cursor(self) -> np.ndarray:
-        return self._point(self.viewer.cursor)
 
     def _at(self, point: np.ndarray) -> int | None:
         """The dot of this plane under the mouse."""
@@ -357,16 +374,18 @@ class Canvas:
 
     # Inside
 
-    def _do(self, act: Callable[[], object]) -> None:
+    def do(self, act: Callable[[], object]) -> object:
         """An act; what fails is told, and nothing is changed then."""
+        result = None
         try:
-            act()
+            result = act()
         except (InputError, OSError) as error:
             self._tell(str(error))
         self.selected = {dot for dot in self.selected if self._is_there(dot)}
         if self.focus is not None and not self._is_there(self.focus):
             self.focus = None
         self.refresh()
+        return result
 
     def _focus(self, dot: int | None) -> None:
         self.focus = dot
@@ -385,9 +404,11 @@ class Canvas:
 
     def _turn(self, planes: int) -> None:
         if self.plane is not None:
-            axis, index = self.plane
-            last = self.session.grid.shape[axis] - 1
-            self.viewer.dims.set_current_step(axis, min(max(index + planes, 0), last))
+            self._show_plane(self.plane[0], self.plane[1] + planes)
+
+    def _show_plane(self, axis: int, index: int) -> None:
+        index = min(max(index, 0), self.session.grid.shape[axis] - 1)
+        self.viewer.dims.set_point(axis, index * self.session.edges[axis])
 
     def _is_there(self, dot: int) -> bool:
         return bool(np.isin(dot, self.session.dots.ids))

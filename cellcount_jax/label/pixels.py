@@ -29,7 +29,8 @@ class Pixels:
     def __getitem__(self, key: Any) -> np.ndarray:
         key = key if isinstance(key, tuple) else (key,)
         key += (slice(None),) * (self.ndim - len(key))
-        region, index = [], []
+        region: list[slice] = []
+        index: list[slice | int] = []
         for part, size in zip(key, self.shape, strict=True):
             if isinstance(part, slice):
                 start, stop, step = part.indices(size)

@@ -29,7 +29,7 @@ from cellcount_jax.label.work import Work
 
 # Of the finest voxel edge: how near a click is a click on a dot, and a proposal the same cell.
 _RADIUS = 5
-_BLOCK = {2: 256, 3: 128}  # of the finest voxel edge
+_BLOCK = {2: 128, 3: 64}  # of the finest voxel edge
 
 
 class Session:
@@ -67,7 +67,7 @@ class Session:
           level: of a pyramid.
           spacing: voxel edges in micrometres.
           block: `(D,)` voxels of a block, for an image that is not labelled yet; default about
-            256 x 256, or 128 x 128 x 128 of the finest edge.
+            128 x 128, or 64 x 64 x 64 of the finest edge.
           radius: of a cell in um (voxels where their size is unknown); default what it was, or 5
             finest edges.
           now: the clock, in seconds.
@@ -123,8 +123,17 @@ class Session:
         """What `redo` would do again; None where there is nothing."""
         return self._undone[-1].what if self._undone else None
 
+    @property
+    def saved_to(self) -> Path:
+        """The CSV file."""
+        return self._store.points
+
     def nearest(
-        self, point: Sequence[float], *, within: float | None = None, rows: np.ndarray | None = None
+        self,
+        point: Sequence[float] | np.ndarray,
+        *,
+        within: float | None = None,
+        rows: np.ndarray | None = None,
     ) -> int | None:
         """The id of the dot nearest to a point, not further than `within` (the radius), or None.
 
@@ -149,7 +158,7 @@ class Session:
 
     # Acts
 
-    def add(self, point: Sequence[float], *, snap: bool = False) -> int:
+    def add(self, point: Sequence[float] | np.ndarray, *, snap: bool = False) -> int:
         """Places a dot, or with `snap` one at the brightest place within the radius.
 
         Returns:
@@ -169,7 +178,7 @@ class Session:
         """Takes dots away."""
         self._act(acts.remove(self.grid, self.state, ids))
 
-    def move(self, dot: int, point: Sequence[float]) -> None:
+    def move(self, dot: int, point: Sequence[float] | np.ndarray) -> None:
         """Puts a dot elsewhere; it is verified then.
 
         Raises:
@@ -322,7 +331,7 @@ class Session:
     def _new(self, points: np.ndarray, *, verified: bool, scores: np.ndarray | None = None) -> Dots:
         return make_dots(points, first_id=self._next_id, verified=verified, scores=scores)
 
-    def _inside(self, point: Sequence[float]) -> np.ndarray:
+    def _inside(self, point: Sequence[float] | np.ndarray) -> np.ndarray:
         placed = np.round(np.asarray(point, np.float64), 3)
         # What is no number is outside too, to the message as well.
         outside = np.where(np.isfinite(placed), placed, -1)

@@ -51,6 +51,11 @@ class Store:
         self._csv = files.digest(paths.points)  # that the journal goes on from
         self._foreign = False  # whether the CSV file is another program's
 
+    @property
+    def points(self) -> Path:
+        """The CSV file."""
+        return self._paths.points
+
     def load(self, fresh: Content) -> tuple[Content, list[Record]]:
         """What was kept, and the acts after it of a session that was killed.
 

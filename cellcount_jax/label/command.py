@@ -1,0 +1,70 @@
+"""`cellcount label`: the labelling window from the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cellcount_jax import cache
+from cellcount_jax.label import window
+
+EXAMPLES = """\
+examples:
+  cellcount label image.tif
+  cellcount label brain.ome.zarr --channel nuclei --block 20,256,256
+  cellcount label image.tif --model runs/mine
+
+Every act is kept at once beside the image; the same command goes on where the window was left.
+The dots are saved to image.csv, which training reads: cellcount train FOLDER. docs/labelling.md is
+a walk-through.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `cellcount label`."""
+    parser.add_argument("image", type=Path, help="TIFF, OME-TIFF, PNG, NumPy or OME-Zarr")
+    parser.add_argument(
+        "--model", help="offered for proposals: a workdir, an exported file or a bundled model"
+    )
+    parser.add_argument("--channel", help="number, from 0, or name; default: the mean of all")
+    parser.add_argument("--time", type=int, help="number, from 0, of the time point")
+    parser.add_argument(
+        "--level", type=int, default=0, help="of a pyramid, 0 (the default) is the finest"
+    )
+    parser.add_argument(
+        "--spacing", type=_floats, help="voxel edges in um, z,y,x or y,x, in place of the file's"
+    )
+    parser.add_argument(
+        "--block",
+        type=_integers,
+        help="voxels of a block of the progress, z,y,x or y,x; for slices as blocks 1,Y,X",
+    )
+    parser.add_argument(
+        "--radius",
+        type=float,
+        help="of a cell, in um (voxels where their size is unknown); default 5 finest edges",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Opens the window; returns the exit status when it is closed."""
+    cache.keep_programs()
+    window.run(
+        options.image,
+        model=options.model,
+        channel=options.channel,
+        time_point=options.time,
+        level=options.level,
+        spacing=options.spacing,
+        block=options.block,
+        radius=options.radius,
+    )
+    return 0
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))

@@ -1,0 +1,100 @@
+"""The neighbourhood of a place in 3D, beside the slices."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.qt import QtViewer
+from qtpy.QtCore import QTimer
+
+from cellcount_jax.label.canvas import PROPOSED, VERIFIED, Canvas
+
+_WIDE = 16  # radii of a cell, the edge of what is shown
+_MOST = 2**21  # voxels, which software renders in some tens of milliseconds
+_WAIT = 150  # milliseconds after the cursor has moved
+
+
+class VolumeView(QtViewer):
+    """A second viewer, docked: a volume rendering with the same dots, which follows the cursor."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        self._canvas = canvas
+        self._model = ViewerModel(title="3D", ndisplay=3)
+        super().__init__(self._model)
+        self.setMinimumSize(280, 280)
+        session = canvas.session
+        shape, edges = np.asarray(session.grid.shape), session.edges
+        # A cube in micrometres, and no more than is quick to draw.
+        half = np.maximum(1, np.ceil(_WIDE / 2 * session.radius / edges))
+        half *= min(1.0, (_MOST / math.prod((2 * half + 1).tolist())) ** (1 / 3))
+        self._half = np.minimum(np.maximum(half.astype(int), 1), shape)
+        self._centre: np.ndarray | None = None
+        self._image = self._model.add_image(
+            np.zeros((2, 2, 2), np.float32),
+            name="neighbourhood",
+            scale=edges,
+            colormap="gray",
+            rendering="mip",
+            contrast_limits=canvas.image.contrast_limits,
+        )
+        self._dots = self._model.add_points(
+            np.zeros((0, 3)), name="dots", scale=edges, size=0.7 * canvas.dot_size, border_width=0
+        )
+        self._here = self._model.add_points(
+            np.zeros((1, 3)), name="place", scale=edges, size=0.5 * canvas.dot_size, symbol="cross"
+        )
+        for layer in self._model.layers:
+            layer.editable = False
+        self._timer = QTimer(self, singleShot=True, interval=_WAIT)
+        self._timer.timeout.connect(self._follow)
+        canvas.viewer.cursor.events.position.connect(self._moved)
+        canvas.changed.connect(self._act)
+        self._show(canvas.place, turn=True)
+
+    def _moved(self, _: object = None) -> None:
+        self._timer.start()
+
+    def _act(self) -> None:
+        """After an act or in another slice: the dots may be others, and the place is."""
+        self._follow()
+        self._show_dots()
+
+    def _follow(self) -> None:
+        self._show(self._canvas.pointed)
+
+    def _show(self, place: np.ndarray, *, turn: bool = False) -> None:
+        """Shows a neighbourhood; another one than now only if the place is not well inside."""
+        session = self._canvas.session
+        self._here.data = place[None]
+        if self._centre is not None and (np.abs(place - self._centre) <= self._half / 2).all():
+            return
+        shape = np.asarray(session.grid.shape)
+        self._centre = np.floor(place + 0.5).astype(int)
+        start = np.maximum(self._centre - self._half, 0)
+        stop = np.minimum(self._centre + self._half + 1, shape)
+        self._image.data = session.intensities(tuple(map(slice, start.tolist(), stop.tolist())))
+        self._image.translate = start * session.edges
+        self._show_dots()
+        camera = getattr(self._model, "scene", self._model).camera
+        if turn:
+            self._model.reset_view()
+            camera.angles = (0, -30, 60)
+        camera.center = tuple((0.5 * (start + stop - 1) * session.edges).tolist())
+
+    def _show_dots(self) -> None:
+        assert self._centre is not None
+        dots = self._canvas.session.dots
+        near = (np.abs(dots.points - self._centre) <= self._half).all(1)
+        self._dots.data = dots.points[near]
+        if near.any():
+            colours = np.where(dots.verified[near], VERIFIED, PROPOSED)
+            self._dots.face_color = colours.tolist()
+
+    def closeEvent(self, event: object) -> None:
+        """Lets the canvas go."""
+        self._timer.stop()
+        self._canvas.changed.disconnect(self._act)
+        self._canvas.viewer.cursor.events.position.disconnect(self._moved)
+        super().closeEvent(event)

@@ -1,0 +1,136 @@
+"""The labelling window: napari with a session in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.label.session import Session
+
+_PROBE = "from qtpy.QtWidgets import QApplication; QApplication([])"
+
+
+def check() -> None:
+    """Makes sure that a window can be shown.
+
+    Raises:
+      InputError: napari is not installed, or there is no display. Qt itself would end the process.
+    """
+    try:
+        import napari  # noqa: F401
+        import qtpy  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "Labelling needs napari and Qt, which are not installed:"
+            f' pip install "cellcount_jax[label]" ({error})'
+        ) from error
+    platform = os.environ.get("QT_QPA_PLATFORM", "")
+    shown = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    if sys.platform.startswith("linux") and not shown and platform not in ("offscreen", "minimal"):
+        raise InputError(
+            "Labelling needs a display, and there is none (DISPLAY and WAYLAND_DISPLAY are not"
+            " set); run it on the machine you sit at, or through ssh -X, VNC or a remote desktop."
+        )
+    tried = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
+    if tried.returncode:
+        lines = [line for line in tried.stderr.splitlines() if line.strip()]
+        raise InputError(
+            "Qt cannot open a window on this display"
+            f" ({lines[0].strip() if lines else f'status {tried.returncode}'}); a library may be"
+            " missing, on Debian libegl1, libgl1, libxcb-cursor0 or libxkbcommon-x11-0."
+        )
+
+
+def open_window(path: Path, *, model: str | None = None, **options: Any) -> Any:
+    """Opens an image for labelling in a new viewer of napari.
+
+    Args:
+      path: the image.
+      model: that is offered for proposals.
+      options: as `Session` takes them.
+
+    Returns:
+      The `napari.Viewer`; the session is saved and closed with its window.
+
+    Raises:
+      InputError: see `Session`.
+    """
+    import napari
+
+    session = Session(path, **options)
+    try:
+        viewer = napari.Viewer(title=f"{session.source.name}: cellcount")
+        panel = _panel(viewer, session, model)
+        viewer.window.add_dock_widget(panel, name="Label cells", area="right")
+        _settle(viewer, panel)
+    except BaseException:
+        session.close()
+        raise
+    return viewer
+
+
+def run(path: Path, *, model: str | None = None, **options: Any) -> None:
+    """Opens the window and returns when it is closed.
+
+    Raises:
+      InputError: see `check` and `open_window`.
+    """
+    check()
+    import napari
+
+    open_window(path, model=model, **options)
+    napari.run()
+
+
+def label_widget() -> Any:
+    """What napari's menu opens: the panel for the image of the active layer.
+
+    Raises:
+      InputError: there is no such layer, or it is not from a file.
+    """
+    import napari
+    from qtpy.QtCore import QTimer
+
+    viewer = napari.current_viewer()
+    layer = None if viewer is None else viewer.layers.selection.active
+    path = None if layer is None else layer.source.path
+    if path is None:
+        raise InputError(
+            "Choose the layer of an image that was opened from a file: its dots are stored beside"
+            " it."
+        )
+    session = Session(Path(path))
+    try:
+        panel = _panel(viewer, session, None)
+    except BaseException:
+        session.close()
+        raise
+    QTimer.singleShot(0, lambda: _settle(viewer, panel))  # once napari has docked it
+    return panel
+
+
+def _panel(viewer: Any, session: Session, model: str | None) -> Any:
+    from napari.utils.notifications import show_info
+
+    from cellcount_jax.label.canvas import Canvas
+    from cellcount_jax.label.widget import LabelPanel
+
+    canvas = Canvas(viewer, session, tell=show_info)
+    if session.recovered:
+        show_info(f"{session.recovered} acts of a window that was killed were found again.")
+    return LabelPanel(canvas, model=model, tell=show_info)
+
+
+def _settle(viewer: Any, panel: Any) -> None:
+    """What is beside a panel that is in its window."""
+    from cellcount_jax.label.closing import Closing
+
+    if len(panel.canvas.session.edges) == 3:
+        from cellcount_jax.label.volume_view import VolumeView
+
+        viewer.window.add_dock_widget(VolumeView(panel.canvas), name="3D", area="right")
+    Closing(panel).arrange()
