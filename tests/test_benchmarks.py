@@ -28,7 +28,7 @@ Run = Callable[..., tuple[dict[str, Any], str]]
 def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Imports a script of benchmarks/; skips the test where a package is missing."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    needed = {"targets": "edt", "step": "torch"}
+    needed = {"targets": "edt", "step": "torch", "label_acts": "skimage"}
 
     def load(name: str) -> ModuleType:
         if name in needed:
@@ -361,3 +361,26 @@ def test_a_model_on_fainter_and_brighter_cells(
     f1 = {float(row[0]): float(row[1]) for row in rows}
     assert list(f1) == list(module.FACTORS)
     assert f1[1.0] > 0.8 and f1[0.25] <= f1[1.0]
+
+
+def test_acts_of_labelling(run: Run, run_3d: Path, cells_3d: Path) -> None:
+    """From nothing an act a cell; from proposals one for each that is missing or false."""
+    options = ("--data", str(cells_3d), "--volumes", "test", "--models", f"test={run_3d}")
+    content, last = run("label_acts", *options, "--distance", "3", "--stop", "5")
+    rows = {row["from"]: row for row in content["rows"]}
+    assert list(rows) == ["nothing", "otsu", "otsu, by score", "model", "model, by score"]
+    assert rows["nothing"]["acts per 100 cells"] == 100
+    assert rows["nothing"]["added"] == rows["nothing"]["cells"] > 0
+    for name, row in rows.items():
+        if name != "nothing":
+            true = row["precision"] * row["proposed"]
+            assert row["added"] == pytest.approx(row["cells"] - true)
+            assert row["removed"] + row["false left"] == pytest.approx(row["proposed"] - true)
+        assert row["acts per 100 cells"] == pytest.approx(
+            100 * (row["added"] + row["removed"]) / row["cells"]
+        )
+        assert row["with blocks"] > row["acts per 100 cells"]
+        if "score" not in name:
+            assert row["false left"] == 0 and row["F1 after"] == 1
+    assert rows["model"]["acts per 100 cells"] < 100
+    assert last == content["verdict"] and last.startswith("acts per 100 cells of test: nothing 100")

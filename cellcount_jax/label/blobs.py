@@ -17,7 +17,7 @@ from cellcount_jax.errors import InputError
 try:
     from skimage import filters, measure, morphology, segmentation
 except ImportError:  # of the extra `label`
-    filters = None
+    filters = None  # type: ignore[assignment]
 
 # Bits of a 32-bit float that a bin of the histogram ignores: bins are 0.01 % of their value wide,
 # at any brightness, so that nothing of the image must be known before.

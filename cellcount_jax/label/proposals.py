@@ -1,4 +1,4 @@
-"""Proposals: where cells may be, by Otsu's threshold or by a trained model, for the user to correct.
+"""Proposals: where cells may be, by Otsu's threshold or by a trained model, to be corrected.
 
 Otsu's takes cells to be brighter than what is around them. Both take images of any size.
 """
