@@ -1,0 +1,382 @@
+"""The labelling window, under Xvfb with software OpenGL: real mouse, real keys, real pixels."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cellcount_jax import cli
+from cellcount_jax.data import formats
+from cellcount_jax.data.cellfinder import read_cellfinder
+
+ROOT = Path(__file__).parents[1]
+
+
+def missing() -> str:
+    """Why a window cannot be shown; nothing where it can."""
+    # Not imported here, where warnings are errors: the packages of napari have some.
+    if not all(importlib.util.find_spec(name) for name in ("napari", "qtpy")):
+        return "napari is not installed (the extra `label`)"
+    return "" if shutil.which("Xvfb") else "Xvfb is not installed"
+
+
+@pytest.fixture(scope="module")
+def display() -> Iterator[str]:
+    """A display of its own."""
+    if reason := missing():
+        pytest.skip(reason)
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1500x1000x24", "-nolisten", "tcp"],
+        pass_fds=[writer],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        os.close(writer)
+        with os.fdopen(reader) as file:
+            number = file.readline().strip()
+        try:
+            if not number:
+                pytest.skip("Xvfb does not start")
+            yield f":{number}"
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """Bright balls at known places."""
+    shape, edges = (12, 60, 80), np.array([4.0, 2.0, 2.0])
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) * edges
+    pixels = np.random.default_rng(0).normal(200, 5, shape)
+    for centre in np.array([(3, 15, 20), (3, 40, 60), (6, 30, 40), (9, 20, 70)]) * edges:
+        pixels += 2000 * np.exp(-0.5 * np.square(grid - centre).sum(-1) / 5.0**2)
+    path = tmp_path / "cells.tif"
+    formats.write_image(path, pixels.astype(np.uint16), spacing=tuple(edges))
+    return path
+
+
+# What the programs below share: a window, real events at voxels, and time for them.
+_PRELUDE = """
+    import json, os, sys, time
+    from pathlib import Path
+    import numpy as np
+    from unittest import mock
+    from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+    from qtpy.QtGui import QMouseEvent
+    from qtpy.QtTest import QTest
+    from qtpy.QtWidgets import QApplication
+    from cellcount_jax.label import window
+    from cellcount_jax.label.widget import LabelPanel
+
+    viewer = window.open_window(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    app = QApplication.instance()
+
+    def wait(seconds=0.2):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            app.processEvents()
+            time.sleep(0.005)
+
+    wait(1)
+    panel = next(w for w in app.allWidgets() if isinstance(w, LabelPanel))
+    canvas, session = panel.canvas, panel.canvas.session
+    def parents(widget):
+        while widget is not None:
+            yield widget
+            widget = widget.parentWidget()
+
+    slices = [
+        w for w in app.allWidgets() if type(w).__name__ == "CanvasBackendDesktop"
+        and not any(type(p).__name__ == "VolumeView" for p in parents(w))
+    ]
+    native = max(slices, key=lambda w: w.width() * w.height())
+
+    def at(y, x):
+        "Where a voxel of the plane is in the canvas."
+        edges = session.edges
+        centre = np.asarray(canvas.camera.center[-2:])
+        offset = (np.array([y, x]) * edges[-2:] - centre) * canvas.camera.zoom
+        return QPoint(round(native.width() / 2 + offset[1]), round(native.height() / 2 + offset[0]))
+
+    none = Qt.KeyboardModifier.NoModifier
+
+    def send(kind, point, button, buttons, modifiers=none):
+        where = QPointF(point)
+        event = QMouseEvent(
+            kind, where, QPointF(native.mapToGlobal(point)), button, buttons, modifiers
+        )
+        app.sendEvent(native, event)
+        wait(0.05)
+
+    left, no = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
+
+    def drag(start, stop, modifiers=none):
+        send(QEvent.Type.MouseMove, at(*start), no, no, modifiers)
+        send(QEvent.Type.MouseButtonPress, at(*start), left, left, modifiers)
+        for share in (0.3, 0.6, 1.0) if start != stop else ():
+            between = tuple(a + share * (b - a) for a, b in zip(start, stop))
+            send(QEvent.Type.MouseMove, at(*between), no, left, modifiers)
+        send(QEvent.Type.MouseButtonRelease, at(*stop), left, no, modifiers)
+        wait(0.1)
+
+    def click(y, x):
+        drag((y, x), (y, x))
+
+    def key(name, modifiers=none):
+        native.setFocus()
+        QTest.keyClick(native, getattr(Qt.Key, "Key_" + name), modifiers)
+        wait(0.1)
+
+    def show(z):
+        canvas.go(np.array([z, 30.0, 40.0]), zoom=False)
+        wait(0.1)
+
+    control = Qt.KeyboardModifier.ControlModifier
+    shift = Qt.KeyboardModifier.ShiftModifier
+    told = {}
+"""
+
+
+def drive(display: str, image: Path, program: str, **options: Any) -> dict[str, Any]:
+    """Runs a program in a process with the window; what it has put into `told`."""
+    body = textwrap.dedent(_PRELUDE) + textwrap.dedent(program) + "\nprint(json.dumps(told))\n"
+    environment = {
+        **os.environ,
+        "DISPLAY": display,
+        "QT_QPA_PLATFORM": "xcb",
+        "LIBGL_ALWAYS_SOFTWARE": "1",
+        "XDG_CONFIG_HOME": str(image.parent / "settings"),
+        "NAPARI_CONFIG": str(image.parent / "settings" / "napari.yaml"),
+        "PYTHONPATH": str(ROOT),
+    }
+    process = subprocess.run(
+        [sys.executable, "-c", body, str(image), json.dumps(options)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stderr, process.stderr
+    found: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_mouse(display: str, volume: Path) -> None:
+    told = drive(
+        display,
+        volume,
+        """
+        show(3)
+        click(15, 20); click(40, 60)
+        told["added"] = session.dots.points.tolist()
+        told["shown"] = len(canvas.dots.data)
+        drag((15, 20), (20, 30))
+        told["moved"] = session.dots.points[0].tolist()
+        click(40, 60)
+        told["removed"] = len(session.dots)
+        click(10, 10); click(12, 30); click(50, 70)
+        drag((5, 5), (25, 35), shift)
+        told["selected"] = len(canvas.selected)
+        key("Delete")
+        told["left"] = session.dots.points.tolist()
+        drag((50, 10), (40, 20))
+        told["after a drag of nothing"] = len(session.dots)
+        session.add((4, 30, 40)); session.add((1, 31, 41)); canvas.refresh()
+        told["ghosts"] = [str(s.value) for s in canvas.ghosts.symbol]
+        show(3)
+        click(30, 40)  # of a ghost: it is not clickable, so a dot is added
+        told["on a ghost"] = len(session.dots)
+        viewer.close()
+        """,
+        block=(6, 30, 40),
+        radius=10.0,
+    )
+    assert np.abs(np.array(told["added"]) - [(3, 15, 20), (3, 40, 60)]).max() < 0.5
+    assert told["shown"] == 2
+    assert np.abs(np.array(told["moved"]) - (3, 20, 30)).max() < 0.5
+    assert told["removed"] == 1 and told["selected"] == 3
+    assert np.abs(np.array(told["left"]) - [(3, 50, 70)]).max() < 0.5
+    assert told["after a drag of nothing"] == 1
+    assert sorted(told["ghosts"]) == ["triangle_down", "triangle_up"]
+    assert told["on a ghost"] == 4
+    points = formats.read_points(volume.with_suffix(".csv"), ndim=3)
+    assert len(points) == 4, "closing the window saves"
+    assert not volume.with_name(".cells.label.journal").exists()
+
+
+def test_keys_and_proposals(display: str, volume: Path) -> None:
+    told = drive(
+        display,
+        volume,
+        """
+        panel.proposals._preview.setChecked(True); wait(0.6)
+        told["preview"] = len(canvas.preview.data)
+        panel.proposals._propose.click()
+        end = time.monotonic() + 30
+        while panel.proposals.busy and time.monotonic() < end:
+            wait(0.05)
+        wait()
+        told["proposed"] = session.dots.points.tolist()
+        told["verified"] = int(session.dots.verified.sum())
+        show(0)
+        key("U"); told["least"] = canvas.focus; told["by"] = session.dots.scores.tolist()
+        key("E"); told["accepted"] = int(session.dots.verified.sum())
+        told["next"] = canvas.focus
+        key("Z", control); told["undone"] = int(session.dots.verified.sum())
+        key("Z", control | shift); told["redone"] = int(session.dots.verified.sum())
+        show(3)
+        drag((15, 20), (13, 22)); told["dragged"] = session.dots.points[0].tolist()
+        key("C"); told["snapped"] = session.dots.points[0].tolist()
+        plane = canvas.plane
+        key("PageDown"); told["down"] = canvas.plane[1] - plane[1]
+        key("D"); told["done"] = int((session.state.blocks == 2).sum())
+        told["text"] = panel._blocks.text()
+        block = canvas.block
+        key("B"); told["another block"] = canvas.block != block
+        told["unsaved"] = not session.saved_to.exists()
+        key("S", control); told["saved"] = session.saved_to.exists()
+        told["dialogs"] = [
+            type(w).__name__ for w in app.topLevelWidgets()
+            if w.isVisible() and w is not panel.window() and "Dialog" in type(w).__name__
+        ]
+        panel._map.resize(200, 120); wait()
+        box = panel._map._box(0, 0).center().toPoint()
+        QTest.mouseClick(panel._map, left, none, box); wait()
+        told["map"] = list(canvas.block)[1:]
+        viewer.close()
+        """,
+        block=(6, 30, 40),
+        radius=10.0,
+    )
+    places = np.array([(3, 15, 20), (3, 40, 60), (6, 30, 40), (9, 20, 70)])
+    assert told["preview"] >= 1
+    assert np.abs(np.array(told["proposed"]) - places).max() < 1
+    assert told["verified"] == 0
+    assert told["least"] == int(np.argmin(told["by"]))
+    assert told["accepted"] == 1 and told["next"] not in (None, told["least"])
+    assert (told["undone"], told["redone"]) == (0, 1)
+    assert np.abs(np.array(told["dragged"])[1:] - (13, 22)).max() < 0.5
+    assert np.abs(np.array(told["snapped"]) - places[0]).max() < 0.3
+    assert told["down"] == 1 and told["done"] == 1 and told["another block"]
+    assert told["text"].startswith("1 of 8 blocks done")
+    assert told["unsaved"] and told["saved"] and told["dialogs"] == []
+    assert told["map"] == [0, 0]
+
+
+def test_what_is_seen(display: str, volume: Path, tmp_path: Path) -> None:
+    told = drive(
+        display,
+        volume,
+        f"""
+        show(6)
+        session.add((6, 30, 40)); session.add((6, 10, 10)); canvas.refresh(); wait(0.5)
+        picture = viewer.screenshot({str(tmp_path / "canvas.png")!r}, canvas_only=True, flash=False)
+        told["green"] = int(((picture[..., 1] > 180) & (picture[..., 0] < 100)).sum())
+        told["bright"] = int((picture[..., :3].min(-1) > 150).sum())
+        from cellcount_jax.label.volume_view import VolumeView
+        view = next(w for w in app.allWidgets() if isinstance(w, VolumeView))
+        told["scale"] = [float(s) for s in view._image.scale]
+        told["dots"] = view._dots.data.tolist()
+        seen = view.screenshot(flash=False)
+        told["seen"] = int((seen[..., :3].max(-1) > 120).sum())
+        centre = view._centre.tolist()
+        view._half = np.array([2, 8, 8])
+        canvas.go(np.array([9.0, 50, 70])); canvas.refresh(); wait(0.5)
+        told["follows"] = view._centre.tolist() != centre
+        viewer.close()
+        """,
+        block=(6, 30, 40),
+        radius=10.0,
+    )
+    assert told["green"] > 20 and told["bright"] > 20
+    assert told["scale"] == [4.0, 2.0, 2.0]
+    assert told["dots"] == [[6, 30, 40], [6, 10, 10]]
+    assert told["seen"] > 200 and told["follows"]
+
+
+def test_an_image_in_2d_and_files_of_others(display: str, tmp_path: Path) -> None:
+    image = tmp_path / "flat.png"
+    formats.write_image(image, np.random.default_rng(0).integers(0, 99, (90, 120)).astype(np.uint8))
+    (tmp_path / "other.csv").write_text("index,axis-0,axis-1\n0,10,20\n1,30,40\n")
+    (tmp_path / "bad.xml").write_text("<a/>")
+    told = drive(
+        display,
+        image,
+        f"""
+        told["plane"] = canvas.plane
+        folder = Path({str(tmp_path)!r})
+        panel.import_file(folder / "other.csv")
+        told["imported"] = session.dots.points.tolist()
+        panel.export_file(folder / "out.xml")
+        panel.import_file(folder / "bad.xml")
+        panel.import_file(folder / "none.csv")
+        told["as before"] = len(session.dots)
+        click(50, 60)
+        told["added"] = session.dots.points[-1].tolist()
+        viewer.close()
+        """,
+    )
+    assert told["plane"] is None
+    assert told["imported"] == [[10, 20], [30, 40]] and told["as before"] == 2
+    assert np.abs(np.array(told["added"]) - (50, 60)).max() < 0.5
+    assert read_cellfinder(tmp_path / "out.xml", ndim=2).tolist() == [[10, 20], [30, 40]]
+
+
+def test_a_full_disk_is_told_and_changes_nothing(display: str, volume: Path) -> None:
+    told = drive(
+        display,
+        volume,
+        """
+        show(3)
+        click(15, 20)
+        with mock.patch.object(os, "fsync", side_effect=OSError(28, "No space left on device")):
+            click(40, 60)
+        told["points"] = len(session.dots)
+        told["shown"] = len(canvas.dots.data)
+        viewer.close()
+        """,
+        block=(6, 30, 40),
+        radius=10.0,
+    )
+    assert told == {"points": 1, "shown": 1}
+
+
+def test_without_a_display(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    assert "needs a display" in refused(volume)
+    monkeypatch.setenv("DISPLAY", ":987654")
+    assert "Qt cannot open a window" in refused(volume)
+
+
+def refused(volume: Path) -> str:
+    """The one line of `cellcount label` where it cannot be."""
+    command = [sys.executable, "-m", "cellcount_jax.cli", "label", str(volume)]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert process.returncode == 1, process.stderr
+    (line,) = process.stderr.splitlines()
+    return line
+
+
+def test_without_napari(
+    volume: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "napari", None)
+    assert cli.main(["label", str(volume)]) == 1
+    assert 'pip install "cellcount_jax[label]"' in capfd.readouterr().err
