@@ -126,7 +126,7 @@ ORDER = (
     "label.block_map",
     "label.proposal_panel",
     "label.widget",
-    "label.closing",
+    "label.events",
     "label.window",
     "label.command",
     "cli",

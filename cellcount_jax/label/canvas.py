@@ -1,4 +1,4 @@
-"""A session in a viewer of napari: its layers, the mouse and the keys. No Qt.
+"""A session in a viewer of napari: its layers, the mouse, and what the keys do. No Qt.
 
 Only what is near the plane that is shown is in the layers, so that a brain's dots take no more
 time than a slice's.
@@ -24,21 +24,21 @@ VERIFIED, PROPOSED, CHOSEN = "#39d353", "#ffb000", "#ff4fd8"
 _PREVIEW = "#58c4ff"
 _STILL = 4  # pixels of the screen; a mouse that moved less did not drag
 
-# Key, what it does, and the name of the method. The window lists them.
+# Key as Qt writes it, what it does, and the method of the canvas. The window lists them.
 KEYS = (
     ("E", "accept the dot in focus, or under the mouse, and go to the next", "accept"),
     ("N", "go to the next unverified dot", "go_next"),
     ("U", "go to the least certain proposal", "go_least_certain"),
     ("C", "centre the dot under the mouse on the brightest place", "snap"),
-    ("Delete", "remove the selected dots", "remove_selected"),
+    ("Del", "remove the selected dots", "remove_selected"),
     ("D", "mark the block done, or to do again", "mark"),
     ("B", "go to the next block that is to do", "go_next_block"),
-    ("PageDown", "next slice", "go_down"),
-    ("PageUp", "previous slice", "go_up"),
-    ("Escape", "select nothing", "select_none"),
-    ("Control-Z", "undo", "undo"),
-    ("Control-Shift-Z", "redo", "redo"),
-    ("Control-S", "save", "save"),
+    ("PgDown", "next slice", "go_down"),
+    ("PgUp", "previous slice", "go_up"),
+    ("Esc", "select nothing", "select_none"),
+    ("Ctrl+Z", "undo", "undo"),
+    ("Ctrl+Shift+Z", "redo", "redo"),
+    ("Ctrl+S", "save", "save"),
 )
 
 
@@ -77,10 +77,13 @@ class Canvas:
         self._dragged: tuple[int, np.ndarray] | None = None
         self._shown = np.zeros(0, int)
         edges = session.edges
+        place: dict[str, Any] = {"scale": edges}
+        if session.unit == "um":
+            place["units"] = ("um",) * len(edges)
         viewer.add_image(
             pixels(session),
             name=session.source.name,
-            scale=edges,
+            **place,
             contrast_limits=contrast_limits(session),
             colormap="gray",
         )
@@ -90,9 +93,7 @@ class Canvas:
         self.dot_size = float(width)
 
         def points(name: str, **options: Any) -> Any:
-            layer = viewer.add_points(
-                np.zeros((0, ndim)), name=name, scale=edges, size=self.dot_size, **options
-            )
+            layer = viewer.add_points(ndim=ndim, name=name, **place, **options)
             layer.editable = False
             return layer
 
@@ -101,17 +102,11 @@ class Canvas:
         )
         self.ghosts = points("nearby slices", border_width=0)
         self.dots = points("dots", face_color="transparent", border_width=0.14)
-        self.box = viewer.add_shapes(
-            ndim=ndim, name="selection", scale=edges, face_color="transparent"
-        )
+        self.box = viewer.add_shapes(ndim=ndim, name="selection", face_color="transparent", **place)
         self.box.editable = False
         viewer.layers.selection.active = self.image
         viewer.dims.axis_labels = tuple("zyx"[-ndim:])
         viewer.mouse_drag_callbacks.append(self._on_drag)
-        for key, _, name in KEYS:
-            act = getattr(self, name)
-            for keymap in (viewer, self.image, self.preview, self.ghosts, self.dots, self.box):
-                keymap.bind_key(key, lambda _, act=act: act(), overwrite=True)
         for event in (viewer.dims.events.current_step, viewer.dims.events.ndisplay):
             event.connect(self.refresh)
         viewer.dims.events.order.connect(self.refresh)
@@ -169,7 +164,7 @@ class Canvas:
             shown[ids == self._dragged[0]] = self._dragged[1]
         colours = np.where(dots.verified[self._shown], VERIFIED, PROPOSED)
         colours[np.isin(ids, [*self.selected, -1 if self.focus is None else self.focus])] = CHOSEN
-        _show(self.dots, shown, border_color=colours.tolist())
+        _show(self.dots, shown, border_color=colours.tolist(), size=self.dot_size)
         if ghosts is None:
             _show(self.ghosts, np.zeros((0, points.shape[1])))
         else:
@@ -202,7 +197,7 @@ class Canvas:
             points = points[np.abs(np.floor(points[:, plane[0]] + 0.5) - plane[1]) <= self.reach]
             points = points.copy()
             points[:, plane[0]] = plane[1]
-        _show(self.preview, points)
+        _show(self.preview, points, size=self.dot_size)
 
     def propose(self, points: np.ndarray, scores: np.ndarray, by: Mapping[str, Any]) -> int | None:
         """Proposes dots, see `Session.propose`; None where it fails, which is told."""
@@ -328,6 +323,8 @@ class Canvas:
             self.do(lambda: self.session.move(dot, released))
         elif not moved and dot is not None:
             self.do(lambda: self.session.remove([dot]))
+        elif not moved and self.selected:
+            self.select_none()
         elif not moved and not selects and self._inside(point):
             self.do(lambda: self.session.add(point, snap=self.snap_on_add))
 
@@ -420,6 +417,8 @@ class Canvas:
 
 def _show(layer: Any, points: np.ndarray, **looks: Any) -> None:
     layer.data = points
+    layer.editable = False  # napari allows it again with new data
+    layer.selected_data = set()
     if len(points):
         for name, value in looks.items():
             setattr(layer, name, value)

@@ -40,7 +40,7 @@ class VolumeView(QtViewer):
             contrast_limits=canvas.image.contrast_limits,
         )
         self._dots = self._model.add_points(
-            np.zeros((0, 3)), name="dots", scale=edges, size=0.7 * canvas.dot_size, border_width=0
+            ndim=3, name="dots", scale=edges, border_width=0, shading="spherical"
         )
         self._here = self._model.add_points(
             np.zeros((1, 3)), name="place", scale=edges, size=0.5 * canvas.dot_size, symbol="cross"
@@ -91,6 +91,7 @@ class VolumeView(QtViewer):
         if near.any():
             colours = np.where(dots.verified[near], VERIFIED, PROPOSED)
             self._dots.face_color = colours.tolist()
+            self._dots.size = 0.7 * self._canvas.dot_size
 
     def closeEvent(self, event: object) -> None:
         """Lets the canvas go."""

@@ -194,7 +194,7 @@ class LabelPanel(QWidget):
 
 
 def _keys() -> QWidget:
-    rows = [*MOUSE, *((key.replace("Control", "Ctrl").replace("-", "+"), t) for key, t, _ in KEYS)]
+    rows = [*MOUSE, *((key, what) for key, what, _ in KEYS)]
     text = "".join(f"<tr><td><b>{key}</b>&nbsp;&nbsp;</td><td>{t}</td></tr>" for key, t in rows)
     label = QLabel(f"<table>{text}</table>")
     label.setWordWrap(True)

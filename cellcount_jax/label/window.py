@@ -127,10 +127,10 @@ def _panel(viewer: Any, session: Session, model: str | None) -> Any:
 
 def _settle(viewer: Any, panel: Any) -> None:
     """What is beside a panel that is in its window."""
-    from cellcount_jax.label.closing import Closing
+    from cellcount_jax.label.events import WindowEvents
 
     if len(panel.canvas.session.edges) == 3:
         from cellcount_jax.label.volume_view import VolumeView
 
         viewer.window.add_dock_widget(VolumeView(panel.canvas), name="3D", area="right")
-    Closing(panel).arrange()
+    WindowEvents(panel).arrange()

@@ -1,0 +1,70 @@
+"""What Qt tells of the window: its keys, wherever the focus is, and that it closes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QEvent, QKeyCombination, QObject, Qt
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QDockWidget,
+    QLineEdit,
+    QMainWindow,
+    QPlainTextEdit,
+    QTextEdit,
+    QWidget,
+)
+
+from cellcount_jax.label.canvas import KEYS
+from cellcount_jax.label.widget import LabelPanel
+
+_WIDTH = 330  # pixels of the docks on the right
+_TYPING = (QLineEdit, QAbstractSpinBox, QComboBox, QPlainTextEdit, QTextEdit)
+
+
+class WindowEvents(QObject):
+    """The keys of a panel's window, before those of napari; the session ends with the window."""
+
+    def __init__(self, panel: LabelPanel) -> None:
+        super().__init__(panel)
+        self._panel = panel
+        self._window = panel.window()
+        self._keys = {
+            QKeySequence(key)[0].toCombined(): getattr(panel.canvas, name) for key, _, name in KEYS
+        }
+        QApplication.instance().installEventFilter(self)
+
+    def arrange(self) -> None:
+        """Leaves most of the window to the slices."""
+        docks = [dock for dock in self._window.findChildren(QDockWidget) if self._is_ours(dock)]
+        if isinstance(self._window, QMainWindow):
+            self._window.resizeDocks(docks, [_WIDTH] * len(docks), Qt.Orientation.Horizontal)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Qt's hook: true where an event was a key of ours."""
+        kind = event.type()
+        if watched is self._window and kind == QEvent.Type.Close:
+            self._panel.proposals.stop()
+            self._panel.canvas.session.close()
+            QApplication.instance().removeEventFilter(self)
+            return False
+        if kind not in (QEvent.Type.KeyPress, QEvent.Type.ShortcutOverride):
+            return False
+        if not isinstance(watched, QWidget) or isinstance(watched, _TYPING):
+            return False
+        if watched.window() is not self._window or QApplication.activeModalWidget() is not None:
+            return False
+        modifiers = event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        act = self._keys.get(QKeyCombination(modifiers, Qt.Key(event.key())).toCombined())
+        if act is None:
+            return False
+        event.accept()  # of a shortcut: else a menu of napari takes it
+        if kind == QEvent.Type.KeyPress:
+            act()
+        return True
+
+    def _is_ours(self, dock: QDockWidget) -> bool:
+        return dock.isAncestorOf(self._panel) or dock.windowTitle() == "3D"
