@@ -19,6 +19,7 @@ import pytest
 from cellcount_jax import cli
 from cellcount_jax.data import formats
 from cellcount_jax.data.cellfinder import read_cellfinder
+from cellcount_jax.label.session import Session
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,9 +106,9 @@ _PRELUDE = """
 
     def at(y, x):
         "Where a voxel of the plane is in the canvas."
-        edges = session.edges
+        edges = session.edges[list(viewer.dims.displayed)]
         centre = np.asarray(canvas.camera.center[-2:])
-        offset = (np.array([y, x]) * edges[-2:] - centre) * canvas.camera.zoom
+        offset = (np.array([y, x]) * edges - centre) * canvas.camera.zoom
         return QPoint(round(native.width() / 2 + offset[1]), round(native.height() / 2 + offset[0]))
 
     none = Qt.KeyboardModifier.NoModifier
@@ -200,6 +201,13 @@ def test_the_mouse(display: str, volume: Path) -> None:
         show(3)
         click(30, 40)  # of a ghost: it is not clickable, so a dot is added
         told["on a ghost"] = len(session.dots)
+        viewer.dims.order = (1, 0, 2)  # slices along y
+        canvas.go(np.array([6.0, 45.0, 40.0]), zoom=False)
+        click(8, 30)
+        told["across y"] = session.dots.points[-1].tolist(), list(canvas.plane)
+        viewer.dims.ndisplay = 3
+        wait()
+        told["in 3D"] = len(canvas.dots.data) == len(session.dots)
         viewer.close()
         """,
         block=(6, 30, 40),
@@ -212,9 +220,11 @@ def test_the_mouse(display: str, volume: Path) -> None:
     assert np.abs(np.array(told["left"]) - [(3, 50, 70)]).max() < 0.5
     assert told["after a drag of nothing"] == 1
     assert sorted(told["ghosts"]) == ["triangle_down", "triangle_up"]
-    assert told["on a ghost"] == 4
+    assert told["on a ghost"] == 4 and told["in 3D"]
+    assert np.abs(np.array(told["across y"][0]) - (8, 45, 30)).max() < 0.5
+    assert told["across y"][1] == [1, 45]
     points = formats.read_points(volume.with_suffix(".csv"), ndim=3)
-    assert len(points) == 4, "closing the window saves"
+    assert len(points) == 5, "closing the window saves"
     assert not volume.with_name(".cells.label.journal").exists()
 
 
@@ -345,14 +355,16 @@ def test_a_full_disk_is_told_and_changes_nothing(display: str, volume: Path) -> 
         click(15, 20)
         with mock.patch.object(os, "fsync", side_effect=OSError(28, "No space left on device")):
             click(40, 60)
-        told["points"] = len(session.dots)
-        told["shown"] = len(canvas.dots.data)
-        viewer.close()
+            told["points"] = len(session.dots)
+            told["shown"] = len(canvas.dots.data)
+            viewer.close()
         """,
         block=(6, 30, 40),
         radius=10.0,
     )
     assert told == {"points": 1, "shown": 1}
+    with Session(volume) as session:  # it could not be saved when the window was closed
+        assert session.recovered == 1 and len(session.dots) == 1
 
 
 def test_without_a_display(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:

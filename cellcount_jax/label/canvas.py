@@ -129,8 +129,10 @@ class Canvas:
     @property
     def place(self) -> np.ndarray:
         """`(D,)` voxels: the middle of what is seen, in the plane that is shown."""
-        ndim = len(self.session.edges)
-        place = np.asarray(self.camera.center[-ndim:]) / self.session.edges
+        place = np.zeros(len(self.session.edges))
+        shown = list(self.viewer.dims.displayed)
+        place[shown] = self.camera.center[-len(shown) :]
+        place /= self.session.edges
         if self.plane is not None:
             place[self.plane[0]] = self.plane[1]
         return np.clip(place, 0, np.asarray(self.session.grid.shape) - 1)
@@ -164,13 +166,13 @@ class Canvas:
             shown[ids == self._dragged[0]] = self._dragged[1]
         colours = np.where(dots.verified[self._shown], VERIFIED, PROPOSED)
         colours[np.isin(ids, [*self.selected, -1 if self.focus is None else self.focus])] = CHOSEN
-        _show(self.dots, shown, border_color=colours.tolist(), size=self.dot_size)
+        show(self.dots, shown, border_color=colours.tolist(), size=self.dot_size)
         if ghosts is None:
-            _show(self.ghosts, np.zeros((0, points.shape[1])))
+            show(self.ghosts, np.zeros((0, points.shape[1])))
         else:
             verified = dots.verified[ghosts.rows, None]
             rgb = np.where(verified, _rgb(VERIFIED), _rgb(PROPOSED))
-            _show(
+            show(
                 self.ghosts,
                 ghosts.points,
                 symbol=np.where(ghosts.after, "triangle_down", "triangle_up").tolist(),
@@ -185,7 +187,8 @@ class Canvas:
         edges = self.session.edges
         if self.plane is not None:
             self._show_plane(self.plane[0], int(np.floor(point[self.plane[0]] + 0.5)))
-        self.camera.center = tuple((point * edges).tolist())
+        shown = list(self.viewer.dims.displayed)
+        self.camera.center = (*(0.0,) * (3 - len(shown)), *(point * edges)[shown].tolist())
         if zoom:
             # A cell is some 20 pixels wide then.
             self.camera.zoom = max(self.camera.zoom, 20 / (2 * self.session.radius))
@@ -197,7 +200,7 @@ class Canvas:
             points = points[np.abs(np.floor(points[:, plane[0]] + 0.5) - plane[1]) <= self.reach]
             points = points.copy()
             points[:, plane[0]] = plane[1]
-        _show(self.preview, points, size=self.dot_size)
+        show(self.preview, points, size=self.dot_size)
 
     def propose(self, points: np.ndarray, scores: np.ndarray, by: Mapping[str, Any]) -> int | None:
         """Proposes dots, see `Session.propose`; None where it fails, which is told."""
@@ -415,13 +418,25 @@ class Canvas:
         return bool(((point >= -0.5) & (point < upper)).all())
 
 
-def _show(layer: Any, points: np.ndarray, **looks: Any) -> None:
-    layer.data = points
-    layer.editable = False  # napari allows it again with new data
-    layer.selected_data = set()
-    if len(points):
-        for name, value in looks.items():
-            setattr(layer, name, value)
+def show(layer: Any, points: np.ndarray, **looks: Any) -> None:
+    """Shows points `(N, D)` in a layer in place of those that are there, at once.
+
+    Args:
+      layer: of points.
+      points: voxels.
+      looks: attributes of the layer, one for all or one for each.
+    """
+    if not len(points) and not len(layer.data):
+        return
+    # Each attribute would draw the layer, and measure all layers, anew.
+    with layer.events.blocker_all():
+        layer.data = points
+        layer.editable = False  # napari allows it again with new data
+        layer.selected_data = set()
+        if len(points):
+            for name, value in looks.items():
+                setattr(layer, name, value)
+    layer.refresh()
 
 
 def _rgb(colour: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from qtpy.QtCore import QEvent, QKeyCombination, QObject, Qt
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from cellcount_jax.errors import InputError
 from cellcount_jax.label.canvas import KEYS
 from cellcount_jax.label.widget import LabelPanel
 
@@ -48,7 +50,11 @@ class WindowEvents(QObject):
         kind = event.type()
         if watched is self._window and kind == QEvent.Type.Close:
             self._panel.proposals.stop()
-            self._panel.canvas.session.close()
+            try:
+                self._panel.canvas.session.close()
+            except (InputError, OSError) as error:
+                kept = "every act is kept, and is there when the image is opened again"
+                print(f"error: not saved ({error}); {kept}", file=sys.stderr)
             QApplication.instance().removeEventFilter(self)
             return False
         if kind not in (QEvent.Type.KeyPress, QEvent.Type.ShortcutOverride):

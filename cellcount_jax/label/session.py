@@ -276,10 +276,12 @@ class Session:
 
     def close(self) -> None:
         """Saves where something was done, and frees the image."""
-        if self._store.unsaved:
-            self.save()
-        self._store.close()
-        self._stack.close()
+        try:
+            if self._store.unsaved:
+                self.save()
+            self._store.close()
+        finally:  # what could not be saved is in the journal, from which the next session goes on
+            self._stack.close()
 
     def __enter__(self) -> Session:
         return self

@@ -9,7 +9,8 @@ from napari.components import ViewerModel
 from napari.qt import QtViewer
 from qtpy.QtCore import QTimer
 
-from cellcount_jax.label.canvas import PROPOSED, VERIFIED, Canvas
+from cellcount_jax.label.canvas import PROPOSED, VERIFIED, Canvas, show
+from cellcount_jax.label.dots import Dots
 
 _WIDE = 16  # radii of a cell, the edge of what is shown
 _MOST = 2**21  # voxels, which software renders in some tens of milliseconds
@@ -31,6 +32,7 @@ class VolumeView(QtViewer):
         half *= min(1.0, (_MOST / math.prod((2 * half + 1).tolist())) ** (1 / 3))
         self._half = np.minimum(np.maximum(half.astype(int), 1), shape)
         self._centre: np.ndarray | None = None
+        self._shown_dots: Dots | None = None
         self._image = self._model.add_image(
             np.zeros((2, 2, 2), np.float32),
             name="neighbourhood",
@@ -45,29 +47,24 @@ class VolumeView(QtViewer):
         self._here = self._model.add_points(
             np.zeros((1, 3)), name="place", scale=edges, size=0.5 * canvas.dot_size, symbol="cross"
         )
-        for layer in self._model.layers:
-            layer.editable = False
         self._timer = QTimer(self, singleShot=True, interval=_WAIT)
         self._timer.timeout.connect(self._follow)
         canvas.viewer.cursor.events.position.connect(self._moved)
-        canvas.changed.connect(self._act)
+        canvas.changed.connect(self._moved)
         self._show(canvas.place, turn=True)
 
     def _moved(self, _: object = None) -> None:
         self._timer.start()
 
-    def _act(self) -> None:
-        """After an act or in another slice: the dots may be others, and the place is."""
-        self._follow()
-        self._show_dots()
-
     def _follow(self) -> None:
         self._show(self._canvas.pointed)
+        if self._shown_dots is not self._canvas.session.dots:
+            self._show_dots()
 
     def _show(self, place: np.ndarray, *, turn: bool = False) -> None:
         """Shows a neighbourhood; another one than now only if the place is not well inside."""
         session = self._canvas.session
-        self._here.data = place[None]
+        show(self._here, place[None])
         if self._centre is not None and (np.abs(place - self._centre) <= self._half / 2).all():
             return
         shape = np.asarray(session.grid.shape)
@@ -79,23 +76,22 @@ class VolumeView(QtViewer):
         self._show_dots()
         camera = getattr(self._model, "scene", self._model).camera
         if turn:
-            self._model.reset_view()
             camera.angles = (0, -30, 60)
+            extent = float((2 * self._half * session.edges).max())
+            camera.zoom = self.minimumWidth() / (1.2 * extent)
         camera.center = tuple((0.5 * (start + stop - 1) * session.edges).tolist())
 
     def _show_dots(self) -> None:
         assert self._centre is not None
-        dots = self._canvas.session.dots
+        dots = self._shown_dots = self._canvas.session.dots
         near = (np.abs(dots.points - self._centre) <= self._half).all(1)
-        self._dots.data = dots.points[near]
-        if near.any():
-            colours = np.where(dots.verified[near], VERIFIED, PROPOSED)
-            self._dots.face_color = colours.tolist()
-            self._dots.size = 0.7 * self._canvas.dot_size
+        colours = np.where(dots.verified[near], VERIFIED, PROPOSED)
+        size = 0.7 * self._canvas.dot_size
+        show(self._dots, dots.points[near], face_color=colours.tolist(), size=size)
 
     def closeEvent(self, event: object) -> None:
         """Lets the canvas go."""
         self._timer.stop()
-        self._canvas.changed.disconnect(self._act)
+        self._canvas.changed.disconnect(self._moved)
         self._canvas.viewer.cursor.events.position.disconnect(self._moved)
         super().closeEvent(event)

@@ -1,0 +1,69 @@
+"""Makes docs/label.png: the labelling tool on a volume of microglia, with proposals.
+
+    xvfb-run -s "-screen 0 1600x1000x24" python docs/label_picture.py
+
+The volume is copied first: nothing is written beside the original.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+from cellcount_jax.data.progress import DONE, IN_PROGRESS
+from cellcount_jax.label import proposals
+from cellcount_jax.label.widget import LabelPanel
+from cellcount_jax.label.window import open_window
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    default = Path(__file__).parents[2] / "shared/data/lightsheet_microglia/train/1874.tif"
+    parser.add_argument("--image", type=Path, default=default)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("label.png"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / options.image.name
+        shutil.copyfile(options.image, path)
+        # As at a cell in two seconds, where a script takes no time.
+        clock = itertools.count(0, 20)
+        viewer = open_window(path, block=(50, 25, 25), now=lambda: float(next(clock)))
+        widgets = QApplication.instance().allWidgets()
+        panel = next(widget for widget in widgets if isinstance(widget, LabelPanel))
+        canvas, session = panel.canvas, panel.canvas.session
+        given = proposals.defaults(session)
+        points, scores = proposals.otsu_image(session, **given)
+        session.propose(points, scores, by={"method": "otsu", **given})
+        middle = session.grid.counts[0] // 2
+        for block in [(middle, 0, column) for column in range(session.grid.counts[2])]:
+            session.mark([block], DONE)
+        session.mark([(middle, 1, 0)], DONE)
+        session.mark([(middle, 1, 1)], IN_PROGRESS)
+        window = panel.window()
+        window.resize(1500, 940)
+        QTest.qWait(500)
+        viewer.reset_view()
+        canvas.go_to_block((middle, 2, 2))
+        canvas.go_next()
+        viewer.reset_view()
+        canvas.refresh()
+        QTest.qWait(1500)
+        screen = QGuiApplication.primaryScreen()
+        assert screen is not None
+        at = window.mapToGlobal(window.rect().topLeft())
+        # What the screen shows: a widget alone would be grabbed without what OpenGL drew.
+        picture = screen.grabWindow(0, at.x(), at.y(), window.width(), window.height())
+        assert picture.save(str(options.output)), options.output
+        viewer.close()
+        QTest.qWait(200)
+
+
+if __name__ == "__main__":
+    main()
