@@ -16,7 +16,7 @@ from psygnal import Signal
 from cellcount_jax.data.progress import DONE, TO_DO
 from cellcount_jax.errors import InputError
 from cellcount_jax.label import order
-from cellcount_jax.label.ghosts import in_plane, near_plane
+from cellcount_jax.label.ghosts import Ghosts, in_plane, near_plane
 from cellcount_jax.label.pixels import contrast_limits, pixels
 from cellcount_jax.label.session import Session
 
@@ -76,6 +76,7 @@ class Canvas:
         self.focus: int | None = None
         self._dragged: tuple[int, np.ndarray] | None = None
         self._shown = np.zeros(0, int)
+        self._drawn: tuple[bytes, ...] | None = None
         edges = session.edges
         place: dict[str, Any] = {"scale": edges}
         if session.unit == "um":
@@ -104,6 +105,8 @@ class Canvas:
         self.dots = points("dots", face_color="transparent", border_width=0.14)
         self.box = viewer.add_shapes(ndim=ndim, name="selection", face_color="transparent", **place)
         self.box.editable = False
+        # What is not visible is not sliced.
+        self.preview.visible = self.box.visible = False
         viewer.layers.selection.active = self.image
         viewer.dims.axis_labels = tuple("zyx"[-ndim:])
         viewer.mouse_drag_callbacks.append(self._on_drag)
@@ -168,19 +171,30 @@ class Canvas:
         colours[np.isin(ids, [*self.selected, -1 if self.focus is None else self.focus])] = CHOSEN
         show(self.dots, shown, border_color=colours.tolist(), size=self.dot_size)
         if ghosts is None:
+            self._drawn = None
             show(self.ghosts, np.zeros((0, points.shape[1])))
         else:
-            verified = dots.verified[ghosts.rows, None]
-            rgb = np.where(verified, _rgb(VERIFIED), _rgb(PROPOSED))
-            show(
-                self.ghosts,
-                ghosts.points,
-                symbol=np.where(ghosts.after, "triangle_down", "triangle_up").tolist(),
-                size=self.dot_size * (0.35 + 0.45 * ghosts.nearness),
-                face_color=np.concatenate([rgb, 0.85 * ghosts.nearness[:, None]], axis=1),
-            )
+            self._show_ghosts(ghosts, dots.verified[ghosts.rows])
         self.session.place = tuple(self.place.tolist())
         self.changed.emit()
+
+    def _show_ghosts(self, ghosts: Ghosts, verified: np.ndarray) -> None:
+        looks = {
+            "symbol": np.where(ghosts.after, "triangle_down", "triangle_up").tolist(),
+            "size": self.dot_size * (0.35 + 0.45 * ghosts.nearness),
+            "face_color": np.concatenate(
+                [
+                    np.where(verified[:, None], _rgb(VERIFIED), _rgb(PROPOSED)),
+                    0.85 * ghosts.nearness[:, None],
+                ],
+                axis=1,
+            ),
+        }
+        # An act in this plane leaves them as they are.
+        drawn = ghosts.points.tobytes(), looks["face_color"].tobytes()
+        if drawn != self._drawn:
+            self._drawn = drawn
+            show(self.ghosts, ghosts.points, **looks)
 
     def go(self, point: np.ndarray, *, zoom: bool = True) -> None:
         """Brings a place `(D,)` (voxels) to the middle, at least so near that cells are seen."""
@@ -200,6 +214,7 @@ class Canvas:
             points = points[np.abs(np.floor(points[:, plane[0]] + 0.5) - plane[1]) <= self.reach]
             points = points.copy()
             points[:, plane[0]] = plane[1]
+        self.preview.visible = bool(len(points))
         show(self.preview, points, size=self.dot_size)
 
     def propose(self, points: np.ndarray, scores: np.ndarray, by: Mapping[str, Any]) -> int | None:
@@ -316,6 +331,7 @@ class Canvas:
             self.camera.mouse_pan = True
             self._dragged = None
             self.box.data = []
+            self.box.visible = False
         released = self._point(event)
         if moved and selects:
             self._select(point, released)
@@ -370,6 +386,7 @@ class Canvas:
         corners[1, second], corners[3, second] = corner[second], other[second]
         corners[1, first], corners[3, first] = other[first], corner[first]
         self.box.data = []
+        self.box.visible = True
         self.box.add_rectangles(corners, edge_color=CHOSEN, edge_width=0.5)
 
     # Inside
