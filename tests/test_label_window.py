@@ -184,7 +184,7 @@ def test_the_mouse(display: str, volume: Path) -> None:
         show(3)
         click(15, 20); click(40, 60)
         told["added"] = session.dots.points.tolist()
-        told["shown"] = len(canvas.dots.data)
+        told["shown"] = len(canvas.layers.dots.data)
         drag((15, 20), (20, 30))
         told["moved"] = session.dots.points[0].tolist()
         click(40, 60)
@@ -197,7 +197,7 @@ def test_the_mouse(display: str, volume: Path) -> None:
         drag((50, 10), (40, 20))
         told["after a drag of nothing"] = len(session.dots)
         session.add((4, 30, 40)); session.add((1, 31, 41)); canvas.refresh()
-        told["ghosts"] = [str(s.value) for s in canvas.ghosts.symbol]
+        told["ghosts"] = [str(s.value) for s in canvas.layers.ghosts.symbol]
         show(3)
         click(30, 40)  # of a ghost: it is not clickable, so a dot is added
         told["on a ghost"] = len(session.dots)
@@ -207,7 +207,7 @@ def test_the_mouse(display: str, volume: Path) -> None:
         told["across y"] = session.dots.points[-1].tolist(), list(canvas.plane)
         viewer.dims.ndisplay = 3
         wait()
-        told["in 3D"] = len(canvas.dots.data) == len(session.dots)
+        told["in 3D"] = len(canvas.layers.dots.data) == len(session.dots)
         viewer.close()
         """,
         block=(6, 30, 40),
@@ -234,7 +234,7 @@ def test_keys_and_proposals(display: str, volume: Path) -> None:
         volume,
         """
         panel.proposals._preview.setChecked(True); wait(0.6)
-        told["preview"] = len(canvas.preview.data)
+        told["preview"] = len(canvas.layers.preview.data)
         panel.proposals._propose.click()
         end = time.monotonic() + 30
         while panel.proposals.busy and time.monotonic() < end:
@@ -356,7 +356,7 @@ def test_a_full_disk_is_told_and_changes_nothing(display: str, volume: Path) -> 
         with mock.patch.object(os, "fsync", side_effect=OSError(28, "No space left on device")):
             click(40, 60)
             told["points"] = len(session.dots)
-            told["shown"] = len(canvas.dots.data)
+            told["shown"] = len(canvas.layers.dots.data)
             viewer.close()
         """,
         block=(6, 30, 40),

@@ -9,8 +9,9 @@ from napari.components import ViewerModel
 from napari.qt import QtViewer
 from qtpy.QtCore import QTimer
 
-from cellcount_jax.label.canvas import PROPOSED, VERIFIED, Canvas, show
+from cellcount_jax.label.canvas import Canvas
 from cellcount_jax.label.dots import Dots
+from cellcount_jax.label.layers import PROPOSED, VERIFIED, show
 
 _WIDE = 16  # radii of a cell, the edge of what is shown
 _MOST = 2**21  # voxels, which software renders in some tens of milliseconds
@@ -39,13 +40,17 @@ class VolumeView(QtViewer):
             scale=edges,
             colormap="gray",
             rendering="mip",
-            contrast_limits=canvas.image.contrast_limits,
+            contrast_limits=canvas.layers.image.contrast_limits,
         )
         self._dots = self._model.add_points(
             ndim=3, name="dots", scale=edges, border_width=0, shading="spherical"
         )
         self._here = self._model.add_points(
-            np.zeros((1, 3)), name="place", scale=edges, size=0.5 * canvas.dot_size, symbol="cross"
+            np.zeros((1, 3)),
+            name="place",
+            scale=edges,
+            size=0.5 * canvas.layers.dot_size,
+            symbol="cross",
         )
         self._timer = QTimer(self, singleShot=True, interval=_WAIT)
         self._timer.timeout.connect(self._follow)
@@ -86,7 +91,7 @@ class VolumeView(QtViewer):
         dots = self._shown_dots = self._canvas.session.dots
         near = (np.abs(dots.points - self._centre) <= self._half).all(1)
         colours = np.where(dots.verified[near], VERIFIED, PROPOSED)
-        size = 0.7 * self._canvas.dot_size
+        size = 0.7 * self._canvas.layers.dot_size
         show(self._dots, dots.points[near], face_color=colours.tolist(), size=size)
 
     def closeEvent(self, event: object) -> None:

@@ -117,9 +117,11 @@ def _panel(viewer: Any, session: Session, model: str | None) -> Any:
     from napari.utils.notifications import show_info
 
     from cellcount_jax.label.canvas import Canvas
+    from cellcount_jax.label.mouse import drag
     from cellcount_jax.label.widget import LabelPanel
 
     canvas = Canvas(viewer, session, tell=show_info)
+    viewer.mouse_drag_callbacks.append(drag(canvas))
     if session.recovered:
         show_info(f"{session.recovered} acts of a window that was killed were found again.")
     return LabelPanel(canvas, model=model, tell=show_info)

@@ -1,0 +1,56 @@
+"""What the mouse does in the slices: place, remove, move and select dots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from cellcount_jax.label.canvas import Canvas
+
+_STILL = 4  # pixels of the screen; a mouse that moved less did not drag
+
+
+def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
+    """For `mouse_drag_callbacks` of a viewer.
+
+    A click places a dot, or removes the one under it; with dots selected it only ends that. A drag
+    moves a dot, or the view; with Shift it selects.
+    """
+
+    def pressed(viewer: Any, event: Any) -> Iterator[None]:
+        if event.button != 1 or viewer.dims.ndisplay == 3:
+            return
+        start, point = np.asarray(event.pos, float), canvas.point_of(event)
+        selects = "Shift" in event.modifiers
+        dot = None if selects else canvas.at(point)
+        # The view stays where it is, but for a drag of nothing.
+        canvas.camera.mouse_pan = dot is None and not selects
+        moved = False
+        try:
+            yield
+            while event.type == "mouse_move":
+                moved |= bool(np.hypot(*(np.asarray(event.pos) - start)) > _STILL)
+                here = canvas.point_of(event)
+                if moved and selects:
+                    canvas.layers.draw_box((point, here), viewer.dims.displayed)
+                elif moved and dot is not None:
+                    canvas.refresh(dragged=(dot, here))
+                yield
+        finally:
+            canvas.camera.mouse_pan = True
+            canvas.layers.draw_box(None)
+        here = canvas.point_of(event)
+        if moved and selects:
+            canvas.select(point, here)
+        elif moved and dot is not None:
+            canvas.move(dot, here)
+        elif not moved and dot is not None:
+            canvas.do(lambda: canvas.session.remove([dot]))
+        elif not moved and canvas.selected:
+            canvas.select_none()
+        elif not moved and not selects and canvas.holds(point):
+            canvas.do(lambda: canvas.session.add(point, snap=canvas.snap_on_add))
+
+    return pressed
