@@ -60,7 +60,7 @@ class Layers:
             return layer
 
         ring = {"face_color": "transparent", "border_width": 0.13}
-        self.preview = points("preview", border_color=_PREVIEW, **ring)
+        self.preview = points("preview", **ring)
         self.ghosts = points("nearby slices", border_width=0)
         self.dots = points("dots", **ring)
         self.box = viewer.add_shapes(ndim=ndim, name="selection", face_color="transparent", **place)
@@ -105,12 +105,16 @@ class Layers:
         show(self.dots, shown, border_color=colours.tolist(), size=self.dot_size)
 
     def draw_preview(self, points: np.ndarray, plane: Plane | None, *, reach: int) -> None:
-        """Shows what would be proposed, `(N, D)` voxels, in the plane and nearby."""
+        """Shows what would be proposed, `(N, D)` voxels, in the plane and, fainter, nearby."""
+        opacity = np.ones((len(points), 1))
         if plane is not None:
-            apart = np.floor(points[:, plane[0]] + 0.5) - plane[1]
-            points = points[np.abs(apart) <= reach]
+            apart = np.abs(np.floor(points[:, [plane[0]]] + 0.5) - plane[1])
+            opacity = np.where(apart == 0, 1.0, 0.4)[apart[:, 0] <= reach]
+            points = points[apart[:, 0] <= reach]
         self.preview.visible = bool(len(points))
-        show(self.preview, _moved(points, plane), size=self.dot_size)
+        rgb = np.broadcast_to(_rgb(_PREVIEW), (len(points), 3))
+        colours = np.concatenate([rgb, opacity], axis=1)
+        show(self.preview, _moved(points, plane), size=self.dot_size, border_color=colours)
 
     def draw_box(
         self, corners: tuple[np.ndarray, np.ndarray] | None, axes: Sequence[int] = ()

@@ -90,7 +90,7 @@ class LabelPanel(QWidget):
             told.append(f"about {_duration(left)} left")
         self._rate.setText(", ".join(told) or "no pace yet")
         is_done = blocks[self.canvas.block] == DONE
-        self._mark.setText("Block is done: to do again (D)" if is_done else "Mark block done (D)")
+        self._mark.setText("Not done yet (D)" if is_done else "Mark block done (D)")
         for button, verb, what in (
             (self._undo, "Undo", session.can_undo),
             (self._redo, "Redo", session.can_redo),

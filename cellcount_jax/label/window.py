@@ -105,6 +105,7 @@ def label_widget() -> Any:
         )
     session = Session(Path(path))
     try:
+        viewer.layers.remove(layer)  # the session has its own, with the voxel size
         panel = _panel(viewer, session, None)
     except BaseException:
         session.close()
