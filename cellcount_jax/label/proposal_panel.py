@@ -217,6 +217,7 @@ class _Steps:
         self._panel, self._title, self._total, self._done = panel, title, total, 0
 
     def update(self, done: int) -> None:
+        """As a progress bar's."""
         worker = self._panel._worker
         if worker is not None and worker.abort_requested:
             raise InputError("Stopped: nothing was proposed.")
