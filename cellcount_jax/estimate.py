@@ -33,7 +33,7 @@ def describe(job: Job, *, timed: bool = True) -> str:
     a_voxel = _BYTES_PER_FEATURE * model.config.model.features + 16 * model.channels
     memory = _BASE_BYTES + math.prod(cut.window) * a_voxel
     disk = "" if cut.whole else f", up to {_disk(job) / 1e9:.2g} GB on the disk while it runs"
-    took = f", {_duration(_seconds(job))}" if timed else ""
+    took = f", {duration(_seconds(job))}" if timed else ""
     each = "" if timed else " for each worker"
     needs = f"about {memory / 1e9:.1f} GB of memory{each}{disk}{took}"
     return f"{pieces}{mirrored}: {needs}"
@@ -65,7 +65,8 @@ def _seconds(job: Job) -> float:
     return taken / float(np.prod(shape)) * voxels * (1 if cut.whole else 1.35)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """About how long, in words."""
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"
     if seconds < 5400:

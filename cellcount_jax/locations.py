@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax import inference, parts, tiled
-from cellcount_jax.data.readable import Array, Readable, Region, Resampled, all_of
+from cellcount_jax.data.readable import Array, Readable, Resampled, all_of
 from cellcount_jax.detect import find_peaks
 from cellcount_jax.inference import TrainedModel
 from cellcount_jax.maxima import first_of_equal, window_reach
 from cellcount_jax.survey import Mask
 from cellcount_jax.tiled import Engine, Job, Progress
-from cellcount_jax.tiles import around
+from cellcount_jax.tiles import around, lies_in
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -202,22 +202,17 @@ def _split(job: Job, points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray
         outer = around(core, margin, shape)
         first, last = np.searchsorted(depth, [outer[0].start - 0.5, outer[0].stop - 0.5])
         near = np.sort(by_depth[first:last])
-        near = near[_lies_in(points[near], outer)]
+        near = near[lies_in(points[near], outer)]
         start = np.array([part.start for part in outer], np.float32)
         moved, origin = inference.split_merged(
             job.model,
             points[near] - start,
             near,
             np.asarray(job.map[(*outer, -1)]),
-            own=_lies_in(points[near], core),
+            own=lies_in(points[near], core),
         )
         placed.append(moved + start)
         origins.append(origin)
     origin = np.concatenate(origins)
     order = np.argsort(origin, kind="stable")
     return np.concatenate(placed)[order], scores[origin[order]]
-
-
-def _lies_in(points: np.ndarray, region: Region) -> np.ndarray:
-    start, stop = ([getattr(p, side) - 0.5 for p in region] for side in ("start", "stop"))
-    return np.asarray(((points >= start) & (points < stop)).all(1))

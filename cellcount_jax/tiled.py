@@ -138,7 +138,7 @@ def prepare(job: Job, progress: Progress | None = None) -> None:
     if not (job.folder / "survey.npz").exists():
         seen = _seen_around(job.model)
         sizes = zip(job.cut.reach, job.cut.stride, seen, strict=True)
-        with (progress or _silent)("reading", math.prod(job.image.shape)) as bar:
+        with (progress or silent)("reading", math.prod(job.image.shape)) as bar:
             made = survey.make(
                 job.image,
                 job.cut,
@@ -227,7 +227,7 @@ def integral(job: Job) -> float | None:
 
 
 @contextlib.contextmanager
-def _silent(title: str, voxels: int) -> Iterator[Any]:
+def silent(title: str, voxels: int) -> Iterator[Any]:
     """Progress that is not shown."""
     yield types.SimpleNamespace(update=lambda done: None)
 

@@ -88,6 +88,12 @@ def within(region: Region, outer: Region) -> Region:
     return tuple(slice(p.start - o.start, p.stop - o.start) for p, o in pairs)
 
 
+def lies_in(points: np.ndarray, region: Region) -> np.ndarray:
+    """`(N,)` bool: which points `(N, D)` lie in the voxels of a region, centres at integers."""
+    start, stop = ([getattr(p, side) - 0.5 for p in region] for side in ("start", "stop"))
+    return np.asarray(((points >= start) & (points < stop)).all(1))
+
+
 def extent(region: Region) -> tuple[int, ...]:
     """The size of a region."""
     return tuple(part.stop - part.start for part in region)

@@ -141,16 +141,7 @@ ORDER = (
     "main",
 )
 # Not imported here: they need napari, which may be missing, and whose packages warn.
-WINDOW = (
-    "label.layers",
-    "label.canvas",
-    "label.mouse",
-    "label.volume_view",
-    "label.block_map",
-    "label.proposal_panel",
-    "label.widget",
-    "label.events",
-)
+WINDOW = ORDER[ORDER.index("label.layers") : ORDER.index("label.window")]
 PURE = (
     "distance",
     "targets",

@@ -35,7 +35,28 @@ def read_points(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
       InputError: no such file, empty, a column missing (or a third one for a 2D image), a row
         of another length than the header, a value that is no finite number.
     """
+    points, _ = read_table(path, ndim=ndim)
+    return points.astype(np.float32)
+
+
+def read_table(
+    path: str | os.PathLike[str], *, ndim: int, others: Sequence[str] = ()
+) -> tuple[np.ndarray, dict[str, list[str]]]:
+    """Reads dots, and further columns as text.
+
+    Args:
+      path: see `read_points`.
+      ndim: see `read_points`.
+      others: names of columns, in lower case.
+
+    Returns:
+      `(N, ndim)` float64 dots, and by name the N texts of each of the columns that are there.
+
+    Raises:
+      InputError: see `read_points`.
+    """
     path = existing_file(path)
+    points = []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -44,10 +65,16 @@ def read_points(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
             if header is None:
                 raise InputError(f"{path}: the file is empty; a header {_wanted(ndim)} is needed.")
             columns = _columns(header, ndim, path)
-            points = [_numbers(row, header, columns, line, path) for line, row in rows]
+            names = [cell.strip().casefold() for cell in header]
+            texts: dict[str, list[str]] = {name: [] for name in others if name in names}
+            places = [(texts[name], names.index(name)) for name in texts]
+            for line, row in rows:
+                points.append(_numbers(row, header, columns, line, path))
+                for kept, at in places:
+                    kept.append(row[at].strip())
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: is not a CSV text file in UTF-8 ({error}).") from error
-    return np.asarray(points, dtype=np.float32).reshape(-1, ndim)
+    return np.asarray(points, dtype=np.float64).reshape(-1, ndim), texts
 
 
 def write_points(

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import spatial
 
 from cellcount_jax.data.progress import DONE, IN_PROGRESS, NAMES, TO_DO, Grid
+from cellcount_jax.data.readable import all_of
 from cellcount_jax.label.dots import (
     Dots,
     dots_from_json,
@@ -18,6 +19,7 @@ from cellcount_jax.label.dots import (
     make_dots,
     no_dots,
 )
+from cellcount_jax.tiles import lies_in
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,9 +141,10 @@ def propose(
     dots, are left out.
     """
     dots = state.dots
-    old = ~dots.verified & _in_region(dots.points, region)
+    region = region or all_of(grid.shape)
+    old = ~dots.verified & lies_in(dots.points, region)
     done = state.blocks[tuple(grid.index_of(new.points).T)] == DONE
-    wanted = _in_region(new.points, region) & ~done
+    wanted = lies_in(new.points, region) & ~done
     placed = dots.points[dots.verified] * edges
     if len(placed) and len(new):
         distances, _ = spatial.cKDTree(placed).query(new.points * edges)
@@ -205,11 +208,3 @@ def _marked(states: np.ndarray, indices: np.ndarray, values: np.ndarray) -> np.n
 
 def _verified(dots: Dots) -> Dots:
     return dataclasses.replace(dots, verified=np.ones(len(dots), bool))
-
-
-def _in_region(points: np.ndarray, region: tuple[slice, ...] | None) -> np.ndarray:
-    if region is None:
-        return np.ones(len(points), bool)
-    voxels = np.floor(points + 0.5)
-    start, stop = ([getattr(part, side) for part in region] for side in ("start", "stop"))
-    return np.asarray(((voxels >= start) & (voxels < stop)).all(1))

@@ -12,7 +12,7 @@ from psygnal import Signal
 from cellcount_jax.data.progress import DONE, TO_DO
 from cellcount_jax.errors import InputError
 from cellcount_jax.label import order
-from cellcount_jax.label.layers import Layers
+from cellcount_jax.label.layers import Layers, camera_of
 from cellcount_jax.label.session import Session
 
 _NEAR = 0.7  # radii of a cell, within which a click is on a dot
@@ -62,7 +62,7 @@ class Canvas:
           tell: gets what a user is to know, a sentence.
         """
         self.viewer, self.session, self._tell = viewer, session, tell
-        self.camera = getattr(viewer, "scene", viewer).camera  # of napari from 0.9 on, or before
+        self.camera = camera_of(viewer)
         self.reach = 3
         self.snap_on_add = False
         self.selected: set[int] = set()
@@ -241,16 +241,12 @@ class Canvas:
 
     def at(self, point: np.ndarray) -> int | None:
         """The id of the dot that is drawn at a place in the plane, or None."""
-        dots, rows = self.session.dots, self.layers.rows
-        if not len(rows):
-            return None
-        apart = (dots.points[rows] - point) * self.session.edges
-        if self.plane is not None:
-            apart[:, self.plane[0]] = 0
-        squared = np.square(apart).sum(1)
-        first = int(np.argmin(squared))
-        near = squared[first] <= (_NEAR * self.session.radius) ** 2
-        return int(dots.ids[rows[first]]) if near else None
+        return self.session.nearest(
+            point,
+            within=_NEAR * self.session.radius,
+            rows=self.layers.rows,
+            across=None if self.plane is None else self.plane[0],
+        )
 
     def select(self, corner: np.ndarray, other: np.ndarray) -> None:
         """Selects the dots of the plane between two corners."""

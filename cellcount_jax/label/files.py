@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cellcount_jax.data.files import replacing
-from cellcount_jax.data.points import check_points_inside, read_points
+from cellcount_jax.data.points import check_points_inside, read_table
 from cellcount_jax.data.progress import SUFFIX
 from cellcount_jax.errors import InputError
 from cellcount_jax.label.dots import Dots, make_dots
@@ -69,23 +68,17 @@ def read_dots(path: Path, shape: Sequence[int]) -> Dots:
     Raises:
       InputError: see `read_points`; a dot outside the image; a mark other than 0 and 1.
     """
-    points = read_points(path, ndim=len(shape)).astype(np.float64)
+    points, texts = read_table(path, ndim=len(shape), others=("verified", "score"))
     check_points_inside(points, shape, path)
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    names = [cell.strip().casefold() for cell in rows[0]]
 
     def column(name: str, convert: Callable[[str], float], absent: float) -> np.ndarray:
-        if name not in names:
-            return np.full(len(points), absent)
-        at = names.index(name)
         values = []
-        for number, row in enumerate(rows[1:], 1):
+        for number, text in enumerate(texts.get(name, [""] * len(points)), 1):
             try:
-                values.append(convert(row[at].strip()) if row[at].strip() else absent)
+                values.append(convert(text) if text else absent)
             except (KeyError, ValueError) as error:
                 raise InputError(
-                    f"{path}: dot {number}, column {name}: {row[at].strip()!r} is not allowed."
+                    f"{path}: dot {number}, column {name}: {text!r} is not allowed."
                 ) from error
         return np.array(values, np.float64)
 

@@ -5,13 +5,11 @@ Otsu's takes cells to be brighter than what is around them. Both take images of 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import math
 import tempfile
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,8 @@ from cellcount_jax.inference import TrainedModel
 from cellcount_jax.label import blobs as finding
 from cellcount_jax.label.blobs import Blobs
 from cellcount_jax.label.session import Session
-from cellcount_jax.tiled import Job, Progress, Task
-from cellcount_jax.tiles import around, extent, tile_grid, within
+from cellcount_jax.tiled import Job, Progress, Task, silent
+from cellcount_jax.tiles import around, extent, lies_in, tile_grid, within
 
 _MOST = 2**24  # voxels that are read together
 _HALO = 4  # radii around a tile in which components are seen
@@ -128,14 +126,14 @@ def otsu_image(
         for tile in tile_grid(shape, core=core, halo=[0] * len(shape), block=[1] * len(shape))
     ]
     if len(cores) == 1:
-        with (progress or _silent)("proposing", math.prod(shape)) as bar:
+        with (progress or silent)("proposing", math.prod(shape)) as bar:
             values = session.intensities(all_of(shape))
             found = otsu(values, edges=session.edges, background=background, split=split, **how)
             bar.update(math.prod(shape))
         return found
     none = np.zeros(len(shape), int)
     counts: np.ndarray | int = 0
-    with (progress or _silent)("measuring", math.prod(shape)) as bar:
+    with (progress or silent)("measuring", math.prod(shape)) as bar:
         for region in cores:
             part, _ = _filtered(session, region, none, blobs)
             counts = counts + finding.histogram(part)
@@ -143,14 +141,14 @@ def otsu_image(
     limits = finding.threshold(np.asarray(counts), blobs)
     points, scores = [np.zeros((0, len(shape)))], [np.zeros(0)]
     if limits is not None:
-        with (progress or _silent)("proposing", math.prod(shape)) as bar:
+        with (progress or silent)("proposing", math.prod(shape)) as bar:
             for region in cores:
                 values, inner = _filtered(session, region, halo, blobs)
                 start = np.array([max(c.start - h, 0) for c, h in zip(region, halo, strict=True)])
                 near, certain = finding.cells(
                     values, blobs, above=limits[0], origin=limits[1], region=inner, start=start
                 )
-                own = _lies_in(near, region)
+                own = lies_in(near, region)
                 points.append(near[own])
                 scores.append(certain[own])
                 bar.update(math.prod(extent(region)))
@@ -238,7 +236,7 @@ def _found(
     if job.cut.whole:
         values = image.read(all_of(image.shape))
         return locations.in_one_piece(model, values, threshold=threshold)
-    show = progress or _silent
+    show = progress or silent
     with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
         job = dataclasses.replace(job, folder=Path(folder))
 
@@ -277,14 +275,3 @@ def _core(shape: Sequence[int], reach: np.ndarray, most: int) -> list[int]:
             return core
         axis = max(longer, key=lambda axis: core[axis] / max(int(reach[axis]), 1))
         core[axis] = -(-core[axis] // 2)
-
-
-def _lies_in(points: np.ndarray, region: Region) -> np.ndarray:
-    start, stop = ([getattr(p, side) - 0.5 for p in region] for side in ("start", "stop"))
-    return np.asarray(((points >= start) & (points < stop)).all(1))
-
-
-@contextlib.contextmanager
-def _silent(title: str, voxels: int) -> Iterator[Any]:
-    """Progress that is not shown."""
-    yield types.SimpleNamespace(update=lambda done: None)

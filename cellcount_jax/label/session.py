@@ -134,6 +134,7 @@ class Session:
         *,
         within: float | None = None,
         rows: np.ndarray | None = None,
+        across: int | None = None,
     ) -> int | None:
         """The id of the dot nearest to a point, not further than `within` (the radius), or None.
 
@@ -141,11 +142,14 @@ class Session:
           point: `(D,)` voxels.
           within: in `unit`.
           rows: of `dots`, those that count.
+          across: an axis along which distances do not count.
         """
         rows = np.arange(len(self.dots)) if rows is None else rows
         if not len(rows):
             return None
         apart = (self.dots.points[rows] - np.asarray(point)) * self.edges
+        if across is not None:
+            apart[:, across] = 0
         squared = np.square(apart).sum(1)
         first = int(np.argmin(squared))
         within = self.radius if within is None else within

@@ -11,7 +11,7 @@ from qtpy.QtCore import QTimer
 
 from cellcount_jax.label.canvas import Canvas
 from cellcount_jax.label.dots import Dots
-from cellcount_jax.label.layers import PROPOSED, VERIFIED, show
+from cellcount_jax.label.layers import PROPOSED, VERIFIED, camera_of, show
 
 _WIDE = 16  # radii of a cell, the edge of what is shown
 _MOST = 2**21  # voxels, which software renders in some tens of milliseconds
@@ -79,7 +79,7 @@ class VolumeView(QtViewer):
         self._image.data = session.intensities(tuple(map(slice, start.tolist(), stop.tolist())))
         self._image.translate = start * session.edges
         self._show_dots()
-        camera = getattr(self._model, "scene", self._model).camera
+        camera = camera_of(self._model)
         if turn:
             camera.angles = (0, -30, 60)
             extent = float((2 * self._half * session.edges).max())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -25,6 +26,7 @@ from cellcount_jax import outputs
 from cellcount_jax.data.cellfinder import read_cellfinder
 from cellcount_jax.data.points import read_points
 from cellcount_jax.data.progress import DONE, IN_PROGRESS
+from cellcount_jax.estimate import duration
 from cellcount_jax.label.block_map import BlockMap
 from cellcount_jax.label.canvas import KEYS, Canvas
 from cellcount_jax.label.proposal_panel import ProposalPanel
@@ -66,7 +68,7 @@ class LabelPanel(QWidget):
         layout.addStretch(1)
         scroll = QScrollArea(widgetResizable=True)
         scroll.setWidget(inside)
-        scroll.setHorizontalScrollBarPolicy(scroll.horizontalScrollBarPolicy().ScrollBarAlwaysOff)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addWidget(scroll)
@@ -87,7 +89,7 @@ class LabelPanel(QWidget):
         rate, left = work.per_minute, work.seconds_left(blocks)
         told = [] if rate is None else [f"{rate:.0f} cells a minute"]
         if left is not None and done < blocks.size:
-            told.append(f"about {_duration(left)} left")
+            told.append(f"{duration(left)} left")
         self._rate.setText(", ".join(told) or "no pace yet")
         is_done = blocks[self.canvas.block] == DONE
         self._mark.setText("Not done yet (D)" if is_done else "Mark block done (D)")
@@ -213,11 +215,3 @@ def _row(*widgets: QWidget) -> QHBoxLayout:
     for widget in widgets:
         row.addWidget(widget, 1)
     return row
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"
