@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cellcount_jax import (
+    arguments,
     cache,
     cluster,
     counting,
@@ -46,9 +47,9 @@ The file holds settings, weights and the card. It is read without executing anyt
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(given)
     try:
         status: int = options.run(options)
         return status
@@ -101,16 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     count.add_argument(
         "--threshold", type=float, help="on the map, 0 to 1; default: the model's own"
     )
-    count.add_argument(
-        "--spacing",
-        type=_numbers,
-        help="voxel edges in um, z,y,x or y,x, in place of what the files say",
-    )
-    count.add_argument("--channel", help="number, from 0, or name of the channel to use")
-    count.add_argument("--time", type=int, help="number, from 0, of the time point to use")
-    count.add_argument(
-        "--level", type=int, default=0, help="of a pyramid, 0 (the default) is the finest"
-    )
+    arguments.add_source(count)
     count.add_argument(
         "--rescale", action="store_true", help="resample images to the voxels of the training"
     )
@@ -197,10 +189,6 @@ def _parser() -> argparse.ArgumentParser:
         "example:\n  cellcount doctor",
     )
     return parser
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
 
 
 def _count(options: argparse.Namespace) -> int:

@@ -111,6 +111,7 @@ ORDER = (
     "results",
     "banner",
     "counting",
+    "arguments",
     "label.dots",
     "label.acts",
     "label.journal",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cellcount_jax import cache
+from cellcount_jax import arguments, cache
 from cellcount_jax.label import window
 
 EXAMPLES = """\
@@ -26,17 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", help="offered for proposals: a workdir, an exported file or a bundled model"
     )
-    parser.add_argument("--channel", help="number, from 0, or name; default: the mean of all")
-    parser.add_argument("--time", type=int, help="number, from 0, of the time point")
-    parser.add_argument(
-        "--level", type=int, default=0, help="of a pyramid, 0 (the default) is the finest"
-    )
-    parser.add_argument(
-        "--spacing", type=_floats, help="voxel edges in um, z,y,x or y,x, in place of the file's"
-    )
+    arguments.add_source(parser)
     parser.add_argument(
         "--block",
-        type=_integers,
+        type=arguments.whole_numbers,
         help="voxels of a block of the progress, z,y,x or y,x; for slices as blocks 1,Y,X",
     )
     parser.add_argument(
@@ -60,11 +53,3 @@ def run(options: argparse.Namespace) -> int:
         radius=options.radius,
     )
     return 0
-
-
-def _floats(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
