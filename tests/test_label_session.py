@@ -617,3 +617,18 @@ def test_a_journal_gives_its_records_back(tmp_path_factory: Any, records: list[d
     opened.close()
     assert journal.read(folder / "j") == (records, (folder / "j").stat().st_size)
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,1,1,inf,1", "dot 1, column score: 'inf' is not allowed"),
+        ("1,1,1,high,1", "dot 1, column score: 'high' is not allowed"),
+        ("1,1,1,0.5,yes", "dot 1, column verified: 'yes' is not allowed"),
+        ("9,1,1,0.5,1", "1 of 1 points lie outside"),
+    ],
+)
+def test_columns_that_cannot_be(image: Path, row: str, message: str) -> None:
+    image.with_suffix(".csv").write_text(f"z,y,x,score,verified\n{row}\n")
+    with pytest.raises(InputError, match=message):
+        Session(image)

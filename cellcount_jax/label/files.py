@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,5 +84,12 @@ def read_dots(path: Path, shape: Sequence[int]) -> Dots:
         return np.array(values, np.float64)
 
     verified = column("verified", {"0": 0.0, "1": 1.0}.__getitem__, 1.0) != 0
-    scores = column("score", float, np.nan)
+    scores = column("score", _finite, np.nan)
     return make_dots(points, first_id=0, verified=verified, scores=scores)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
