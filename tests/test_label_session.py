@@ -632,3 +632,11 @@ def test_columns_that_cannot_be(image: Path, row: str, message: str) -> None:
     image.with_suffix(".csv").write_text(f"z,y,x,score,verified\n{row}\n")
     with pytest.raises(InputError, match=message):
         Session(image)
+
+
+@pytest.mark.parametrize("radius", [0.0, -1.0, np.inf, np.nan])
+def test_a_radius_is_a_size(image: Path, radius: float) -> None:
+    with pytest.raises(InputError, match="a positive number of um"):
+        Session(image, radius=radius)
+    with Session(image):
+        pass

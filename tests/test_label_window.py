@@ -352,6 +352,10 @@ def test_a_full_disk_is_told_and_changes_nothing(display: str, volume: Path) -> 
         volume,
         """
         show(3)
+        asked = mock.Mock(side_effect=lambda event: event.ignore())
+        with mock.patch.object(type(panel.window()), "closeEvent", lambda self, e: asked(e)):
+            panel.window().close(); wait()  # and the user says no
+        told["asked"] = asked.call_count
         click(15, 20)
         with mock.patch.object(os, "fsync", side_effect=OSError(28, "No space left on device")):
             click(40, 60)
@@ -362,7 +366,7 @@ def test_a_full_disk_is_told_and_changes_nothing(display: str, volume: Path) -> 
         block=(6, 30, 40),
         radius=10.0,
     )
-    assert told == {"points": 1, "shown": 1}
+    assert told == {"asked": 1, "points": 1, "shown": 1}
     with Session(volume) as session:  # it could not be saved when the window was closed
         assert session.recovered == 1 and len(session.dots) == 1
 

@@ -48,7 +48,9 @@ class WindowEvents(QObject):
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Qt's hook: true where an event was a key of ours."""
         kind = event.type()
-        if watched is self._window and kind == QEvent.Type.Close:
+        # Not at Close: napari asks then whether it is meant. A window that is hidden by the system,
+        # minimised, is there still.
+        if watched is self._window and kind == QEvent.Type.Hide and not event.spontaneous():
             self._panel.proposals.stop()
             try:
                 self._panel.canvas.session.close()

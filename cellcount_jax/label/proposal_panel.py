@@ -29,7 +29,7 @@ from cellcount_jax.label.canvas import Canvas
 from cellcount_jax.stored_model import bundled_models
 
 _OTSU = "bright spots (Otsu)"
-_OTHER = "a model from a folder or file ..."
+_OTHER = "a model from the folder of a run ..."
 _WAIT = 300  # milliseconds after a parameter was changed
 _TIPS = {
     "smooth": "sigma of the Gaussian that smooths the image",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from scipy import spatial
 from cellcount_jax.data.points import check_points_inside
 from cellcount_jax.data.progress import TO_DO, Grid
 from cellcount_jax.data.sources import Source, open_source
+from cellcount_jax.errors import InputError
 from cellcount_jax.label import acts, files, journal
 from cellcount_jax.label.acts import Act, State
 from cellcount_jax.label.dots import Dots, make_dots, no_dots
@@ -105,6 +107,10 @@ class Session:
             self.recovered = len(records)
             if radius is not None:
                 self.radius = radius
+            if not 0 < self.radius < math.inf:
+                raise InputError(
+                    f"radius {self.radius}: a positive number of {self.unit} is needed."
+                )
             self._stack = stack.pop_all()
 
     # Reading
