@@ -23,9 +23,16 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def numbers(text: str) -> tuple[float, ...]:
     """Of a text such as '6,1.62,1.62'."""
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers with commas are needed") from error
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
     """Of a text such as '1,256,256'."""
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        message = f"{text!r}: whole numbers with commas are needed"
+        raise argparse.ArgumentTypeError(message) from error

@@ -423,3 +423,18 @@ def test_a_missing_file_as_a_process(
     status, out, errors = run_module("predict", file, "--model", run_2d, "--output", tmp_path)
     assert (status, out) == (1, "")
     assert errors == f"error: {file}: no such file or folder.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["label", "a.tif", "--block", "1,x"], "--block: '1,x': whole numbers with commas"),
+        (["label", "a.tif", "--spacing", "6;1"], "--spacing: '6;1': numbers with commas"),
+    ],
+)
+def test_lists_of_numbers(
+    arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert message in capfd.readouterr().err
