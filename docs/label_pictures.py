@@ -1,4 +1,4 @@
-"""Makes docs/label.png and label_preview.png: the labelling tool on a volume of microglia.
+"""Makes docs/label.png, label_preview.png and label_model.png: labelling a volume of microglia.
 
     xvfb-run -s "-screen 0 1600x1000x24" python docs/label_pictures.py
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QCheckBox, QScrollArea
+from qtpy.QtWidgets import QApplication, QCheckBox, QComboBox, QScrollArea
 
 from cellcount_jax.data.progress import DONE, IN_PROGRESS
 from cellcount_jax.label import proposals
@@ -72,6 +72,13 @@ def main() -> None:
         canvas.go_next()
         viewer.reset_view()
         take("label.png")
+        points, scores, by = proposals.from_model(session, "microglia3d")
+        session.propose(points, scores, by=by)
+        canvas.go_least_certain()
+        methods = panel.proposals.findChild(QComboBox)
+        methods.setCurrentText("microglia3d")
+        methods.activated.emit(methods.currentIndex())
+        take("label_model.png")
         viewer.close()
         QTest.qWait(200)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -546,6 +547,20 @@ def test_a_folder_that_cannot_be_written(image: Path) -> None:
             Session(image)
     finally:
         image.parent.chmod(0o700)
+
+
+def test_a_disk_that_cannot_be_written(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opens = os.open
+
+    def refused(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith(".lock"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opens(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refused)
+    words = r"cells\.tif: its folder cannot be written \(Read-only file system\).* of your own"
+    with pytest.raises(InputError, match=words):
+        Session(image)
 
 
 def test_a_full_disk_changes_nothing(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

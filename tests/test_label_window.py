@@ -150,21 +150,25 @@ _PRELUDE = """
 """
 
 
-def drive(display: str, image: Path, program: str, **options: Any) -> dict[str, Any]:
-    """Runs a program in a process with the window; what it has put into `told`."""
-    body = textwrap.dedent(_PRELUDE) + textwrap.dedent(program) + "\nprint(json.dumps(told))\n"
-    environment = {
+def shown_on(display: str, folder: Path) -> dict[str, str]:
+    """The environment of a process with a window, and settings in a folder."""
+    return {
         **os.environ,
         "DISPLAY": display,
         "QT_QPA_PLATFORM": "xcb",
         "LIBGL_ALWAYS_SOFTWARE": "1",
-        "XDG_CONFIG_HOME": str(image.parent / "settings"),
-        "NAPARI_CONFIG": str(image.parent / "settings" / "napari.yaml"),
+        "XDG_CONFIG_HOME": str(folder / "settings"),
+        "NAPARI_CONFIG": str(folder / "settings" / "napari.yaml"),
         "PYTHONPATH": str(ROOT),
     }
+
+
+def drive(display: str, image: Path, program: str, **options: Any) -> dict[str, Any]:
+    """Runs a program in a process with the window; what it has put into `told`."""
+    body = textwrap.dedent(_PRELUDE) + textwrap.dedent(program) + "\nprint(json.dumps(told))\n"
     process = subprocess.run(
         [sys.executable, "-c", body, str(image), json.dumps(options)],
-        env=environment,
+        env=shown_on(display, image.parent),
         capture_output=True,
         text=True,
         timeout=120,
@@ -196,6 +200,12 @@ def test_the_mouse(display: str, volume: Path) -> None:
         told["left"] = session.dots.points.tolist()
         drag((50, 10), (40, 20))
         told["after a drag of nothing"] = len(session.dots)
+        canvas.go(np.array([3.0, 15.0, 35.0]), zoom=False)
+        seen, outline = canvas.block, canvas.layers.block.data.tolist()
+        drag((5, 45), (5, 35))  # the view, to the right
+        told["panned"] = seen, canvas.block
+        told["outlines"] = outline, canvas.layers.block.data.tolist()
+        show(3)
         session.add((4, 30, 40)); session.add((1, 31, 41)); canvas.refresh()
         told["ghosts"] = [str(s.value) for s in canvas.layers.ghosts.symbol]
         show(3)
@@ -219,6 +229,8 @@ def test_the_mouse(display: str, volume: Path) -> None:
     assert told["removed"] == 1 and told["selected"] == 3
     assert np.abs(np.array(told["left"]) - [(3, 50, 70)]).max() < 0.5
     assert told["after a drag of nothing"] == 1
+    assert told["panned"] == [[0, 0, 0], [0, 0, 1]]
+    assert told["outlines"] == [[[0, 0, 0], [5, 29, 39]], [[0, 0, 40], [5, 29, 79]]]
     assert sorted(told["ghosts"]) == ["triangle_down", "triangle_up"]
     assert told["on a ghost"] == 4 and told["in 3D"]
     assert np.abs(np.array(told["across y"][0]) - (8, 45, 30)).max() < 0.5
@@ -244,6 +256,7 @@ def test_keys_and_proposals(display: str, volume: Path) -> None:
         told["verified"] = int(session.dots.verified.sum())
         show(0)
         key("U"); told["least"] = canvas.focus; told["by"] = session.dots.scores.tolist()
+        told["here"] = panel._here.text()
         key("E"); told["accepted"] = int(session.dots.verified.sum())
         told["next"] = canvas.focus
         key("Z", control); told["undone"] = int(session.dots.verified.sum())
@@ -253,7 +266,10 @@ def test_keys_and_proposals(display: str, volume: Path) -> None:
         key("C"); told["snapped"] = session.dots.points[0].tolist()
         plane = canvas.plane
         key("PageDown"); told["down"] = canvas.plane[1] - plane[1]
-        key("D"); told["done"] = int((session.state.blocks == 2).sum())
+        outline = canvas.layers.block.bounding_box
+        told["before"] = [round(float(c), 2) for c in outline.line_color]
+        key("D"); told["after"] = [round(float(c), 2) for c in outline.line_color]
+        told["done"] = int((session.state.blocks == 2).sum())
         told["text"] = panel._blocks.text()
         block = canvas.block
         key("B"); told["another block"] = canvas.block != block
@@ -264,9 +280,13 @@ def test_keys_and_proposals(display: str, volume: Path) -> None:
             if w.isVisible() and w is not panel.window() and "Dialog" in type(w).__name__
         ]
         panel._map.resize(200, 120); wait()
-        box = panel._map._box(0, 0).center().toPoint()
-        QTest.mouseClick(panel._map, left, none, box); wait()
-        told["map"] = list(canvas.block)[1:]
+        def choose(cells, *at):
+            QTest.mouseClick(panel._map, left, none, cells.box(*at).center().toPoint()); wait()
+            return list(canvas.block)
+        told["map"] = choose(panel._map.plane(), 0, 0)[1:]
+        told["depths"] = [choose(panel._map.depths(), at, 0)[0] for at in (1, 0)]
+        told["blocks"] = session.state.blocks.tolist()
+        told["states"] = [panel._map.plane().states.tolist(), panel._map.depths().states.tolist()]
         viewer.close()
         """,
         block=(6, 30, 40),
@@ -284,7 +304,14 @@ def test_keys_and_proposals(display: str, volume: Path) -> None:
     assert told["down"] == 1 and told["done"] == 1 and told["another block"]
     assert told["text"].startswith("1 of 8 blocks done")
     assert told["unsaved"] and told["saved"] and told["dialogs"] == []
-    assert told["map"] == [0, 0]
+    assert told["map"] == [0, 0] and told["depths"] == [1, 0]
+    assert told["states"][0] == np.array(told["blocks"])[0].tolist()
+    of_depths = [{block for row in plane for block in row} for plane in told["blocks"]]
+    assert told["states"][1] == [[s.pop() if len(s) == 1 else 1] for s in of_depths]
+    score = min(told["by"])
+    slices = "0 to 5" if told["proposed"][told["least"]][0] < 5.5 else "6 to 11"
+    assert told["here"] == f"slices {slices}; the dot's score {score:.2f}"
+    assert told["before"] != told["after"]
 
 
 def test_what_is_seen(display: str, volume: Path, tmp_path: Path) -> None:
@@ -369,6 +396,24 @@ def test_a_full_disk_is_told_and_changes_nothing(display: str, volume: Path) -> 
     assert told == {"asked": 1, "points": 1, "shown": 1}
     with Session(volume) as session:  # it could not be saved when the window was closed
         assert session.recovered == 1 and len(session.dots) == 1
+
+
+def test_the_benchmark_of_the_window(display: str, tmp_path: Path) -> None:
+    output = tmp_path / "labelling.json"
+    small = ["--size", "32", "--dots", "200", "--repeats", "3", "--output", str(output)]
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "labelling.py"), *small],
+        env=shown_on(display, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["what"] for row in rows] == ["slice change", "add"]
+    assert rows[0]["dots"] < rows[1]["dots"] <= 200 + 5
+    assert all(0 < row["median ms"] <= row["95 % ms"] for row in rows)
 
 
 def test_without_a_display(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:

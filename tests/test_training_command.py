@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +15,15 @@ import ml_collections
 import numpy as np
 import pytest
 
-from cellcount_jax import cli, own_images, training_command
+from cellcount_jax import checkpoint, cli, own_images, training_command
 from cellcount_jax.data import formats
 from cellcount_jax.data.entries import scan
 from cellcount_jax.data.progress import DONE
 from cellcount_jax.errors import InputError
 from cellcount_jax.label.session import Session
 from cellcount_jax.overrides import override
+
+ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -135,6 +141,34 @@ def test_from_labels_to_counts_in_2d(
     assert call(*command, "--overwrite") == 0
     assert "resuming" not in capsys.readouterr()[1]
     assert (workdir / "notes.txt").exists()
+
+
+def test_killed_and_given_again_it_goes_on(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "run"
+    command: list[str | Path] = ["train", images, "--output", workdir, "--steps", "600", *small()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cellcount_jax.cli", *map(str, command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        if checkpoint.latest(workdir / "checkpoints"):
+            break
+        time.sleep(0.01)
+    process.kill()
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    killed_at = checkpoint.latest(workdir / "checkpoints")
+    assert killed_at is not None and 20 <= killed_at < 600
+    assert not (workdir / "model.json").exists(), "it was finished"
+    assert call(*command) == 0
+    assert f"resuming {workdir} after step {killed_at} of 600" in capsys.readouterr()[1]
+    assert call("count", images / "b.tif", "--model", workdir, "--output", tmp_path / "out") == 0
 
 
 def test_from_labels_to_counts_in_3d(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from napari.components import ViewerModel
 from psygnal import Signal
 
-from cellcount_jax.data.progress import DONE, TO_DO
+from cellcount_jax.data.progress import DONE, IN_PROGRESS, TO_DO
 from cellcount_jax.errors import InputError
 from cellcount_jax.label import order
 from cellcount_jax.label.layers import Layers, camera_of
@@ -68,9 +68,11 @@ class Canvas:
         self.selected: set[int] = set()
         self.focus: int | None = None
         self.layers = Layers(viewer, session)
+        self._shown: tuple[int, ...] | None = None  # the block
         for event in (viewer.dims.events.current_step, viewer.dims.events.ndisplay):
             event.connect(self.refresh)
         viewer.dims.events.order.connect(self.refresh)
+        self.camera.events.center.connect(self._panned)
         self.go(np.asarray(session.place), zoom=False)
         self.refresh()
 
@@ -119,6 +121,10 @@ class Canvas:
             chosen=(*self.selected, *focus),
             dragged=dragged,
         )
+        block = self.block
+        region = self.session.grid.region(block)
+        self.layers.draw_block(region, int(self.session.state.blocks[block]))
+        self._shown = block
         self.session.place = tuple(self.place.tolist())
         self.changed.emit()
 
@@ -180,7 +186,7 @@ class Canvas:
     def go_next_block(self) -> None:
         """Goes to the middle of the next block that is to do or, if there is none, in progress."""
         states = self.session.state.blocks
-        for state in (TO_DO, 1):
+        for state in (TO_DO, IN_PROGRESS):
             block = order.next_block(states, state, self.block)
             if block is not None:
                 return self.go_to_block(block)
@@ -280,6 +286,10 @@ class Canvas:
             self.focus = None
         self.refresh()
         return result
+
+    def _panned(self, _: object = None) -> None:
+        if self.block != self._shown:
+            self.refresh()
 
     def _focus(self, dot: int | None) -> None:
         self.focus = dot

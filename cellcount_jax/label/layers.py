@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 
+from cellcount_jax.data.readable import Region
 from cellcount_jax.label.dots import Dots
 from cellcount_jax.label.ghosts import Ghosts, in_plane, near_plane
 from cellcount_jax.label.pixels import contrast_limits, pixels
@@ -19,6 +20,7 @@ from cellcount_jax.label.session import Session
 
 VERIFIED, PROPOSED, CHOSEN = "#39d353", "#ffb000", "#ff4fd8"
 _PREVIEW = "#58c4ff"
+_BLOCK = ("#8a919c", PROPOSED, VERIFIED)  # to do, in progress, done
 
 Plane = tuple[int, int]  # the axis that it is across, and its index
 
@@ -31,6 +33,7 @@ class Layers:
       dots: of the dots in the plane.
       ghosts: of the dots nearby.
       preview: of what would be proposed.
+      block: of the outline of the present block.
       box: of the rectangle that selects.
       dot_size: the diameter of a dot as it is drawn, in voxels.
       rows: of the session's dots, those that are in the plane.
@@ -53,12 +56,16 @@ class Layers:
         self.dot_size = float(1.4 * session.radius / edges.min())
         self.rows = np.zeros(0, int)
         self._drawn: tuple[bytes, ...] | None = None
+        self._outlined: tuple[Region, int] | None = None
 
         def points(name: str, **options: Any) -> Any:
             layer = viewer.add_points(ndim=ndim, name=name, **place, **options)
             layer.editable = False
             return layer
 
+        self.block = points("block", face_color="transparent", border_width=0)
+        outline = self.block.bounding_box
+        outline.points, outline.line_thickness, outline.visible = False, 1.5, True
         ring = {"face_color": "transparent", "border_width": 0.13}
         self.preview = points("preview", **ring)
         self.ghosts = points("nearby slices", border_width=0)
@@ -103,6 +110,16 @@ class Layers:
         colours = np.where(dots.verified[self.rows], VERIFIED, PROPOSED)
         colours[np.isin(ids, chosen)] = CHOSEN
         show(self.dots, shown, border_color=colours.tolist(), size=self.dot_size)
+
+    def draw_block(self, region: Region, state: int) -> None:
+        """Shows where the block with these voxels ends, and its state."""
+        if (region, state) == self._outlined:
+            return
+        self._outlined = region, state
+        self.block.bounding_box.line_color = _BLOCK[state]
+        # Two voxels at opposite corners: the frame of the layer is around them, in every plane.
+        corners = [(part.start, part.stop - 1) for part in region]
+        show(self.block, np.array(corners, float).T, size=1)
 
     def draw_preview(self, points: np.ndarray, plane: Plane | None, *, reach: int) -> None:
         """Shows what would be proposed, `(N, D)` voxels, in the plane and, fainter, nearby."""

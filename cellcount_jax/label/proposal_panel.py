@@ -29,12 +29,14 @@ from cellcount_jax.label.canvas import Canvas
 from cellcount_jax.stored_model import bundled_models
 
 _OTSU = "bright spots (Otsu)"
-_OTHER = "a model from the folder of a run ..."
+_RUN, _EXPORTED = "a model from the folder of a run ...", "a model from an exported file ..."
 _WAIT = 300  # milliseconds after a parameter was changed
 _TIPS = {
     "smooth": "sigma of the Gaussian that smooths the image",
     "factor": "times Otsu's threshold: higher ones propose fewer cells",
     "opening": "radius of the ball that must fit into a cell; 0: any",
+    "background": "sigma of a wide Gaussian that is subtracted; for cells on an uneven background"
+    " some six radii; 0: none",
     "smallest": "the least volume (area) of a cell",
     "split": "touching cells are cut at brightest places that are further apart; 0: never",
 }
@@ -53,7 +55,11 @@ class ProposalPanel(QWidget):
         self._timer = QTimer(self, singleShot=True, interval=_WAIT)
         self._timer.timeout.connect(self._show_preview)
         self._method = QComboBox()
-        self._method.addItems([_OTSU, *bundled_models(), _OTHER])
+        self._method.addItems([_OTSU, *bundled_models(), _RUN, _EXPORTED])
+        # A long path is cut rather than that it widens the panel.
+        self._method.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
         if model is not None:
             self._offer(model)
         self._method.activated.connect(self._chosen)
@@ -67,7 +73,8 @@ class ProposalPanel(QWidget):
         unit = canvas.session.unit
         for name, value in proposals.defaults(canvas.session).items():
             if name in _TIPS:
-                box = QDoubleSpinBox(decimals=2, maximum=1e6, singleStep=max(value / 10, 0.1))
+                step = max(0.1, (value or canvas.session.radius) / 10)
+                box = QDoubleSpinBox(decimals=2, maximum=1e6, singleStep=step)
                 box.setValue(value)
                 box.setToolTip(_TIPS[name])
                 box.valueChanged.connect(lambda _: self._timer.start())
@@ -114,16 +121,19 @@ class ProposalPanel(QWidget):
 
     def _offer(self, model: str) -> None:
         if self._method.findText(model) < 0:
-            self._method.insertItem(self._method.count() - 1, model)
+            self._method.insertItem(self._method.findText(_RUN), model)
         self._method.setCurrentText(model)
 
     def _chosen(self, _: int = 0) -> None:
-        if self._method.currentText() == _OTHER:
-            path = QFileDialog.getExistingDirectory(self, "Folder of a run")
-            if path:
-                self._offer(path)
-            else:
-                self._method.setCurrentIndex(0)
+        path = None
+        if self._method.currentText() == _RUN:
+            path = QFileDialog.getExistingDirectory(self, _RUN)
+        elif self._method.currentText() == _EXPORTED:
+            path, _ = QFileDialog.getOpenFileName(self, _EXPORTED, "", "Models (*.zip)")
+        if path:
+            self._offer(path)
+        elif path is not None:  # nothing was chosen
+            self._method.setCurrentIndex(0)
         otsu = self._method.currentText() == _OTSU
         self._otsu.setVisible(otsu)
         self._of_model.setVisible(not otsu)

@@ -91,6 +91,7 @@ class LabelPanel(QWidget):
         if left is not None and done < blocks.size:
             told.append(f"{duration(left)} left")
         self._rate.setText(", ".join(told) or "no pace yet")
+        self._here.setText(self._where())
         is_done = blocks[self.canvas.block] == DONE
         self._mark.setText("Not done yet (D)" if is_done else "Mark block done (D)")
         for button, verb, what in (
@@ -105,7 +106,9 @@ class LabelPanel(QWidget):
         part = QWidget()
         layout = QVBoxLayout(part)
         layout.setContentsMargins(0, 0, 0, 0)
-        self._counts, self._blocks, self._rate = QLabel(), QLabel(), QLabel()
+        self._counts, self._blocks, self._rate, self._here = (QLabel() for _ in range(4))
+        self._here.setWordWrap(True)
+        self._here.setToolTip("of the present block, and of the dot in focus")
         self._bar = QProgressBar(maximum=100)
         self._map = BlockMap(self.canvas)
         self._map.chosen.connect(self.canvas.go_to_block)
@@ -113,11 +116,23 @@ class LabelPanel(QWidget):
         next_block = _button("Next block (B)", self.canvas.go_next_block, "that is to do")
         self._undo = _button("Undo", self.canvas.undo, "Ctrl+Z")
         self._redo = _button("Redo", self.canvas.redo, "Ctrl+Shift+Z")
-        for widget in (self._counts, self._blocks, self._bar, self._rate, self._map):
+        for widget in (self._counts, self._blocks, self._bar, self._rate, self._map, self._here):
             layout.addWidget(widget)
         layout.addLayout(_row(self._mark, next_block))
         layout.addLayout(_row(self._undo, self._redo))
         return part
+
+    def _where(self) -> str:
+        """Slices of the present block, and the score of the dot in focus."""
+        session, canvas, told = self.canvas.session, self.canvas, []
+        if canvas.plane is not None:
+            part = session.grid.region(canvas.block)[canvas.plane[0]]
+            told.append(f"slices {part.start} to {part.stop - 1}")
+        if canvas.focus is not None:
+            score = session.dots.scores[session.dots.rows([canvas.focus])[0]]
+            if np.isfinite(score):
+                told.append(f"the dot's score {score:.2f}")
+        return "; ".join(told)
 
     def _view(self) -> QWidget:
         part = QWidget()
