@@ -72,8 +72,9 @@ def volume(tmp_path: Path) -> Path:
 _PRELUDE = """
     import json, os, sys, time
     from pathlib import Path
-    import numpy as np
     from unittest import mock
+    import napari
+    import numpy as np
     from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
     from qtpy.QtGui import QMouseEvent
     from qtpy.QtTest import QTest
@@ -81,15 +82,20 @@ _PRELUDE = """
     from cellcount_jax.label import window
     from cellcount_jax.label.widget import LabelPanel
 
-    viewer = window.open_window(Path(sys.argv[1]), **json.loads(sys.argv[2]))
-    app = QApplication.instance()
-
     def wait(seconds=0.2):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             app.processEvents()
             time.sleep(0.005)
 
+    image, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    if options.pop("from_menu", False):
+        viewer = napari.Viewer()
+        viewer.open(image, plugin="napari")
+        dock, _ = viewer.window.add_plugin_dock_widget("cellcount_jax", "Label cells")
+    else:
+        viewer = window.open_window(image, **options)
+    app = QApplication.instance()
     wait(1)
     panel = next(w for w in app.allWidgets() if isinstance(w, LabelPanel))
     canvas, session = panel.canvas, panel.canvas.session
@@ -371,6 +377,36 @@ def test_an_image_in_2d_and_files_of_others(display: str, tmp_path: Path) -> Non
     assert told["imported"] == [[10, 20], [30, 40]] and told["as before"] == 2
     assert np.abs(np.array(told["added"]) - (50, 60)).max() < 0.5
     assert read_cellfinder(tmp_path / "out.xml", ndim=2).tolist() == [[10, 20], [30, 40]]
+
+
+def test_from_the_menu_of_napari(display: str, volume: Path) -> None:
+    told = drive(
+        display,
+        volume,
+        """
+        told["layers"] = [layer.name for layer in viewer.layers]
+        told["edges"] = session.edges.tolist()
+        show(3)
+        click(15, 20)
+        dock.title.close_button.click(); wait()
+        told["seen"] = [panel.isVisible()]
+        _, again = viewer.window.add_plugin_dock_widget("cellcount_jax", "Label cells"); wait()
+        told["seen"].append(panel.isVisible())
+        told["the same"] = again is panel
+        click(40, 60)
+        viewer.close(); wait()
+        try:
+            window.label_widget()
+        except Exception as error:
+            told["error"] = str(error)
+        """,
+        from_menu=True,
+    )
+    assert told["layers"] == ["cells", "block", "preview", "nearby slices", "dots", "selection"]
+    assert told["edges"] == [4, 2, 2]
+    assert told["seen"] == [False, True] and told["the same"]
+    assert "Choose the layer of an image" in told["error"]
+    assert len(formats.read_points(volume.with_suffix(".csv"), ndim=3)) == 2
 
 
 def test_a_full_disk_is_told_and_changes_nothing(display: str, volume: Path) -> None:

@@ -89,13 +89,21 @@ def run(path: Path, *, model: str | None = None, **options: Any) -> None:
 def label_widget() -> Any:
     """What napari's menu opens: the panel for the image of the active layer.
 
+    A viewer has one, shown again where its dock was closed: labelling ends with the window.
+
     Raises:
       InputError: there is no such layer, or it is not from a file.
     """
     import napari
     from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication
+
+    from cellcount_jax.label.widget import LabelPanel
 
     viewer = napari.current_viewer()
+    for widget in QApplication.allWidgets():
+        if isinstance(widget, LabelPanel) and widget.canvas.viewer is viewer:
+            return widget  # whose dock was closed
     layer = None if viewer is None else viewer.layers.selection.active
     path = None if layer is None else layer.source.path
     if path is None:
