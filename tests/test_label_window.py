@@ -452,7 +452,7 @@ def test_the_benchmark_of_the_window(display: str, tmp_path: Path) -> None:
     assert all(0 < row["median ms"] <= row["95 % ms"] for row in rows)
 
 
-def test_without_a_display(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_display_or_opengl(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if reason := missing():
         pytest.skip(reason)
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
@@ -460,6 +460,8 @@ def test_without_a_display(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "needs a display" in refused(volume)
     monkeypatch.setenv("DISPLAY", ":987654")
     assert "Qt cannot open a window" in refused(volume)
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")  # which has none
+    assert "needs OpenGL" in refused(volume)
 
 
 def refused(volume: Path) -> str:

@@ -11,14 +11,27 @@ from typing import Any
 from cellcount_jax.errors import InputError
 from cellcount_jax.label.session import Session
 
-_PROBE = "from qtpy.QtWidgets import QApplication; QApplication([])"
+# In a process of its own, as Qt aborts where it cannot be: a context that Qt and vispy both see.
+_PROBE = """
+import sys
+from OpenGL import platform
+from qtpy.QtGui import QOffscreenSurface, QOpenGLContext
+from qtpy.QtWidgets import QApplication
+
+application, surface, context = QApplication([]), QOffscreenSurface(), QOpenGLContext()
+surface.create()
+drawn = context.create() and context.makeCurrent(surface) and platform.GetCurrentContext()
+sys.exit(0 if drawn else 3)
+"""
+_NO_OPENGL = 3
 
 
 def check() -> None:
     """Makes sure that a window can be shown.
 
     Raises:
-      InputError: napari is not installed, or there is no display. Qt itself would end the process.
+      InputError: napari is not installed, or there is no display or no OpenGL on it. Qt itself
+        would end the process.
     """
     try:
         import napari  # noqa: F401
@@ -36,6 +49,11 @@ def check() -> None:
             " set); run it on the machine you sit at, or through ssh -X, VNC or a remote desktop."
         )
     tried = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
+    if tried.returncode == _NO_OPENGL:
+        raise InputError(
+            "Labelling needs OpenGL, and there is none on this display; install a driver (on Debian"
+            " libgl1-mesa-dri draws without a graphics card), or run it on the machine you sit at."
+        )
     if tried.returncode:
         lines = [line for line in tried.stderr.splitlines() if line.strip()]
         raise InputError(
