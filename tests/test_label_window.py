@@ -464,9 +464,17 @@ def test_without_a_display_or_opengl(volume: Path, monkeypatch: pytest.MonkeyPat
     assert "needs OpenGL" in refused(volume)
 
 
-def refused(volume: Path) -> str:
+def test_a_model_that_cannot_propose(
+    display: str, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPLAY", display)
+    assert "nope: no such model" in refused(volume, "--model", "nope")
+    assert "the model was trained on 2D images" in refused(volume, "--model", "nuclei2d")
+
+
+def refused(volume: Path, *arguments: str) -> str:
     """The one line of `cellcount label` where it cannot be."""
-    command = [sys.executable, "-m", "cellcount_jax.cli", "label", str(volume)]
+    command = [sys.executable, "-m", "cellcount_jax.cli", "label", str(volume), *arguments]
     process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert process.returncode == 1, process.stderr
     (line,) = process.stderr.splitlines()

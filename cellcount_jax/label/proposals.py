@@ -174,30 +174,17 @@ def defaults(session: Session) -> dict[str, float]:
     }
 
 
-def from_model(
-    session: Session,
-    model: str,
-    *,
-    threshold: float | None = None,
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Cells that a trained model finds in a session's image, of any size.
+def fitting_model(session: Session, model: str) -> tuple[TrainedModel, Readable]:
+    """A trained model, and a session's image as that model sees it.
 
     Where the voxel sizes of both are known and differ, the image is resampled to the model's.
 
     Args:
       session: its image, with all channels that were chosen.
       model: a run's folder, an exported file, or the name of a model that the package brings.
-      threshold: of the scores, as `cellcount count --threshold`; default the model's own.
-      progress: as for `otsu_image`, of a large image; in voxels and then in tiles.
-
-    Returns:
-      `(N, D)` float64 voxels inside the image, `(N,)` scores in 0..1, 1 where the model is as
-      certain as of a dot in training, and what `Session.propose` is told.
 
     Raises:
-      InputError: no such model; it was trained on images of other dimensions or channels; a
-        threshold that is not allowed.
+      InputError: no such model; it was trained on images of other dimensions or channels.
     """
     loaded = stored_model.load_model(model)
     source = session.source
@@ -210,6 +197,33 @@ def from_model(
         if len(source.shape) == loaded.config.data.ndim and source.channels > loaded.channels:
             hint = "; open the image with one of its channels (--channel)"
         raise InputError(f"{source.path}: {error}{hint}.") from error
+    return loaded, image
+
+
+def from_model(
+    session: Session,
+    model: str,
+    *,
+    threshold: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Cells that a trained model finds in a session's image, of any size.
+
+    Args:
+      session: see `fitting_model`.
+      model: likewise.
+      threshold: of the scores, as `cellcount count --threshold`; default the model's own.
+      progress: as for `otsu_image`, of a large image; in voxels and then in tiles.
+
+    Returns:
+      `(N, D)` float64 voxels inside the image, `(N,)` scores in 0..1, 1 where the model is as
+      certain as of a dot in training, and what `Session.propose` is told.
+
+    Raises:
+      InputError: see `fitting_model`; a threshold that is not allowed.
+    """
+    loaded, image = fitting_model(session, model)
+    source = session.source
     if threshold is not None and not tiled.FLOOR <= threshold < 1:
         raise InputError(f"threshold {threshold}: must be at least {tiled.FLOOR}, and less than 1.")
     peak = inference.target_peak(loaded)

@@ -75,12 +75,16 @@ def open_window(path: Path, *, model: str | None = None, **options: Any) -> Any:
       The `napari.Viewer`; the session is saved and closed with its window.
 
     Raises:
-      InputError: see `Session`.
+      InputError: see `Session`, and `proposals.fitting_model`.
     """
     import napari
 
+    from cellcount_jax.label import proposals
+
     session = Session(path, **options)
     try:
+        if model is not None:  # an error now rather than when it is asked
+            proposals.fitting_model(session, model)
         viewer = napari.Viewer(title=f"{session.source.name}: cellcount")
         panel = _panel(viewer, session, model)
         viewer.window.add_dock_widget(panel, name="Label cells", area="right")
