@@ -26,7 +26,7 @@ import timing
 import workload
 
 from cellcount_jax import config as settings
-from cellcount_jax import cuts, maps
+from cellcount_jax import cuts, maps, variants
 from cellcount_jax.step import create_train_state
 
 # z, y, x; the volumes of the microglia set, and larger ones.
@@ -72,7 +72,7 @@ def measure(
 ) -> dict[str, Any]:
     """Runs one case in this process: a training step, or the map of a volume of `shape`."""
     config = settings.default_config()
-    settings.use_volumes(config)
+    variants.use_volumes(config)
     config.model.features = features
     config.model.remat = remat
     started = time.perf_counter()

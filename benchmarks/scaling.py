@@ -37,7 +37,7 @@ import numpy as np
 import timing
 import workload
 
-from cellcount_jax import batches, native
+from cellcount_jax import batches, native, variants
 from cellcount_jax import config as settings
 from cellcount_jax.model import create_model
 from cellcount_jax.stack import ImageStack
@@ -100,7 +100,7 @@ def main() -> None:
 def experiment(features: int, crop: Sequence[int], *, levels: int) -> ml_collections.ConfigDict:
     """The settings of the volumes at a size of network and of crop."""
     config = settings.default_config()
-    settings.use_volumes(config)
+    variants.use_volumes(config)
     config.model.features, config.model.levels = features, levels
     config.model.strides = config.model.strides[: levels - 1]
     config.train.crop = tuple(crop)

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from cellcount_jax import config as settings
-from cellcount_jax import parallel
+from cellcount_jax import parallel, variants
 from cellcount_jax.model import create_model
 from cellcount_jax.step import train_step
 
@@ -23,7 +23,7 @@ def experiment(
     config = settings.default_config()
     config.train.batch_labelled = 8
     if ndim == 3:
-        settings.use_volumes(config)
+        variants.use_volumes(config)
     config.model.features = features
     if crop:
         config.train.crop = tuple(crop)

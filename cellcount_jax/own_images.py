@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from cellcount_jax import config as settings
+from cellcount_jax import variants
 
 
 def folder_config(*, ndim: int = 2) -> ml_collections.ConfigDict:
@@ -16,7 +17,7 @@ def folder_config(*, ndim: int = 2) -> ml_collections.ConfigDict:
     config.data.kind = "folder"
     config.data.normalisation = "robust_log"
     if ndim == 3:
-        settings.use_volumes(config)
+        variants.use_volumes(config)
     return config
 
 

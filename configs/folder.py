@@ -16,12 +16,11 @@ if the voxel size is known, else in pixels) and, for cells of another size than 
 
 import ml_collections
 
-from cellcount_jax import config as settings
-from cellcount_jax import own_images
+from cellcount_jax import own_images, variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings for images; `:3d` for volumes, or one of `config.VARIANTS`."""
+    """The settings for images; `:3d` for volumes, or one of `variants.VARIANTS`."""
     config = own_images.folder_config()
-    settings.use_variant(config, variant, {**settings.VARIANTS, "3d": settings.use_volumes})
+    variants.use_variant(config, variant, {**variants.VARIANTS, "3d": variants.use_volumes})
     return config

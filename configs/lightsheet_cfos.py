@@ -18,10 +18,11 @@ an accelerator: not run.
 import ml_collections
 
 from cellcount_jax import config as settings
+from cellcount_jax import variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings; `variant` is one of `config.VARIANTS`."""
+    """The settings; `variant` is one of `variants.VARIANTS`."""
     config = settings.default_config()
     config.name = "lightsheet_cfos"
     config.data.kind = "volumes"
@@ -31,7 +32,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # 695u and 753u are of the brains that are tested.
     config.data.unlabelled_names = ("969u", "1230u")
     config.evaluation.max_distance = 8.0
-    settings.use_volumes(config)
-    settings.use_supervised(config)
-    settings.use_variant(config, variant, settings.VARIANTS)
+    variants.use_volumes(config)
+    variants.use_supervised(config)
+    variants.use_variant(config, variant, variants.VARIANTS)
     return config

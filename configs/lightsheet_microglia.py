@@ -16,17 +16,18 @@ accelerator: not run.
 import ml_collections
 
 from cellcount_jax import config as settings
+from cellcount_jax import variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings; `variant` is one of `config.VARIANTS`."""
+    """The settings; `variant` is one of `variants.VARIANTS`."""
     config = settings.default_config()
     config.name = "lightsheet_microglia"
     config.data.kind = "volumes"
     config.data.train_names = ("1874",)
     config.evaluation.max_distance = 12.0
-    settings.use_volumes(config)
-    settings.use_variant(config, variant, settings.VARIANTS)
+    variants.use_volumes(config)
+    variants.use_variant(config, variant, variants.VARIANTS)
     if variant == "paper":
         config.train.crop = (56, 96, 96)  # the volumes are 100 wide
     return config

@@ -14,15 +14,16 @@ accelerator: not run.
 import ml_collections
 
 from cellcount_jax import config as settings
+from cellcount_jax import variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings; `variant` is one of `config.VARIANTS`."""
+    """The settings; `variant` is one of `variants.VARIANTS`."""
     config = settings.default_config()
     config.name = "mbm"
     config.data.kind = "mbm"
     config.evaluation.max_distance = 8.0
     config.detect.min_distance = (2, 2)
-    settings.use_supervised(config)
-    settings.use_variant(config, variant, settings.VARIANTS)
+    variants.use_supervised(config)
+    variants.use_variant(config, variant, variants.VARIANTS)
     return config

@@ -8,6 +8,7 @@ Test F1 0.92 in 34 seconds on 2 CPU cores, most of it compiling.
 import ml_collections
 
 from cellcount_jax import config as settings
+from cellcount_jax import variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -23,5 +24,5 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 50
     config.train.crop = (64, 64)
     config.evaluation.overlays = 2
-    settings.use_variant(config, variant, {})
+    variants.use_variant(config, variant, {})
     return config

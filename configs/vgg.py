@@ -14,10 +14,11 @@ minutes on one core beside other work, training and evaluation together. Without
 import ml_collections
 
 from cellcount_jax import config as settings
+from cellcount_jax import variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings; `variant` is one of `config.VARIANTS`."""
+    """The settings; `variant` is one of `variants.VARIANTS`."""
     config = settings.default_config()
     config.name = "vgg"
     config.data.kind = "vgg"
@@ -29,5 +30,5 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.model.norm_momentum = 0.99
     config.model.norm_freeze = 0.2
     config.target.count_head = True
-    settings.use_variant(config, variant, settings.VARIANTS)
+    variants.use_variant(config, variant, variants.VARIANTS)
     return config

@@ -71,6 +71,7 @@ def data_folder() -> Path:
 # Few and small: 2D images in PNG files, volumes with regions in TIFF files.
 _TINY_CONFIG = """
 from cellcount_jax import config as settings
+from cellcount_jax import variants
 
 
 def get_config(variant=""):
@@ -78,7 +79,7 @@ def get_config(variant=""):
     config.name = "tiny"
     config.data.dir = {folder!r}
     if variant == "3d":
-        settings.use_volumes(config)
+        variants.use_volumes(config)
         config.data.kind = "volumes"
         config.data.region = "y<24"
         config.data.held_out_region = "y>=28"

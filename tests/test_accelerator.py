@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from cellcount_jax import config as settings
-from cellcount_jax import native
+from cellcount_jax import native, variants
 from cellcount_jax.data import synthetic
 from cellcount_jax.step import create_train_state, train_step
 
@@ -84,7 +84,7 @@ def changed(config: ml_collections.ConfigDict, what: str) -> ml_collections.Conf
     if what == "perturbed images":
         config.consistency.perturbation = "noise"
     if what == "3D":
-        settings.use_volumes(config)
+        variants.use_volumes(config)
         config.model.strides = ((1, 2, 2),)
         config.model.attention = "none"
     return config

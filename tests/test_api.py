@@ -24,6 +24,7 @@ ORDER = (
     "cache",
     "config",
     "validation",
+    "variants",
     "own_images",
     "overrides",
     "data.sample",

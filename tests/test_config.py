@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cellcount_jax import config as settings
-from cellcount_jax import validation
+from cellcount_jax import validation, variants
 from cellcount_jax.errors import InputError
 
 # A value of each kind that no one of the choices has.
@@ -240,23 +240,23 @@ def halve_the_rate(config: Any) -> None:
 
 def test_variants() -> None:
     config = with_values(name="mine", optim__learning_rate=0.5)
-    settings.use_variant(config, "", {"slow": halve_the_rate})
+    variants.use_variant(config, "", {"slow": halve_the_rate})
     assert (config.name, config.optim.learning_rate) == ("mine", 0.5)
-    settings.use_variant(config, "slow", {"slow": halve_the_rate})
+    variants.use_variant(config, "slow", {"slow": halve_the_rate})
     assert (config.name, config.optim.learning_rate) == ("mine_slow", 0.25)
-    known = {"slow": halve_the_rate, "paper": settings.use_paper_recipe}
+    known = {"slow": halve_the_rate, "paper": variants.use_paper_recipe}
     with pytest.raises(InputError, match=r"mine_slow\.py:fast: .* there are paper, slow, or none"):
-        settings.use_variant(config, "fast", known)
+        variants.use_variant(config, "fast", known)
 
 
 def test_recipes_are_valid() -> None:
     for volumes, crop in ((False, (224, 224)), (True, (56, 200, 200))):
         config = settings.default_config()
         if volumes:
-            settings.use_volumes(config)
+            variants.use_volumes(config)
             validation.validate(config)
             assert config.data.ndim == 3
-        settings.use_paper_recipe(config)
+        variants.use_paper_recipe(config)
         validation.validate(config)
         assert (config.train.crop, config.model.features, config.train.steps) == (crop, 32, 12_750)
 

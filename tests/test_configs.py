@@ -15,12 +15,12 @@ import ml_collections
 import pytest
 
 from cellcount_jax import config as settings
-from cellcount_jax import validation
+from cellcount_jax import validation, variants
 from cellcount_jax.errors import InputError
 from cellcount_jax.step import create_train_state, learning_rate_schedule
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-ALL = ("", *settings.VARIANTS)
+ALL = ("", *variants.VARIANTS)
 VARIANTS = {"smoke": ("",), "folder": (*ALL, "3d")}
 PARTS = [(path, v) for path in FILES for v in VARIANTS.get(path.stem, ALL)]
 NAMES = [f"{path.stem}:{variant}" for path, variant in PARTS]

@@ -16,6 +16,7 @@ from absl import flags
 
 import cellcount_jax.main  # noqa: F401  (it defines the flags)
 from cellcount_jax import config as settings
+from cellcount_jax import variants
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
@@ -116,7 +117,7 @@ def test_the_jobset_s_command_is_one_that_main_takes(
     for name in given:
         assert name in flags.FLAGS or name.removeprefix("config.") in known
     file, _, variant = given["config"].partition(":")
-    assert (ROOT / file).is_file() and variant in settings.VARIANTS
+    assert (ROOT / file).is_file() and variant in variants.VARIANTS
     mount = parts(jobset)[1]["volumeMounts"][0]["mountPath"]
     assert given["workdir"].startswith(f"{mount}/")
     assert given["config.data.dir"].startswith(f"{mount}/")

@@ -31,7 +31,7 @@ import tifffile
 import zarr
 from PIL import Image as PillowImage
 
-from cellcount_jax import checkpoint, cli, stored_model
+from cellcount_jax import checkpoint, cli, stored_model, variants
 from cellcount_jax import config as settings
 from cellcount_jax.data.normalise import Normalisation
 from cellcount_jax.data.sources import open_source
@@ -1450,7 +1450,7 @@ def untrained(ndim: int) -> TrainedModel:
     """A model of one channel with voxels of 1 um and weights of 0, which finds nothing."""
     config = settings.default_config()
     if ndim == 3:
-        settings.use_volumes(config)
+        variants.use_volumes(config)
         config.model.strides = ((1, 2, 2),)
     config.model.levels, config.model.features = 2, 2
     config.model.attention = "none"

@@ -12,9 +12,10 @@ import pytest
 from scipy import ndimage
 
 from cellcount_jax import cuts, maps
-from cellcount_jax.config import default_config, use_volumes
+from cellcount_jax.config import default_config
 from cellcount_jax.errors import InputError
 from cellcount_jax.model import create_model
+from cellcount_jax.variants import use_volumes
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 

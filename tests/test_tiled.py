@@ -19,13 +19,14 @@ import zarr
 from scipy import ndimage
 
 from cellcount_jax import engines, locations, survey, tiled
-from cellcount_jax.config import default_config, use_volumes
+from cellcount_jax.config import default_config
 from cellcount_jax.data.normalise import Normalisation
 from cellcount_jax.data.readable import Array
 from cellcount_jax.errors import InputError
 from cellcount_jax.locations import LoadedModel
 from cellcount_jax.model import create_model
 from cellcount_jax.tiled import Job, Task
+from cellcount_jax.variants import use_volumes
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
