@@ -80,8 +80,8 @@ def measure(
         return 1000 * (time.perf_counter() - started)
 
     def add() -> None:
-        assert canvas.plane is not None
-        place = (canvas.plane[1], *rng.uniform(0, size - 1, 2))
+        assert canvas.view.plane is not None
+        place = (canvas.view.plane[1], *rng.uniform(0, size - 1, 2))
         canvas.do(lambda: session.add(place))
 
     acts = {"slice change": canvas.go_down, "add": add}

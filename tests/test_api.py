@@ -126,6 +126,7 @@ ORDER = (
     "label.proposals",
     "label.ghosts",
     "label.pixels",
+    "label.view",
     "label.layers",
     "label.canvas",
     "label.mouse",
@@ -143,7 +144,7 @@ ORDER = (
     "main",
 )
 # Not imported here: they need napari, which may be missing, and whose packages warn.
-WINDOW = ORDER[ORDER.index("label.layers") : ORDER.index("label.window")]
+WINDOW = ORDER[ORDER.index("label.view") : ORDER.index("label.window")]
 PURE = (
     "distance",
     "targets",

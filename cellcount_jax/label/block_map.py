@@ -39,7 +39,7 @@ class BlockMap(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draws the blocks, with a frame around the present one."""
-        here = self._canvas.block
+        here = self._canvas.view.block
         painter = QPainter(self)
         self.plane().draw(painter, here[-2:])
         if len(here) == 3:
@@ -58,7 +58,7 @@ class BlockMap(QWidget):
 
     def plane(self) -> Cells:
         """The blocks at the present depth, in the proportions of a block."""
-        session, here = self._canvas.session, self._canvas.block
+        session, here = self._canvas.session, self._canvas.view.block
         states = session.state.blocks
         states = states[here[0]] if states.ndim == 3 else states
         width = self.width() - 2 * _EDGE - (2 * _COLUMN if len(here) == 3 else 0)
@@ -79,7 +79,7 @@ class BlockMap(QWidget):
 
     def _at(self, place: QPointF) -> tuple[tuple[int, ...], str] | None:
         """The block that a click goes to, and what is there."""
-        here, plane = self._canvas.block, self.plane()
+        here, plane = self._canvas.view.block, self.plane()
         if (at := plane.at(place)) is not None:
             block = (*here[:-2], *at)
             name = ", ".join(str(i + 1) for i in block)

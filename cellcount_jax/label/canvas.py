@@ -1,4 +1,4 @@
-"""A session in a viewer of napari: where the view is, what is chosen, what keys do. No Qt."""
+"""A session in a viewer of napari: what is shown and chosen, and what keys do. No Qt."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from psygnal import Signal
 from cellcount_jax.data.progress import DONE, IN_PROGRESS, TO_DO
 from cellcount_jax.errors import InputError
 from cellcount_jax.label import order
-from cellcount_jax.label.layers import Layers, camera_of
+from cellcount_jax.label.layers import Layers
 from cellcount_jax.label.session import Session
+from cellcount_jax.label.view import View
 
 _NEAR = 0.7  # radii of a cell, within which a click is on a dot
 
@@ -39,8 +40,8 @@ class Canvas:
     """A session, the layers that show it, and acts of the mouse and keys.
 
     Attributes:
-      viewer: of napari.
       session: what is labelled.
+      view: where the viewer looks at it.
       reach: of how many planes before and after the dots are seen.
       snap_on_add: whether a dot is placed at the brightest place near the click.
       selected: ids of the dots that Delete removes.
@@ -61,8 +62,8 @@ class Canvas:
           session: open.
           tell: gets what a user is to know, a sentence.
         """
-        self.viewer, self.session, self._tell = viewer, session, tell
-        self.camera = camera_of(viewer)
+        self.session, self._tell = session, tell
+        self.view = View(viewer, session.grid, session.edges)
         self.reach = 3
         self.snap_on_add = False
         self.selected: set[int] = set()
@@ -72,76 +73,32 @@ class Canvas:
         for event in (viewer.dims.events.current_step, viewer.dims.events.ndisplay):
             event.connect(self.refresh)
         viewer.dims.events.order.connect(self.refresh)
-        self.camera.events.center.connect(self._panned)
-        self.go(np.asarray(session.place), zoom=False)
+        self.view.camera.events.center.connect(self._panned)
+        self.view.go(np.asarray(session.place))
         self.refresh()
 
     # What is shown
-
-    @property
-    def plane(self) -> tuple[int, int] | None:
-        """Axis and index of the plane that is shown; None of an image, or a volume in 3D."""
-        hidden = self.viewer.dims.not_displayed
-        if len(self.session.edges) == 2 or not hidden:
-            return None
-        axis = hidden[0]
-        # In the world, as a step counts from where the outermost layer begins.
-        at = round(self.viewer.dims.point[axis] / self.session.edges[axis])
-        return axis, min(max(at, 0), self.session.grid.shape[axis] - 1)
-
-    @property
-    def place(self) -> np.ndarray:
-        """`(D,)` voxels: the middle of what is seen, in the plane that is shown."""
-        place = np.zeros(len(self.session.edges))
-        shown = list(self.viewer.dims.displayed)
-        place[shown] = self.camera.center[-len(shown) :]
-        place /= self.session.edges
-        if self.plane is not None:
-            place[self.plane[0]] = self.plane[1]
-        return np.clip(place, 0, np.asarray(self.session.grid.shape) - 1)
-
-    @property
-    def block(self) -> tuple[int, ...]:
-        """The index of the block in the middle of what is seen."""
-        return tuple(self.session.grid.index_of(self.place[None])[0].tolist())
-
-    @property
-    def pointed(self) -> np.ndarray:
-        """`(D,)` voxels: under the mouse, or the middle where the mouse is outside the image."""
-        point = self.point_of(self.viewer.cursor)
-        return point if self.holds(point) else self.place
 
     def refresh(self, _: object = None, *, dragged: tuple[int, np.ndarray] | None = None) -> None:
         """Shows what is there; a dot that is dragged elsewhere."""
         focus = () if self.focus is None else (self.focus,)
         self.layers.draw(
             self.session.dots,
-            self.plane,
+            self.view.plane,
             reach=self.reach,
             chosen=(*self.selected, *focus),
             dragged=dragged,
         )
-        block = self.block
+        block = self.view.block
         region = self.session.grid.region(block)
         self.layers.draw_block(region, int(self.session.state.blocks[block]))
         self._shown = block
-        self.session.place = tuple(self.place.tolist())
+        self.session.place = tuple(self.view.place.tolist())
         self.changed.emit()
-
-    def go(self, point: np.ndarray, *, zoom: bool = True) -> None:
-        """Brings a place `(D,)` (voxels) to the middle, at least so near that cells are seen."""
-        edges = self.session.edges
-        if self.plane is not None:
-            self._show_plane(self.plane[0], int(np.floor(point[self.plane[0]] + 0.5)))
-        shown = list(self.viewer.dims.displayed)
-        self.camera.center = (*(0.0,) * (3 - len(shown)), *(point * edges)[shown].tolist())
-        if zoom:
-            # A cell is some 20 pixels wide then.
-            self.camera.zoom = max(self.camera.zoom, 20 / (2 * self.session.radius))
 
     def show_preview(self, points: np.ndarray) -> None:
         """Shows what would be proposed, `(N, D)` voxels."""
-        self.layers.draw_preview(points, self.plane, reach=self.reach)
+        self.layers.draw_preview(points, self.view.plane, reach=self.reach)
 
     def propose(self, points: np.ndarray, scores: np.ndarray, by: Mapping[str, Any]) -> int | None:
         """Proposes dots, see `Session.propose`; None where it fails, which is told."""
@@ -152,7 +109,7 @@ class Canvas:
 
     def accept(self) -> None:
         """Verifies the dots that are selected, in focus or under the mouse; goes to the next."""
-        under = self.at(self.point_of(self.viewer.cursor))
+        under = self.at(self.view.point_of(self.view.viewer.cursor))
         chosen = list(self.selected) or [d for d in (self.focus, under) if d is not None][:1]
         self.do(lambda: self.session.accept(chosen))
         self.go_next()
@@ -167,7 +124,7 @@ class Canvas:
 
     def snap(self) -> None:
         """Moves the dot under the mouse, or in focus, to the brightest place near it."""
-        under = self.at(self.point_of(self.viewer.cursor))
+        under = self.at(self.view.point_of(self.view.viewer.cursor))
         dot = self.focus if under is None else under
         if dot is not None:
             self.do(lambda: self.session.snap(dot))
@@ -179,33 +136,31 @@ class Canvas:
 
     def mark(self) -> None:
         """Marks the block in the middle of what is seen done; one that is done to do."""
-        done = self.session.state.blocks[self.block] == DONE
-        block = self.block
+        done = self.session.state.blocks[self.view.block] == DONE
+        block = self.view.block
         self.do(lambda: self.session.mark([block], TO_DO if done else DONE))
 
     def go_next_block(self) -> None:
         """Goes to the middle of the next block that is to do or, if there is none, in progress."""
         states = self.session.state.blocks
         for state in (TO_DO, IN_PROGRESS):
-            block = order.next_block(states, state, self.block)
+            block = order.next_block(states, state, self.view.block)
             if block is not None:
                 return self.go_to_block(block)
         self._tell("All blocks are done.")
 
     def go_to_block(self, block: tuple[int, ...]) -> None:
         """Goes to the middle of a block."""
-        region = self.session.grid.region(block)
-        middle = np.array([(part.start + part.stop - 1) / 2 for part in region])
-        self.go(middle, zoom=False)
+        self.view.go_to_block(block)
         self.refresh()
 
     def go_down(self) -> None:
         """Shows the next plane."""
-        self._turn(1)
+        self.view.turn(1)
 
     def go_up(self) -> None:
         """Shows the plane before."""
-        self._turn(-1)
+        self.view.turn(-1)
 
     def select_none(self) -> None:
         """Nothing is selected or in focus any more."""
@@ -233,25 +188,13 @@ class Canvas:
 
     # The mouse
 
-    def point_of(self, event: Any) -> np.ndarray:
-        """`(D,)` voxels of the mouse, in the plane that is shown."""
-        point = np.asarray(self.layers.image.world_to_data(event.position), float)
-        if self.plane is not None:
-            point[self.plane[0]] = self.plane[1]
-        return point
-
-    def holds(self, point: np.ndarray) -> bool:
-        """Whether a place `(D,)` (voxels) is in the image."""
-        upper = np.asarray(self.session.grid.shape) - 0.5
-        return bool(((point >= -0.5) & (point < upper)).all())
-
     def at(self, point: np.ndarray) -> int | None:
         """The id of the dot that is drawn at a place in the plane, or None."""
         return self.session.nearest(
             point,
             within=_NEAR * self.session.radius,
             rows=self.layers.rows,
-            across=None if self.plane is None else self.plane[0],
+            across=None if self.view.plane is None else self.view.plane[0],
         )
 
     def select(self, corner: np.ndarray, other: np.ndarray) -> None:
@@ -259,16 +202,16 @@ class Canvas:
         rows = self.layers.rows
         points = self.session.dots.points[rows]
         inside = (points >= np.minimum(corner, other)) & (points <= np.maximum(corner, other))
-        if self.plane is not None:
-            inside[:, self.plane[0]] = True
+        if self.view.plane is not None:
+            inside[:, self.view.plane[0]] = True
         self.selected = set(self.session.dots.ids[rows[inside.all(1)]].tolist())
         self.refresh()
 
     def move(self, dot: int, point: np.ndarray) -> None:
         """Puts a dot elsewhere; across the plane it stays where it is."""
         point = point.copy()
-        if self.plane is not None:
-            axis = self.plane[0]
+        if self.view.plane is not None:
+            axis = self.view.plane[0]
             point[axis] = self._point(dot)[axis]
         self.do(lambda: self.session.move(dot, point))
 
@@ -288,7 +231,7 @@ class Canvas:
         return result
 
     def _panned(self, _: object = None) -> None:
-        if self.block != self._shown:
+        if self.view.block != self._shown:
             self.refresh()
 
     def _focus(self, dot: int | None) -> None:
@@ -297,26 +240,18 @@ class Canvas:
         if dot is None:
             self._tell("There is no unverified dot.")
         else:
-            self.go(self._point(dot))
+            self.view.go(self._point(dot), cell=2 * self.session.radius)
         self.refresh()
 
     def _here(self) -> np.ndarray:
         """After which place the next dot is looked for."""
         if self.focus is None:
-            return self.place
+            return self.view.place
         return self._point(self.focus)
 
     def _point(self, dot: int) -> np.ndarray:
         found: np.ndarray = self.session.dots.points[self.session.dots.rows([dot])[0]]
         return found
-
-    def _turn(self, planes: int) -> None:
-        if self.plane is not None:
-            self._show_plane(self.plane[0], self.plane[1] + planes)
-
-    def _show_plane(self, axis: int, index: int) -> None:
-        index = min(max(index, 0), self.session.grid.shape[axis] - 1)
-        self.viewer.dims.set_point(axis, index * self.session.edges[axis])
 
     def _is_there(self, dot: int) -> bool:
         return bool(np.isin(dot, self.session.dots.ids))

@@ -165,11 +165,6 @@ class Layers:
             )
 
 
-def camera_of(viewer: ViewerModel) -> Any:
-    """The camera of a viewer, of napari from 0.9 on or before."""
-    return getattr(viewer, "scene", viewer).camera
-
-
 def show(layer: Any, points: np.ndarray, **looks: Any) -> None:
     """Shows points `(N, D)` in a layer in place of those that are there, at once.
 

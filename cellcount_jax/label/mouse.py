@@ -22,26 +22,26 @@ def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
     def pressed(viewer: Any, event: Any) -> Iterator[None]:
         if event.button != 1 or viewer.dims.ndisplay == 3:
             return
-        start, point = np.asarray(event.pos, float), canvas.point_of(event)
+        start, point = np.asarray(event.pos, float), canvas.view.point_of(event)
         selects = "Shift" in event.modifiers
         dot = None if selects else canvas.at(point)
         # The view stays where it is, but for a drag of nothing.
-        canvas.camera.mouse_pan = dot is None and not selects
+        canvas.view.camera.mouse_pan = dot is None and not selects
         moved = False
         try:
             yield
             while event.type == "mouse_move":
                 moved |= bool(np.hypot(*(np.asarray(event.pos) - start)) > _STILL)
-                here = canvas.point_of(event)
+                here = canvas.view.point_of(event)
                 if moved and selects:
                     canvas.layers.draw_box((point, here), viewer.dims.displayed)
                 elif moved and dot is not None:
                     canvas.refresh(dragged=(dot, here))
                 yield
         finally:
-            canvas.camera.mouse_pan = True
+            canvas.view.camera.mouse_pan = True
             canvas.layers.draw_box(None)
-        here = canvas.point_of(event)
+        here = canvas.view.point_of(event)
         if moved and selects:
             canvas.select(point, here)
         elif moved and dot is not None:
@@ -50,7 +50,7 @@ def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
             canvas.do(lambda: canvas.session.remove([dot]))
         elif not moved and canvas.selected:
             canvas.select_none()
-        elif not moved and not selects and canvas.holds(point):
+        elif not moved and not selects and canvas.view.holds(point):
             canvas.do(lambda: canvas.session.add(point, snap=canvas.snap_on_add))
 
     return pressed

@@ -145,7 +145,7 @@ class ProposalPanel(QWidget):
 
     def _moved(self) -> None:
         if self._preview.isChecked():
-            if self._canvas.block != self._block:
+            if self._canvas.view.block != self._block:
                 self._timer.start()
             else:
                 self._canvas.show_preview(self._found)
@@ -154,8 +154,8 @@ class ProposalPanel(QWidget):
         """Otsu's proposals in the block that is shown, with a threshold of its own."""
         self._found = self._found[:0]
         if self._preview.isChecked() and self._method.currentText() == _OTSU:
-            session, self._block = self._canvas.session, self._canvas.block
-            region = _limited(session.grid.region(self._block), self._canvas.place)
+            session, self._block = self._canvas.session, self._canvas.view.block
+            region = _limited(session.grid.region(self._block), self._canvas.view.place)
             start = np.array([part.start for part in region])
             try:
                 values = session.intensities(region)

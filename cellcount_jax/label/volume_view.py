@@ -11,7 +11,8 @@ from qtpy.QtCore import QTimer
 
 from cellcount_jax.label.canvas import Canvas
 from cellcount_jax.label.dots import Dots
-from cellcount_jax.label.layers import PROPOSED, VERIFIED, camera_of, show
+from cellcount_jax.label.layers import PROPOSED, VERIFIED, show
+from cellcount_jax.label.view import camera_of
 
 _WIDE = 16  # radii of a cell, the edge of what is shown
 _MOST = 2**21  # voxels, which software renders in some tens of milliseconds
@@ -54,15 +55,15 @@ class VolumeView(QtViewer):
         )
         self._timer = QTimer(self, singleShot=True, interval=_WAIT)
         self._timer.timeout.connect(self._follow)
-        canvas.viewer.cursor.events.position.connect(self._moved)
+        canvas.view.viewer.cursor.events.position.connect(self._moved)
         canvas.changed.connect(self._moved)
-        self._show(canvas.place, turn=True)
+        self._show(canvas.view.place, turn=True)
 
     def _moved(self, _: object = None) -> None:
         self._timer.start()
 
     def _follow(self) -> None:
-        self._show(self._canvas.pointed)
+        self._show(self._canvas.view.pointed)
         if self._shown_dots is not self._canvas.session.dots:
             self._show_dots()
 
@@ -98,5 +99,5 @@ class VolumeView(QtViewer):
         """Lets the canvas go."""
         self._timer.stop()
         self._canvas.changed.disconnect(self._moved)
-        self._canvas.viewer.cursor.events.position.disconnect(self._moved)
+        self._canvas.view.viewer.cursor.events.position.disconnect(self._moved)
         super().closeEvent(event)

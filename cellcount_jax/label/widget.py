@@ -92,7 +92,7 @@ class LabelPanel(QWidget):
             told.append(f"{duration(left)} left")
         self._rate.setText(", ".join(told) or "no pace yet")
         self._here.setText(self._where())
-        is_done = blocks[self.canvas.block] == DONE
+        is_done = blocks[self.canvas.view.block] == DONE
         self._mark.setText("Not done yet (D)" if is_done else "Mark block done (D)")
         for button, verb, what in (
             (self._undo, "Undo", session.can_undo),
@@ -125,8 +125,8 @@ class LabelPanel(QWidget):
     def _where(self) -> str:
         """Slices of the present block, and the score of the dot in focus."""
         session, canvas, told = self.canvas.session, self.canvas, []
-        if canvas.plane is not None:
-            part = session.grid.region(canvas.block)[canvas.plane[0]]
+        if canvas.view.plane is not None:
+            part = session.grid.region(canvas.view.block)[canvas.view.plane[0]]
             told.append(f"slices {part.start} to {part.stop - 1}")
         if canvas.focus is not None:
             score = session.dots.scores[session.dots.rows([canvas.focus])[0]]

@@ -114,7 +114,7 @@ def label_widget() -> Any:
     A viewer has one, shown again where its dock was closed: labelling ends with the window.
 
     Raises:
-      InputError: there is no such layer, or it is not from a file.
+      InputError: there is no such layer, it is not from a file, or another has more axes.
     """
     import napari
     from qtpy.QtCore import QTimer
@@ -124,7 +124,7 @@ def label_widget() -> Any:
 
     viewer = napari.current_viewer()
     for widget in QApplication.allWidgets():
-        if isinstance(widget, LabelPanel) and widget.canvas.viewer is viewer:
+        if isinstance(widget, LabelPanel) and widget.canvas.view.viewer is viewer:
             return widget  # whose dock was closed
     layer = None if viewer is None else viewer.layers.selection.active
     path = None if layer is None else layer.source.path
@@ -135,6 +135,12 @@ def label_widget() -> Any:
         )
     session = Session(Path(path))
     try:
+        for other in viewer.layers:
+            if other.ndim > len(session.edges) and other is not layer:
+                raise InputError(
+                    f"The layer {other.name} has {other.ndim} axes, more than the image: label it"
+                    " in a viewer without that layer."
+                )
         viewer.layers.remove(layer)  # the session has its own, with the voxel size
         panel = _panel(viewer, session, None)
     except BaseException:

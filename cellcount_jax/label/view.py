@@ -1,0 +1,105 @@
+"""Where a viewer of napari looks at an image, in its voxels. No Qt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+
+from cellcount_jax.data.progress import Grid
+
+_SEEN = 20  # pixels of a cell that can be worked on
+
+
+class View:
+    """The place that a viewer shows, and the ways to another.
+
+    Attributes:
+      viewer: of napari, with layers in the world's units.
+      grid: the blocks of the image.
+      edges: `(D,)` of a voxel.
+      camera: of the viewer.
+    """
+
+    def __init__(self, viewer: ViewerModel, grid: Grid, edges: np.ndarray) -> None:
+        self.viewer, self.grid, self.edges = viewer, grid, edges
+        self.camera = camera_of(viewer)
+
+    @property
+    def plane(self) -> tuple[int, int] | None:
+        """Axis and index of the plane that is shown; None of an image, or a volume in 3D."""
+        hidden = self.viewer.dims.not_displayed
+        if len(self.edges) == 2 or not hidden:
+            return None
+        axis = hidden[0]
+        # In the world, as a step counts from where the outermost layer begins.
+        at = round(self.viewer.dims.point[axis] / self.edges[axis])
+        return axis, min(max(at, 0), self.grid.shape[axis] - 1)
+
+    @property
+    def place(self) -> np.ndarray:
+        """`(D,)` voxels: the middle of what is seen, in the plane that is shown."""
+        place = np.zeros(len(self.edges))
+        shown = list(self.viewer.dims.displayed)
+        place[shown] = self.camera.center[-len(shown) :]
+        place /= self.edges
+        if self.plane is not None:
+            place[self.plane[0]] = self.plane[1]
+        return np.clip(place, 0, np.asarray(self.grid.shape) - 1)
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """The index of the block in the middle of what is seen."""
+        return tuple(self.grid.index_of(self.place[None])[0].tolist())
+
+    @property
+    def pointed(self) -> np.ndarray:
+        """`(D,)` voxels: under the mouse, or the middle where the mouse is outside the image."""
+        point = self.point_of(self.viewer.cursor)
+        return point if self.holds(point) else self.place
+
+    def point_of(self, event: Any) -> np.ndarray:
+        """`(D,)` voxels of an event of the mouse, or its cursor, in the plane that is shown."""
+        point = np.asarray(event.position, float) / self.edges
+        if self.plane is not None:
+            point[self.plane[0]] = self.plane[1]
+        return point
+
+    def holds(self, point: np.ndarray) -> bool:
+        """Whether a place `(D,)` (voxels) is in the image."""
+        upper = np.asarray(self.grid.shape) - 0.5
+        return bool(((point >= -0.5) & (point < upper)).all())
+
+    def go(self, point: np.ndarray, *, cell: float | None = None) -> None:
+        """Brings a place `(D,)` (voxels) to the middle.
+
+        Args:
+          point: the place.
+          cell: the diameter of a cell, which is seen well then; None leaves the zoom as it is.
+        """
+        if self.plane is not None:
+            self._show_plane(self.plane[0], int(np.floor(point[self.plane[0]] + 0.5)))
+        shown = list(self.viewer.dims.displayed)
+        self.camera.center = (*(0.0,) * (3 - len(shown)), *(point * self.edges)[shown].tolist())
+        if cell is not None:
+            self.camera.zoom = max(self.camera.zoom, _SEEN / cell)
+
+    def go_to_block(self, block: tuple[int, ...]) -> None:
+        """Brings the middle of a block to the middle."""
+        region = self.grid.region(block)
+        self.go(np.array([(part.start + part.stop - 1) / 2 for part in region]))
+
+    def turn(self, planes: int) -> None:
+        """Shows the plane that is so many further."""
+        if self.plane is not None:
+            self._show_plane(self.plane[0], self.plane[1] + planes)
+
+    def _show_plane(self, axis: int, index: int) -> None:
+        index = min(max(index, 0), self.grid.shape[axis] - 1)
+        self.viewer.dims.set_point(axis, index * self.edges[axis])
+
+
+def camera_of(viewer: ViewerModel) -> Any:
+    """The camera of a viewer, of napari from 0.9 on or before."""
+    return getattr(viewer, "scene", viewer).camera
