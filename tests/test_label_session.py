@@ -519,6 +519,102 @@ def test_a_csv_that_another_program_changed_is_not_overwritten(image: Path) -> N
         assert session.dots.points.tolist() == [[3, 3, 3]]
 
 
+def test_done_blocks_without_their_dots_are_refused(image: Path) -> None:
+    with Session(image, block=BLOCK) as session:
+        session.add((1, 1, 1))
+        session.mark([[0, 0, 0]], DONE)
+    image.with_suffix(".csv").unlink()
+    with pytest.raises(InputError, match=r"cells\.label\.json: says that blocks are done, but"):
+        Session(image)
+
+
+def test_dots_that_are_gone_are_told(image: Path) -> None:
+    with Session(image, block=BLOCK) as session:
+        session.add((1, 1, 1))
+    image.with_suffix(".csv").unlink()
+    with Session(image) as session:
+        assert not len(session.dots)
+        (note,) = session.notes
+    assert note.startswith("cells.csv is gone")
+
+
+def test_a_csv_that_was_changed_since_is_taken_kept_and_told(image: Path) -> None:
+    with Session(image, block=BLOCK) as session:
+        session.add((1, 1, 1))
+        session.mark([[0, 0, 0]], DONE)
+        assert session.notes == ()
+    with Session(image) as session:
+        assert session.notes == ()
+    copies = []
+    for z, name in ((2, "cells.csv.bak"), (3, "cells.csv.bak2")):
+        changed = f"z,y,x\n{z},2,2\n"
+        image.with_suffix(".csv").write_text(changed)
+        with Session(image) as session:
+            (note,) = session.notes
+            assert note.startswith("cells.csv was changed by another program")
+            assert session.dots.points.tolist() == [[z, 2, 2]]
+            assert session.state.blocks[0, 0, 0] == DONE
+            session.add((4, 4, 4))
+        copies.append((image.with_name(name), changed))
+    assert [(path, path.read_text()) for path, _ in copies] == copies
+
+
+def test_a_csv_that_changes_while_it_is_open_is_kept(image: Path) -> None:
+    with Session(image) as session:
+        session.add((1, 1, 1))
+        assert session.save() is None
+        image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
+        copy = session.save()
+        assert copy == image.with_name("cells.csv.bak")
+        assert copy.read_text() == "z,y,x\n3,3,3\n"
+        assert session.save() is None
+        image.with_suffix(".csv").write_text("z,y,x\n4,4,4\n")
+        session.add((2, 2, 2))
+    assert image.with_name("cells.csv.bak2").read_text() == "z,y,x\n4,4,4\n"
+    with Session(image) as session:
+        assert session.dots.points.tolist() == [[1, 1, 1], [2, 2, 2]] and session.notes == ()
+
+
+def test_a_csv_that_appears_while_it_is_open_is_kept(image: Path) -> None:
+    with Session(image) as session:
+        session.add((1, 1, 1))
+        image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
+        assert session.save() == image.with_name("cells.csv.bak")
+
+
+def test_what_was_saved_before_a_kill_goes_on_from_a_csv_that_was_changed(image: Path) -> None:
+    session = Session(image)
+    session.add((1, 1, 1))
+    session.save()
+    killed(session)
+    image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
+    with Session(image) as session:
+        assert session.dots.points.tolist() == [[3, 3, 3]]
+        assert session.recovered == 0 and len(session.notes) == 1
+    assert not image.with_name(".cells.label.journal").exists()
+
+
+def test_what_was_not_saved_to_its_end_does_not_give_way(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(image, block=BLOCK)
+    session.add((1, 1, 1))
+    session.save()
+    session.mark([[0, 0, 0]], DONE)  # the CSV file stays as it is
+
+    def fail(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cellcount_jax.label.store.write_progress", fail)
+        with pytest.raises(KeyboardInterrupt):
+            session.save()
+    killed(session)
+    image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
+    with pytest.raises(InputError, match="acts that were not saved"):
+        Session(image)
+
+
 def test_damage_in_the_middle_is_told(image: Path) -> None:
     session = Session(image)
     session.add((1, 1, 1))

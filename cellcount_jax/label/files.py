@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -54,13 +54,22 @@ def write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def keep_original(path: Path) -> Path:
-    """Copies a file of another program before it is replaced, once."""
-    copy = path.with_name(path.name + ".bak")
-    if not copy.exists():
-        with replacing(copy) as temporary:
-            shutil.copyfile(path, temporary)
-    return copy
+def keep_copy(path: Path) -> Path:
+    """Copies a file of another program before it is replaced.
+
+    Returns:
+      The copy, `cells.csv.bak`; where another file has this name `cells.csv.bak2`, and so on.
+    """
+    content = path.read_bytes()
+    for number in itertools.count(1):
+        copy = path.with_name(f"{path.name}.bak{number if number > 1 else ''}")
+        if not copy.exists():
+            write(copy, content)
+            return copy
+        # Of a session that was killed between the copy and the saving.
+        if copy.is_file() and copy.read_bytes() == content:
+            return copy
+    raise AssertionError
 
 
 def read_dots(path: Path, shape: Sequence[int]) -> Dots:

@@ -46,6 +46,7 @@ class Session:
       work: time spent, cells and blocks that came of it.
       place: where the view is, `(D,)` voxels; kept with the next act.
       recovered: how many acts of a session that was killed were found again.
+      notes: what the user should know on opening, a sentence each.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Session:
             for record in records:
                 self._step(record)
             self.recovered = len(records)
+            self.notes: tuple[str, ...] = tuple(self._store.notes)
             if radius is not None:
                 self.radius = radius
             if not 0 < self.radius < math.inf:
@@ -274,15 +276,20 @@ class Session:
 
     # Files
 
-    def save(self) -> None:
-        """Writes the CSV file and the progress, each as a whole."""
+    def save(self) -> Path | None:
+        """Writes the CSV file and the progress, each as a whole.
+
+        Returns:
+          Where another program changed the CSV file since it was read or written here: the copy
+          that was made of it. Else None.
+        """
         about = {
             "software": f"cellcount_jax {importlib.metadata.version('cellcount_jax')}",
             "image": self.source.path.name,
             "spacing": self.source.spacing,
             "unit": self.unit,
         }
-        self._store.save(self._content(), about)
+        return self._store.save(self._content(), about)
 
     def close(self) -> None:
         """Saves where something was done, and frees the image."""

@@ -5,12 +5,14 @@ The journal begins with all that there was before its first act, and so needs no
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from cellcount_jax.data.progress import DONE, Grid, Progress, read_progress, write_progress
 from cellcount_jax.errors import InputError
@@ -43,9 +45,14 @@ class Content:
 
 
 class Store:
-    """The files of an image's labels; one process at a time has them, see `journal.locked`."""
+    """The files of an image's labels; one process at a time has them, see `journal.locked`.
+
+    Attributes:
+      notes: what the user should know of the files that were loaded, a sentence each.
+    """
 
     def __init__(self, paths: files.Files) -> None:
+        self.notes: list[str] = []
         self._paths = paths
         self._journal: journal.Journal | None = None
         self._csv = files.digest(paths.points)  # that the journal goes on from
@@ -63,28 +70,16 @@ class Store:
           fresh: of an image without labels; gives what was not kept.
 
         Raises:
-          InputError: damaged files, or of another image; a CSV file that another program changed
-            while there are acts that were not saved.
+          InputError: damaged files, or of another image; no CSV file where blocks are done; one
+            that another program changed while there are acts that were not saved.
         """
         if self._paths.journal.exists():
-            return self._recovered(fresh)
-        grid, work, place, radius = fresh.grid, fresh.work, fresh.place, fresh.radius
-        states, proposed = fresh.state.blocks, fresh.state.proposed
-        if self._paths.progress.exists():
-            progress = read_progress(self._paths.progress)
-            _check_shape(progress.grid.shape, fresh.grid.shape, self._paths.progress)
-            grid, states, about = progress.grid, progress.states, progress.about
-            proposed = tuple(about.get("proposals", ()))
-            work = Work.from_json(about.get("work", {}))
-            place, radius = _place(about.get("place"), place), about.get("radius", radius)
-        elif self._csv is not None:
-            # Dots without a word on where they are complete are complete, to training as well.
-            self._foreign = True
-            states = np.full(grid.counts, DONE, np.uint8)
-        dots = fresh.state.dots
-        if self._csv is not None:
-            dots = files.read_dots(self._paths.points, grid.shape)
-        return Content(grid, State(dots, states, proposed), work, place, radius, len(dots)), []
+            recovered = self._recovered(fresh)
+            if recovered is not None:
+                return recovered
+        kept = self._saved(fresh)
+        self._paths.journal.unlink(missing_ok=True)  # all of it was saved
+        return kept, []
 
     def append(self, record: Record, before: Content) -> None:
         """Keeps an act, after what there was before the first one; all or nothing.
@@ -96,24 +91,38 @@ class Store:
             self._journal = journal.start(self._paths.journal, self._first(before))
         self._journal.append(record)
 
-    def save(self, content: Content, about: Mapping[str, Any]) -> None:
+    def save(self, content: Content, about: Mapping[str, Any]) -> Path | None:
         """Writes the CSV file and the progress, each as a whole; a CSV file of another program is
         copied first.
 
         Args:
           content: all of it.
           about: what else the progress says, for JSON.
+
+        Returns:
+          The copy of a CSV file that another program changed since it was read or written here;
+          None where none did.
         """
         dots = content.state.dots
         table = files.as_csv(dots)
         mark = files.digest_of(table)
-        if self._foreign:
-            files.keep_original(self._paths.points)
-            self._foreign = False
+        points, copy = self._paths.points, None
+        found = files.digest(points)
+        if found not in (None, mark) and (self._foreign or found != self._csv):
+            kept = files.keep_copy(points)
+            if found != self._csv:
+                copy = kept
+                logging.warning(
+                    "%s: was changed by another program while it was open here; what it held is"
+                    " kept in %s",
+                    points,
+                    copy.name,
+                )
+        self._foreign = False
         if self._journal is not None:
             # First: so that a kill between the files is no change by another program.
             self._journal.append({"saved": mark})
-        files.write(self._paths.points, table)
+        files.write(points, table)
         self._csv = mark
         told = {
             **about,
@@ -128,6 +137,11 @@ class Store:
             "radius": content.radius,
         }
         write_progress(self._paths.progress, Progress(content.grid, content.state.blocks, told))
+        if self._journal is not None:
+            # Without this the acts count as not saved, which is told where it matters.
+            with contextlib.suppress(OSError):
+                self._journal.append({"written": mark})
+        return copy
 
     @property
     def unsaved(self) -> bool:
@@ -140,6 +154,49 @@ class Store:
             self._journal.close()
             self._journal = None
             self._paths.journal.unlink(missing_ok=True)
+
+    def _saved(self, fresh: Content) -> Content:
+        """What the CSV file and the progress hold."""
+        grid, work, place, radius = fresh.grid, fresh.work, fresh.place, fresh.radius
+        states, proposed = fresh.state.blocks, fresh.state.proposed
+        if self._paths.progress.exists():
+            progress = read_progress(self._paths.progress)
+            _check_shape(progress.grid.shape, fresh.grid.shape, self._paths.progress)
+            grid, states, about = progress.grid, progress.states, progress.about
+            proposed = tuple(about.get("proposals", ()))
+            work = Work.from_json(about.get("work", {}))
+            place, radius = _place(about.get("place"), place), about.get("radius", radius)
+            self._compare(progress)
+        elif self._csv is not None:
+            # Dots without a word on where they are complete are complete, to training as well.
+            self._foreign = True
+            states = np.full(grid.counts, DONE, np.uint8)
+        dots = fresh.state.dots
+        if self._csv is not None:
+            dots = files.read_dots(self._paths.points, grid.shape)
+        return Content(grid, State(dots, states, proposed), work, place, radius, len(dots))
+
+    def _compare(self, progress: Progress) -> None:
+        """Whether the CSV file is the one that was saved with the progress."""
+        points, wanted = self._paths.points, progress.about.get("dots", {}).get("sha256")
+        if self._csv is None:
+            if (progress.states == DONE).any():  # they would be background
+                raise InputError(
+                    f"{self._paths.progress}: says that blocks are done, but there is no"
+                    f" {points.name}; put the dots back, or move the file away to begin without"
+                    " dots."
+                )
+            if wanted is not None:
+                self.notes.append(
+                    f"{points.name} is gone, and so there are no dots; to have them back close the"
+                    " window and put the file back."
+                )
+        elif wanted not in (None, self._csv):
+            self._foreign = True
+            self.notes.append(
+                f"{points.name} was changed by another program: the dots are those of the file, and"
+                " blocks that are done stay done; look them over."
+            )
 
     def _first(self, content: Content) -> Record:
         return {
@@ -156,7 +213,8 @@ class Store:
             "next_id": content.next_id,
         }
 
-    def _recovered(self, fresh: Content) -> tuple[Content, list[Record]]:
+    def _recovered(self, fresh: Content) -> tuple[Content, list[Record]] | None:
+        """What the journal holds; None where all of it was saved and the CSV file changed since."""
         path = self._paths.journal
         (first, *records), length = journal.read(path)
         _check_shape(tuple(first["shape"]), fresh.grid.shape, path)
@@ -165,6 +223,8 @@ class Store:
         dots = dots_from_json(first["dots"], len(grid.shape))
         saved = [record["saved"] for record in records if "saved" in record]
         if self._csv not in [first["csv"], *saved]:
+            if "written" in [first, *records][-1]:
+                return None
             raise InputError(
                 f"{self._paths.points}: was {'changed' if self._csv else 'removed'} by another"
                 f" program while {path.name} holds acts that were not saved; move one of the two"
@@ -180,7 +240,7 @@ class Store:
             first["radius"],
             first["next_id"],
         )
-        return content, [record for record in records if "saved" not in record]
+        return content, [r for r in records if "saved" not in r and "written" not in r]
 
 
 def _place(stored: Any, fresh: tuple[float, ...]) -> tuple[float, ...]:

@@ -161,6 +161,8 @@ def _panel(viewer: Any, session: Session, model: str | None) -> Any:
     viewer.mouse_drag_callbacks.append(drag(canvas))
     if session.recovered:
         show_info(f"{session.recovered} acts of a window that was killed were found again.")
+    for note in session.notes:
+        show_info(note)
     return LabelPanel(canvas, model=model, tell=show_info)
 
 
