@@ -28,8 +28,9 @@ from hypothesis.stateful import (
 from cellcount_jax.data import formats
 from cellcount_jax.data.progress import DONE, IN_PROGRESS, TO_DO, read_progress
 from cellcount_jax.errors import InputError
-from cellcount_jax.label import journal, order
+from cellcount_jax.label import files, journal, order
 from cellcount_jax.label.acts import State
+from cellcount_jax.label.dots import as_stored, make_dots
 from cellcount_jax.label.session import Session
 
 SHAPE = (6, 20, 24)
@@ -257,7 +258,7 @@ def test_time_and_what_is_left(image: Path) -> None:
 
 # Any sequence of acts
 
-_POINTS = st.tuples(*(st.floats(-0.4, n - 0.6) for n in SHAPE))
+_POINTS = st.tuples(*(st.floats(-0.5, n - 0.5, exclude_max=True) for n in SHAPE))
 
 
 class Labelling(RuleBasedStateMachine):
@@ -675,6 +676,47 @@ def test_a_full_disk_changes_nothing(image: Path, monkeypatch: pytest.MonkeyPatc
         session.add((3, 3, 3))
     with Session(image) as session:
         assert session.dots.points.tolist() == [[1, 1, 1], [3, 3, 3]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 2_000_000), min_size=2, max_size=3), st.data())
+def test_what_is_stored_is_inside_the_image_to_every_reader(
+    tmp_path_factory: Any, shape: list[int], data: st.DataObject
+) -> None:
+    near_the_end = [
+        st.floats(-0.5, n - 0.5, exclude_max=True) | st.floats(n - 0.502, n - 0.5, exclude_max=True)
+        for n in shape
+    ]
+    points = np.array(data.draw(st.lists(st.tuples(*near_the_end), min_size=1, max_size=5)))
+    dots = make_dots(as_stored(points, shape, "points"), first_id=0, verified=True)
+    assert np.abs(dots.points - points).max() < 0.002 + np.spacing(np.float32(max(shape)))
+    path = tmp_path_factory.mktemp("dots") / "a.csv"
+    files.write(path, files.as_csv(dots))
+    assert files.read_dots(path, shape).points.tolist() == dots.points.tolist()
+    formats.check_points_inside(formats.read_points(path, ndim=len(shape)), shape, path)
+    shutil.rmtree(path.parent)
+
+
+def test_points_at_the_end_of_the_image_are_read_again(image: Path) -> None:
+    end = (5.4999, 19.4998, 23.4997)
+    with Session(image) as session:
+        assert session.import_points(np.array([end]), name="a.csv") == 1
+        session.move(session.add((1, 1, 1)), (0, *end[1:]))
+        session.propose(np.array([(3, 3, 23.4999)]), None, by={})
+    with Session(image) as session:
+        wanted = [[5.499, 19.499, 23.499], [0, 19.499, 23.499], [3, 3, 23.499]]
+        assert session.dots.points.tolist() == wanted
+    image.with_name("cells.label.json").unlink()
+    image.with_suffix(".csv").write_text("z,y,x\n1,1,23.4997\n")  # of another program
+    for _ in range(2):
+        with Session(image) as session:
+            assert session.dots.points.tolist()[0] == [1, 1, 23.499]
+            session.add((2, 2, 2))
+
+
+def test_proposals_that_are_no_numbers_are_an_error(session: Session) -> None:
+    with pytest.raises(InputError, match="proposals: 1 of 1 points lie outside"):
+        session.propose(np.array([(1, np.nan, 1)]), None, by={})
 
 
 def test_another_image_of_this_name(image: Path) -> None:

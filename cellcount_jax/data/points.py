@@ -122,10 +122,11 @@ def check_points_inside(
       path: the file of the points, for the message.
 
     Raises:
-      InputError: some lie outside `[-0.5, size - 0.5)`; says how many, and the first one.
+      InputError: some lie outside `[-0.5, size - 0.5)`, or are NaN; says how many, and the first
+        one.
     """
     upper = np.asarray(shape, dtype=np.float64) - 0.5
-    outside = ((points < -0.5) | (points >= upper)).any(axis=1)
+    outside = ~((points >= -0.5) & (points < upper)).all(axis=1)
     if outside.any():
         first = ", ".join(f"{value:g}" for value in points[outside][0])
         raise InputError(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from cellcount_jax.data.points import check_points_inside
 
 _DECIMALS = 3  # of a voxel, as in the CSV file: what is stored is what comes back
 
@@ -64,6 +67,28 @@ def make_dots(
     scores = np.array([float(f"{score:.6g}") for score in np.asarray(scores, np.float64)])
     ids = np.arange(first_id, first_id + count, dtype=np.int64)
     return Dots(ids, points, np.broadcast_to(verified, count).copy(), scores.reshape(count))
+
+
+def as_stored(points: np.ndarray, shape: Sequence[int], name: str | os.PathLike[str]) -> np.ndarray:
+    """Points as the CSV file holds them, still inside the image once they are rounded.
+
+    Args:
+      points: `(N, D)` voxels.
+      shape: `(D,)` of the image.
+      name: of the file that they are from, for the message.
+
+    Returns:
+      `(N, D)` float64 voxels, to 0.001.
+
+    Raises:
+      InputError: a point outside the image, or NaN; see `check_points_inside`.
+    """
+    check_points_inside(points, shape, name)
+    # The last place inside the image also as a 32-bit float, which training reads.
+    last = np.nextafter(np.asarray(shape, np.float32) - np.float32(0.5), np.float32(0))
+    scale = 10**_DECIMALS
+    highest = np.floor(last.astype(np.float64) * scale) / scale
+    return np.minimum(np.round(points, _DECIMALS), highest)
 
 
 def no_dots(ndim: int) -> Dots:

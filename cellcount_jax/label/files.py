@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from cellcount_jax.data.files import replacing
-from cellcount_jax.data.points import check_points_inside, read_table
+from cellcount_jax.data.points import read_table
 from cellcount_jax.data.progress import SUFFIX
 from cellcount_jax.errors import InputError
-from cellcount_jax.label.dots import Dots, make_dots
+from cellcount_jax.label.dots import Dots, as_stored, make_dots
 
 
 class Files:
@@ -79,7 +79,7 @@ def read_dots(path: Path, shape: Sequence[int]) -> Dots:
       InputError: see `read_points`; a dot outside the image; a mark other than 0 and 1.
     """
     points, texts = read_table(path, ndim=len(shape), others=("verified", "score"))
-    check_points_inside(points, shape, path)
+    points = as_stored(points, shape, path)
 
     def column(name: str, convert: Callable[[str], float], absent: float) -> np.ndarray:
         values = []

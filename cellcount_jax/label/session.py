@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 from scipy import spatial
 
-from cellcount_jax.data.points import check_points_inside
 from cellcount_jax.data.progress import TO_DO, Grid
 from cellcount_jax.data.sources import Source, open_source
 from cellcount_jax.errors import InputError
 from cellcount_jax.label import acts, files, journal
 from cellcount_jax.label.acts import Act, State
-from cellcount_jax.label.dots import Dots, make_dots, no_dots
+from cellcount_jax.label.dots import Dots, as_stored, make_dots, no_dots
 from cellcount_jax.label.snap import local_maximum
 from cellcount_jax.label.store import Content, Store
 from cellcount_jax.label.work import Work
@@ -181,7 +180,7 @@ class Session:
         """
         placed = self._inside(point)
         if snap:
-            placed = local_maximum(self.intensities, self.grid.shape, placed, self._reach())
+            placed = self._brightest(placed)
         new = self._new(placed[None], verified=True)
         self._act(acts.place(self.grid, self.state, new, what="add"))
         return int(new.ids[0])
@@ -201,7 +200,7 @@ class Session:
     def snap(self, dot: int) -> None:
         """Moves a dot to the brightest place within the radius; it is verified then."""
         point = self.dots.points[self.dots.rows([dot])[0]]
-        found = local_maximum(self.intensities, self.grid.shape, point, self._reach())
+        found = self._brightest(point)
         self._act(acts.move(self.grid, self.state, dot, found, what="snap"))
 
     def accept(self, ids: Sequence[int] | np.ndarray) -> None:
@@ -232,9 +231,11 @@ class Session:
 
         Returns:
           How many were added.
+
+        Raises:
+          InputError: a point outside the image, and nothing is replaced.
         """
-        points = np.asarray(points, np.float64).reshape(-1, len(self.grid.shape))
-        check_points_inside(points, self.grid.shape, "proposals")
+        points = self._placed(points, "proposals")
         act = acts.propose(
             self.grid,
             self.state,
@@ -256,9 +257,11 @@ class Session:
 
         Returns:
           How many were added.
+
+        Raises:
+          InputError: a point outside the image, and none is added.
         """
-        points = np.asarray(points, np.float64).reshape(-1, len(self.grid.shape))
-        check_points_inside(points, self.grid.shape, name)
+        points = self._placed(points, name)
         if len(self.dots) and len(points):
             apart, _ = spatial.cKDTree(self.dots.points).query(points)
             points = points[apart > 1]
@@ -350,12 +353,18 @@ class Session:
     def _new(self, points: np.ndarray, *, verified: bool, scores: np.ndarray | None = None) -> Dots:
         return make_dots(points, first_id=self._next_id, verified=verified, scores=scores)
 
+    def _placed(self, points: np.ndarray, name: str) -> np.ndarray:
+        """`(N, D)` points as they are stored; see `as_stored`."""
+        points = np.asarray(points, np.float64).reshape(-1, len(self.grid.shape))
+        return as_stored(points, self.grid.shape, name)
+
     def _inside(self, point: Sequence[float] | np.ndarray) -> np.ndarray:
-        placed = np.round(np.asarray(point, np.float64), 3)
-        # What is no number is outside too, to the message as well.
-        outside = np.where(np.isfinite(placed), placed, -1)
-        check_points_inside(outside[None], self.grid.shape, self.source.path)
+        placed: np.ndarray = self._placed(np.asarray(point), str(self.source.path))[0]
         return placed
+
+    def _brightest(self, point: np.ndarray) -> np.ndarray:
+        """The brightest place within the radius of a point; `(D,)` voxels both."""
+        return self._inside(local_maximum(self.intensities, self.grid.shape, point, self._reach()))
 
     def _reach(self) -> np.ndarray:
         """`(D,)` voxels within the radius."""
