@@ -752,6 +752,62 @@ def test_a_progress_that_does_not_fit_itself(image: Path, change: dict[str, Any]
         Session(image)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("radius", None),
+        ("radius", "5"),
+        ("radius", True),
+        ("radius", -1),
+        ("radius", 1e400),
+        ("radius", 10**400),
+        ("unit", 3),
+        ("spacing", [1, 2]),
+        ("spacing", [1, 2, None]),
+        ("spacing", "1,2,3"),
+        ("work", None),
+        ("work", {"seconds": "many"}),
+        ("work", {"cells": None}),
+        ("place", [0, "a", 0]),
+        ("place", 3),
+        ("proposals", None),
+        ("proposals", 5),
+        ("proposals", ["otsu"]),
+        ("dots", None),
+        ("dots", {"sha256": 3}),
+        ("done", None),
+        ("in_progress", 3),
+        ("shape", None),
+        ("block", "abc"),
+    ],
+)
+def test_a_value_of_another_kind_in_the_progress(image: Path, key: str, value: Any) -> None:
+    with Session(image, block=BLOCK) as session:
+        session.add((1, 1, 1))
+    path = image.with_name("cells.label.json")
+    text = json.dumps({**json.loads(path.read_text()), key: value})
+    path.write_text(text.replace("Infinity", "1e400"))
+    with pytest.raises(InputError, match=rf"cells\.label\.json: is damaged \({key} "):
+        Session(image)
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
+def test_a_radius_that_json_does_not_have(image: Path, text: str) -> None:
+    with Session(image, block=BLOCK) as session:
+        session.add((1, 1, 1))
+    path = image.with_name("cells.label.json")
+    stored = {**json.loads(path.read_text()), "radius": float(text)}
+    path.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=rf"cells\.label\.json: is not JSON \({text} is no"):
+        Session(image)
+
+
+def test_marks_as_floats_are_read(image: Path) -> None:
+    image.with_suffix(".csv").write_text("z,y,x,verified\n1,1,1,1.0\n2,2,2,0.0\n3,3,3,\n")
+    with Session(image) as session:
+        assert session.dots.verified.tolist() == [True, False, True]
+
+
 def test_import_leaves_out_what_is_there(session: Session) -> None:
     session.add((1, 1, 1))
     assert session.import_points(np.array([(1, 1, 1.5), (1, 1, 3)]), name="a.csv") == 1
@@ -778,6 +834,8 @@ def test_a_journal_gives_its_records_back(tmp_path_factory: Any, records: list[d
         ("1,1,1,inf,1", "dot 1, column score: 'inf' is not allowed"),
         ("1,1,1,high,1", "dot 1, column score: 'high' is not allowed"),
         ("1,1,1,0.5,yes", "dot 1, column verified: 'yes' is not allowed"),
+        ("1,1,1,0.5,0.5", "dot 1, column verified: '0.5' is not allowed"),
+        ("1,1,1,0.5,nan", "dot 1, column verified: 'nan' is not allowed"),
         ("9,1,1,0.5,1", "1 of 1 points lie outside"),
     ],
 )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,8 @@ class Progress:
     Attributes:
       grid: the blocks.
       states: `(*grid.counts)` uint8, TO_DO, IN_PROGRESS or DONE.
-      about: what else the file says: software, proposals, time; see `Session`.
+      about: what else the file says: software, proposals, time; see `Session`. What of it is read
+        again is as it is written, where it is there: see `_check_about`.
     """
 
     grid: Grid
@@ -96,7 +98,7 @@ def read_progress(path: str | os.PathLike[str]) -> Progress:
     """
     path = existing_file(path)
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except (UnicodeDecodeError, ValueError) as error:
         raise InputError(f"{path}: is not JSON ({error}).") from error
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
@@ -106,17 +108,21 @@ def read_progress(path: str | os.PathLike[str]) -> Progress:
             f"{path}: is of version {stored.get('version')!r}, this program reads {VERSION};"
             " install a newer one."
         )
+    known = {"format", "version", "shape", "block", "in_progress", "done"}
+    about = {key: value for key, value in stored.items() if key not in known}
     try:
-        shape, block = _sizes(stored["shape"]), _sizes(stored["block"])
+        shape, block = _sizes("shape", stored["shape"]), _sizes("block", stored["block"])
         grid = Grid(shape, block)
         states = np.full(grid.counts, TO_DO, np.uint8)
         for key, state in (("in_progress", IN_PROGRESS), ("done", DONE)):
-            for index in _indices(stored[key], grid.counts):
+            for index in _indices(key, stored[key], grid.counts):
                 states[index] = state
-    except (InputError, KeyError, TypeError, ValueError) as error:
+        _check_about(about, len(shape))
+    except KeyError as error:
+        raise InputError(f"{path}: is damaged ({error} is missing); move it away.") from error
+    except ValueError as error:  # InputError is one
         raise InputError(f"{path}: is damaged ({error}); move it away.") from error
-    known = {"format", "version", "shape", "block", "in_progress", "done"}
-    return Progress(grid, states, {k: v for k, v in stored.items() if k not in known})
+    return Progress(grid, states, about)
 
 
 def write_progress(path: str | os.PathLike[str], progress: Progress) -> None:
@@ -134,18 +140,68 @@ def write_progress(path: str | os.PathLike[str], progress: Progress) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _sizes(values: Sequence[int]) -> tuple[int, ...]:
-    if not 2 <= len(values) <= 3 or not all(type(value) is int for value in values):
-        raise ValueError(f"sizes {values!r}")
-    return tuple(values)
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
-def _indices(stored: Sequence[Sequence[int]], counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
+def _check_about(about: Mapping[str, Any], ndim: int) -> None:
+    """Makes sure that what is there of the keys that are read again is of its kind.
+
+    Raises:
+      ValueError: something is not; names the key.
+    """
+    checks: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "radius": (_is_size, "a positive number"),
+        "unit": (lambda value: value in ("um", "px"), "um or px"),
+        "spacing": (
+            lambda value: value is None or (_is_list(value, _is_size) and len(value) == ndim),
+            f"null or {ndim} positive numbers",
+        ),
+        "place": (lambda value: _is_list(value, _is_number), "a list of numbers"),
+        "work": (
+            lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+            "an object of numbers",
+        ),
+        "proposals": (
+            lambda value: _is_list(value, lambda one: isinstance(one, dict)),
+            "a list of objects",
+        ),
+        "dots": (
+            lambda value: isinstance(value, dict) and type(value.get("sha256", "")) is str,
+            "an object with the text sha256",
+        ),
+    }
+    for key, (allowed, wanted) in checks.items():
+        if key in about and not allowed(about[key]):
+            raise ValueError(f"{key} is {json.dumps(about[key])}, {wanted} is needed")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _is_size(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_list(value: Any, of: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(of, value))
+
+
+def _sizes(key: str, stored: Any) -> tuple[int, ...]:
+    if not _is_list(stored, lambda size: type(size) is int) or not 2 <= len(stored) <= 3:
+        raise ValueError(f"{key} is {json.dumps(stored)}, 2 or 3 whole numbers are needed")
+    return tuple(stored)
+
+
+def _indices(key: str, stored: Any, counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    if not _is_list(stored, lambda index: isinstance(index, list)):
+        raise ValueError(f"{key} is {json.dumps(stored)}, a list of blocks is needed")
     for index in stored:
         if len(index) != len(counts) or not all(
             type(i) is int and 0 <= i < n for i, n in zip(index, counts, strict=True)
         ):
-            raise ValueError(f"there is no block {index!r}")
+            raise ValueError(f"{key}: there is no block {json.dumps(index)}")
         yield tuple(index)
 
 

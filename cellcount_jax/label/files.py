@@ -86,15 +86,22 @@ def read_dots(path: Path, shape: Sequence[int]) -> Dots:
         for number, text in enumerate(texts.get(name, [""] * len(points)), 1):
             try:
                 values.append(convert(text) if text else absent)
-            except (KeyError, ValueError) as error:
+            except ValueError as error:
                 raise InputError(
                     f"{path}: dot {number}, column {name}: {text!r} is not allowed."
                 ) from error
         return np.array(values, np.float64)
 
-    verified = column("verified", {"0": 0.0, "1": 1.0}.__getitem__, 1.0) != 0
+    verified = column("verified", _mark, 1.0) != 0
     scores = column("score", _finite, np.nan)
     return make_dots(points, first_id=0, verified=verified, scores=scores)
+
+
+def _mark(text: str) -> float:
+    value = float(text)  # a program that reads whole numbers as floats writes 1.0
+    if value not in (0.0, 1.0):
+        raise ValueError(text)
+    return value
 
 
 def _finite(text: str) -> float:
