@@ -20,7 +20,7 @@ from absl import logging
 
 from cellcount_jax import cache, evaluate, overrides, own_images, parallel, train, writers
 from cellcount_jax.data.entries import Entry, labelled_share, scan
-from cellcount_jax.data.progress import read_progress
+from cellcount_jax.data.progress import cell_radius, read_progress
 from cellcount_jax.data.sources import open_source
 from cellcount_jax.errors import InputError
 
@@ -146,7 +146,7 @@ def make_config(
     edges = first_spacing or (1.0,) * ndim
     if diameter is not None and not 0 < diameter < float("inf"):
         raise InputError(f"--diameter {diameter}: must be a positive number.")
-    radius = _radius(entries) if diameter is None else diameter / 2
+    radius = _radius(entries, first_spacing) if diameter is None else diameter / 2
     own_images.use_radius(config, radius or 5 * min(edges), edges)
     own_images.use_sizes(config, shapes)
     if diameter is not None and ndim == 2:
@@ -175,10 +175,13 @@ def _entries(folder: Path) -> list[Entry]:
     return entries
 
 
-def _radius(entries: Sequence[Entry]) -> float | None:
-    """The median of what the labelling tool says of a cell's radius; None where it does not."""
-    stored = [read_progress(e.progress).about.get("radius") for e in entries if e.progress]
-    found = [float(r) for r in stored if isinstance(r, int | float) and r > 0]
+def _radius(entries: Sequence[Entry], spacing: Sequence[float] | None) -> float | None:
+    """The median of what the labelling tool says of a cell's radius; None where it does not.
+
+    In um, or in px where `spacing` is None, in whatever unit an image was labelled.
+    """
+    stored = [read_progress(entry.progress).about for entry in entries if entry.progress]
+    found = [radius for about in stored if (radius := cell_radius(about, spacing)) is not None]
     return statistics.median(found) if found else None
 
 

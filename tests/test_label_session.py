@@ -365,6 +365,39 @@ def test_any_sequence_of_acts_is_undone(tmp_path: Path) -> None:
 # Files
 
 
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_voxel_size_that_was_given_is_kept_with_the_radius(tmp_path: Path, kill: bool) -> None:
+    path = tmp_path / "cells.tif"
+    formats.write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
+
+    def left(session: Session) -> None:
+        session.add((1, 1, 1))
+        killed(session) if kill else session.close()
+
+    left(Session(path, spacing=(0.5, 0.2, 0.2)))
+    session = Session(path)
+    assert session.unit == "um" and session.radius == pytest.approx(1.0)
+    assert session.edges.tolist() == [0.5, 0.2, 0.2] == list(session.source.spacing or ())
+    left(session)
+    session = Session(path, spacing=(1, 0.4, 0.4))  # one that is given goes before it
+    assert session.edges.tolist() == [1, 0.4, 0.4] and session.radius == pytest.approx(1.0)
+    left(session)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_radius_in_pixels_is_of_the_finest_edge(tmp_path: Path, kill: bool) -> None:
+    path = tmp_path / "cells.tif"
+    formats.write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
+    session = Session(path, radius=4.0)
+    session.add((1, 1, 1))
+    killed(session) if kill else session.close()
+    with Session(path, spacing=(0.5, 0.2, 0.2)) as session:
+        assert session.unit == "um" and session.radius == pytest.approx(0.8)
+        session.add((3, 3, 3))
+    with Session(path) as session:
+        assert session.unit == "um" and session.radius == pytest.approx(0.8)
+
+
 def labelled(session: Session) -> list[tuple[Any, ...]]:
     """Some acts; the states after each, with the first one."""
     states = [content(session.state)]

@@ -226,6 +226,23 @@ def test_the_radius_is_the_labelling_tools_unless_a_diameter_is_given(images: Pa
         make(images, diameter=-1)
 
 
+def test_a_radius_in_the_other_unit_is_converted(tmp_path: Path) -> None:
+    shape, spacing = (8, 16, 16), (0.5, 0.2, 0.2)
+    formats.write_image(tmp_path / "px" / "a.tif", np.ones(shape, np.uint8), ndim=3)
+    formats.write_image(tmp_path / "um" / "a.tif", np.ones(shape, np.uint8), spacing=spacing)
+    with Session(tmp_path / "px" / "a.tif", spacing=spacing) as session:  # 1 um
+        session.add((1, 1, 1))
+    assert make(tmp_path / "px").evaluation.max_distance == pytest.approx(5)
+    with Session(tmp_path / "um" / "a.tif", radius=1.2) as session:
+        session.add((1, 1, 1))
+    assert make(tmp_path / "um").evaluation.max_distance == pytest.approx(1.2)
+    # Labelled before its voxel size was in the file.
+    path = tmp_path / "um" / "a.label.json"
+    stored = {**json.loads(path.read_text()), "unit": "px", "spacing": None, "radius": 4}
+    path.write_text(json.dumps(stored))
+    assert make(tmp_path / "um").evaluation.max_distance == pytest.approx(0.8)
+
+
 def test_images_and_volumes_in_one_folder(images: Path) -> None:
     formats.write_image(images / "v.tif", np.ones((4, 8, 8), np.uint8), ndim=3)
     with pytest.raises(InputError, match=r"v\.tif: is 3D, but a\.tif is 2D"):

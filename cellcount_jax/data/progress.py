@@ -125,6 +125,29 @@ def read_progress(path: str | os.PathLike[str]) -> Progress:
     return Progress(grid, states, about)
 
 
+def cell_radius(about: Mapping[str, Any], spacing: Sequence[float] | None) -> float | None:
+    """The radius of a cell as it is stored, in the unit of an image's voxel edges.
+
+    It may have been stored in the other unit: the voxel size is given on opening, or is missing in
+    the file. A pixel then stands for the finest edge.
+
+    Args:
+      about: with `radius`, its `unit`, and the `spacing` of then; see `Progress`.
+      spacing: `(D,)` voxel edges of the image in micrometres, or None.
+
+    Returns:
+      In um, or in px where `spacing` is None; None where it is not known.
+    """
+    radius, unit, then = about.get("radius"), about.get("unit"), about.get("spacing")
+    if radius is None:
+        return None
+    if unit == "px" and spacing is not None:
+        return float(radius * min(spacing))
+    if unit == "um" and spacing is None:
+        return None if then is None else float(radius / min(then))
+    return float(radius)
+
+
 def write_progress(path: str | os.PathLike[str], progress: Progress) -> None:
     """Writes what `read_progress` reads, all or nothing."""
     content = {

@@ -25,7 +25,7 @@ from cellcount_jax.label import acts, files, journal
 from cellcount_jax.label.acts import Act, State
 from cellcount_jax.label.dots import Dots, as_stored, make_dots, no_dots
 from cellcount_jax.label.snap import local_maximum
-from cellcount_jax.label.store import Content, Store
+from cellcount_jax.label.store import Content, Origin, Store
 from cellcount_jax.label.work import Work
 
 # Of the finest voxel edge: how near a click is a click on a dot, and a proposal the same cell.
@@ -67,7 +67,7 @@ class Session:
           channel: the one to label; default: the mean of all.
           time_point: of a series.
           level: of a pyramid.
-          spacing: voxel edges in micrometres.
+          spacing: voxel edges in micrometres; default the file's, or what it was labelled with.
           block: `(D,)` voxels of a block, for an image that is not labelled yet; default about
             128 x 128, or 64 x 64 x 64 of the finest edge.
           radius: of a cell in um (voxels where their size is unknown); default what it was, or 5
@@ -87,10 +87,17 @@ class Session:
             paths = files.Files(Path(path), self.source.name)
             stack.enter_context(journal.locked(paths.lock, str(path)))
             shape = tuple(self.source.shape)
-            self.unit = "px" if self.source.spacing is None else "um"
+            self._store = Store(paths)
+            stored = self._store.spacing(len(shape))
+            if self.source.spacing is None and stored is not None:
+                # As it was given once; every length that was chosen since is in its unit.
+                self.source.spacing, self.source.spacing_source = stored, "as labelled"
+            self._origin = Origin(self.source.spacing)
+            self.unit = self._origin.unit
             self.edges = np.asarray(self.source.spacing or (1.0,) * len(shape))
             grid = Grid(shape, tuple(block or _block(shape, self.edges)))
             fresh = Content(
+                self._origin,
                 grid,
                 State(no_dots(len(shape)), np.full(grid.counts, TO_DO, np.uint8)),
                 Work(),
@@ -98,7 +105,6 @@ class Session:
                 _RADIUS * float(self.edges.min()),
                 0,
             )
-            self._store = Store(paths)
             kept, records = self._store.load(fresh)
             self.grid, self.state, self.work = kept.grid, kept.state, kept.work
             self.place, self.radius, self._next_id = kept.place, kept.radius, kept.next_id
@@ -289,8 +295,6 @@ class Session:
         about = {
             "software": f"cellcount_jax {importlib.metadata.version('cellcount_jax')}",
             "image": self.source.path.name,
-            "spacing": self.source.spacing,
-            "unit": self.unit,
         }
         return self._store.save(self._content(), about)
 
@@ -348,7 +352,15 @@ class Session:
         return act.what
 
     def _content(self) -> Content:
-        return Content(self.grid, self.state, self.work, self.place, self.radius, self._next_id)
+        return Content(
+            self._origin,
+            self.grid,
+            self.state,
+            self.work,
+            self.place,
+            self.radius,
+            self._next_id,
+        )
 
     def _new(self, points: np.ndarray, *, verified: bool, scores: np.ndarray | None = None) -> Dots:
         return make_dots(points, first_id=self._next_id, verified=verified, scores=scores)

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from cellcount_jax.data.progress import DONE, Grid, Progress, read_progress, write_progress
+from cellcount_jax.data.progress import (
+    DONE,
+    Grid,
+    Progress,
+    cell_radius,
+    read_progress,
+    write_progress,
+)
 from cellcount_jax.errors import InputError
 from cellcount_jax.label import files, journal
 from cellcount_jax.label.acts import State
@@ -23,19 +30,40 @@ from cellcount_jax.label.journal import Record
 from cellcount_jax.label.work import Work
 
 
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What of an image file is labelled.
+
+    Attributes:
+      spacing: `(D,)` voxel edges in micrometres; None where they are unknown.
+    """
+
+    spacing: tuple[float, ...] | None
+
+    @property
+    def unit(self) -> str:
+        """Of lengths: um, or px where the voxel size is unknown."""
+        return "px" if self.spacing is None else "um"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"spacing": self.spacing, "unit": self.unit}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Content:
     """All of a session that is kept.
 
     Attributes:
+      origin: what is labelled.
       grid: the blocks.
       state: dots and blocks as they are.
       work: time spent, and what came of it.
       place: where the view is, `(D,)` voxels.
-      radius: of a cell, in the session's unit.
+      radius: of a cell, in the origin's unit.
       next_id: of the next dot.
     """
 
+    origin: Origin
     grid: Grid
     state: State
     work: Work
@@ -62,6 +90,22 @@ class Store:
     def points(self) -> Path:
         """The CSV file."""
         return self._paths.points
+
+    def spacing(self, ndim: int) -> tuple[float, ...] | None:
+        """The voxel edges with which the image was labelled, in micrometres; None = unknown.
+
+        Raises:
+          InputError: damaged files.
+        """
+        if self._paths.journal.exists():
+            stored = journal.read(self._paths.journal)[0][0].get("origin", {})
+        elif self._paths.progress.exists():
+            stored = read_progress(self._paths.progress).about
+        else:
+            return None
+        found = stored.get("spacing")
+        # Of another number of axes: labels of another image, which `load` refuses.
+        return tuple(map(float, found)) if found and len(found) == ndim else None
 
     def load(self, fresh: Content) -> tuple[Content, list[Record]]:
         """What was kept, and the acts after it of a session that was killed.
@@ -126,6 +170,7 @@ class Store:
         self._csv = mark
         told = {
             **about,
+            **content.origin.to_json(),
             "dots": {
                 "sha256": mark,
                 "verified": int(dots.verified.sum()),
@@ -165,7 +210,8 @@ class Store:
             grid, states, about = progress.grid, progress.states, progress.about
             proposed = tuple(about.get("proposals", ()))
             work = Work.from_json(about.get("work", {}))
-            place, radius = _place(about.get("place"), place), about.get("radius", radius)
+            place = _place(about.get("place"), place)
+            radius = cell_radius(about, fresh.origin.spacing) or radius
             self._compare(progress)
         elif self._csv is not None:
             # Dots without a word on where they are complete are complete, to training as well.
@@ -174,7 +220,8 @@ class Store:
         dots = fresh.state.dots
         if self._csv is not None:
             dots = files.read_dots(self._paths.points, grid.shape)
-        return Content(grid, State(dots, states, proposed), work, place, radius, len(dots))
+        state = State(dots, states, proposed)
+        return Content(fresh.origin, grid, state, work, place, radius, len(dots))
 
     def _compare(self, progress: Progress) -> None:
         """Whether the CSV file is the one that was saved with the progress."""
@@ -200,6 +247,7 @@ class Store:
 
     def _first(self, content: Content) -> Record:
         return {
+            "origin": content.origin.to_json(),
             "shape": content.grid.shape,
             "block": content.grid.block,
             "csv": self._csv,
@@ -232,12 +280,14 @@ class Store:
             )
         self._foreign = first["foreign"] and not saved
         self._journal = journal.Journal(path, length)
+        radius = {**first.get("origin", {}), "radius": first["radius"]}
         content = Content(
+            fresh.origin,
             grid,
             State(dots, states, tuple(first["proposed"])),
             Work.from_json(first["work"]),
             tuple(first["place"]),
-            first["radius"],
+            cell_radius(radius, fresh.origin.spacing) or fresh.radius,
             first["next_id"],
         )
         return content, [r for r in records if "saved" not in r and "written" not in r]
