@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -750,6 +752,54 @@ def test_points_at_the_end_of_the_image_are_read_again(image: Path) -> None:
 def test_proposals_that_are_no_numbers_are_an_error(session: Session) -> None:
     with pytest.raises(InputError, match="proposals: 1 of 1 points lie outside"):
         session.propose(np.array([(1, np.nan, 1)]), None, by={})
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_another_time_point_is_refused(tmp_path: Path, kill: bool) -> None:
+    path = tmp_path / "cells.ome.tif"
+    tifffile.imwrite(path, np.zeros((3, 20, 24), np.uint8), metadata={"axes": "TYX"}, ome=True)
+    session = Session(path, time_point=0, block=(10, 12))
+    (note,) = session.notes
+    assert note.startswith("cellcount train does not read a time series")
+    session.add((1, 1))
+    killed(session) if kill else session.close()
+    with pytest.raises(InputError, match="is of time point 0, but the image was opened at time po"):
+        Session(path, time_point=2)
+    with Session(path, time_point=0) as session:
+        session.add((2, 2))
+    # A file of before does not say it.
+    progress = tmp_path / "cells.label.json"
+    stored = json.loads(progress.read_text())
+    assert stored.pop("time") == 0 and stored.pop("level") == 0
+    progress.write_text(json.dumps(stored))
+    with Session(path, time_point=2) as session:
+        assert len(session.dots) == 2
+
+
+def test_another_level_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cells.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    for name in "01":  # of one shape, as flawed pyramids have them
+        group.create_array(name, data=np.ones(SHAPE, np.uint8))
+    paths = [{"path": name} for name in "01"]
+    axes = [{"name": axis, "type": "space"} for axis in "zyx"]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": paths}]
+    with Session(path, level=1) as session:
+        assert session.notes[0].startswith("cellcount train does not read level 1 of a pyramid")
+        session.add((1, 1, 1))
+    with pytest.raises(InputError, match=r"is of level 1, .* at level 0; open it with --level 1"):
+        Session(path)
+
+
+def test_images_that_training_does_not_read(tmp_path: Path, image: Path) -> None:
+    np.save(tmp_path / "other.npy", np.zeros((20, 24), np.uint8))
+    with Session(tmp_path / "other.npy") as session:
+        assert session.notes == (
+            "cellcount train does not read .npy files: to train on these dots save what is"
+            " labelled as a TIFF file of its own, and label that.",
+        )
+    with Session(image) as session:
+        assert session.notes == ()
 
 
 def test_another_image_of_this_name(image: Path) -> None:

@@ -26,7 +26,7 @@ from cellcount_jax.data.formats import (
 from cellcount_jax.data.openers import short_name
 from cellcount_jax.data.progress import DONE, SUFFIX, read_progress
 from cellcount_jax.data.sample import Sample
-from cellcount_jax.data.sources import open_source
+from cellcount_jax.data.sources import Source, open_source
 from cellcount_jax.data.zarr_source import is_zarr
 from cellcount_jax.errors import InputError
 
@@ -89,6 +89,23 @@ def scan(directory: Path) -> list[Entry]:
             if role in files and "points" not in files:
                 raise InputError(f"{files[role]}: goes with dots, but there is no {name}.csv.")
     return [Entry(name, **files) for name, files in sorted(found.items())]
+
+
+def not_trained_on(source: Source, *, level: int = 0) -> str | None:
+    """What an open image is that is not read for training, in words; None where it is read.
+
+    Args:
+      source: the image, as it was opened.
+      level: of a pyramid, at which it was.
+    """
+    sizes = dict(zip(source.axes, source.stored_shape, strict=True))
+    if sizes.get("T", 1) > 1:
+        return "a time series"
+    if level:
+        return f"level {level} of a pyramid"
+    if source.path.suffix.lower() not in IMAGE_SUFFIXES and not is_zarr(source.path):
+        return f"{source.path.suffix} files"
+    return None
 
 
 def labelled_share(entry: Entry) -> float:

@@ -180,6 +180,8 @@ def _check_about(about: Mapping[str, Any], ndim: int) -> None:
             lambda value: value is None or (_is_list(value, _is_size) and len(value) == ndim),
             f"null or {ndim} positive numbers",
         ),
+        "time": (_is_index, "a whole number"),
+        "level": (_is_index, "a whole number"),
         "place": (lambda value: _is_list(value, _is_number), "a list of numbers"),
         "work": (
             lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
@@ -201,6 +203,10 @@ def _check_about(about: Mapping[str, Any], ndim: int) -> None:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _is_index(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _is_size(value: Any) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import spatial
 
+from cellcount_jax.data.entries import not_trained_on
 from cellcount_jax.data.progress import TO_DO, Grid
 from cellcount_jax.data.sources import Source, open_source
 from cellcount_jax.errors import InputError
@@ -92,7 +93,7 @@ class Session:
             if self.source.spacing is None and stored is not None:
                 # As it was given once; every length that was chosen since is in its unit.
                 self.source.spacing, self.source.spacing_source = stored, "as labelled"
-            self._origin = Origin(self.source.spacing)
+            self._origin = Origin(self.source.spacing, time_point or 0, level)
             self.unit = self._origin.unit
             self.edges = np.asarray(self.source.spacing or (1.0,) * len(shape))
             grid = Grid(shape, tuple(block or _block(shape, self.edges)))
@@ -111,7 +112,14 @@ class Session:
             for record in records:
                 self._step(record)
             self.recovered = len(records)
-            self.notes: tuple[str, ...] = tuple(self._store.notes)
+            notes = [*self._store.notes]
+            unread = not_trained_on(self.source, level=level)
+            if unread is not None:
+                notes.append(
+                    f"cellcount train does not read {unread}: to train on these dots save what is"
+                    " labelled as a TIFF file of its own, and label that."
+                )
+            self.notes: tuple[str, ...] = tuple(notes)
             if radius is not None:
                 self.radius = radius
             if not 0 < self.radius < math.inf:

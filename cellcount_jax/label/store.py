@@ -36,9 +36,13 @@ class Origin:
 
     Attributes:
       spacing: `(D,)` voxel edges in micrometres; None where they are unknown.
+      time: the time point; 0 where there is one alone.
+      level: of a pyramid.
     """
 
     spacing: tuple[float, ...] | None
+    time: int
+    level: int
 
     @property
     def unit(self) -> str:
@@ -46,7 +50,7 @@ class Origin:
         return "px" if self.spacing is None else "um"
 
     def to_json(self) -> dict[str, Any]:
-        return {"spacing": self.spacing, "unit": self.unit}
+        return {**dataclasses.asdict(self), "unit": self.unit}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -206,6 +210,7 @@ class Store:
         states, proposed = fresh.state.blocks, fresh.state.proposed
         if self._paths.progress.exists():
             progress = read_progress(self._paths.progress)
+            _check_origin(progress.about, fresh.origin, self._paths.progress)
             _check_shape(progress.grid.shape, fresh.grid.shape, self._paths.progress)
             grid, states, about = progress.grid, progress.states, progress.about
             proposed = tuple(about.get("proposals", ()))
@@ -265,6 +270,7 @@ class Store:
         """What the journal holds; None where all of it was saved and the CSV file changed since."""
         path = self._paths.journal
         (first, *records), length = journal.read(path)
+        _check_origin(first.get("origin", {}), fresh.origin, path)
         _check_shape(tuple(first["shape"]), fresh.grid.shape, path)
         grid = Grid(tuple(first["shape"]), tuple(first["block"]))
         states = np.asarray(first["blocks"], np.uint8).reshape(grid.counts)
@@ -296,6 +302,18 @@ class Store:
 def _place(stored: Any, fresh: tuple[float, ...]) -> tuple[float, ...]:
     fits = isinstance(stored, list) and len(stored) == len(fresh)
     return tuple(map(float, stored)) if fits else fresh
+
+
+def _check_origin(stored: Mapping[str, Any], wanted: Origin, path: Path) -> None:
+    """Files of before do not say of what they are."""
+    for key, what in (("time", "time point"), ("level", "level")):
+        now = getattr(wanted, key)
+        if stored.get(key, now) != now:
+            raise InputError(
+                f"{path}: is of {what} {stored[key]}, but the image was opened at {what} {now};"
+                f" open it with --{key} {stored[key]}, or save {what} {now} as an image of its own"
+                " to label that."
+            )
 
 
 def _check_shape(shape: tuple[int, ...], wanted: tuple[int, ...], path: Path) -> None:
