@@ -754,6 +754,20 @@ def test_proposals_that_are_no_numbers_are_an_error(session: Session) -> None:
         session.propose(np.array([(1, np.nan, 1)]), None, by={})
 
 
+def test_other_blocks_than_those_that_are_labelled_are_told(image: Path) -> None:
+    with Session(image, block=BLOCK) as session:
+        assert session.notes == ()
+        session.add((1, 1, 1))
+    with Session(image, block=list(BLOCK)) as session:
+        assert session.notes == ()
+    with Session(image, block=(1, 20, 24)) as session:
+        assert session.grid.block == BLOCK
+        assert session.notes == (
+            "The image is labelled in blocks of 3x10x12 voxels, and they are kept: 1x20x24"
+            " (--block) is not used.",
+        )
+
+
 @pytest.mark.parametrize("kill", [False, True])
 def test_another_time_point_is_refused(tmp_path: Path, kill: bool) -> None:
     path = tmp_path / "cells.ome.tif"

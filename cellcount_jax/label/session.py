@@ -10,7 +10,7 @@ import contextlib
 import importlib.metadata
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -112,14 +112,10 @@ class Session:
             for record in records:
                 self._step(record)
             self.recovered = len(records)
-            notes = [*self._store.notes]
-            unread = not_trained_on(self.source, level=level)
-            if unread is not None:
-                notes.append(
-                    f"cellcount train does not read {unread}: to train on these dots save what is"
-                    " labelled as a TIFF file of its own, and label that."
-                )
-            self.notes: tuple[str, ...] = tuple(notes)
+            self.notes: tuple[str, ...] = (
+                *self._store.notes,
+                *_notes(self.source, self._origin.level, self.grid.block, block),
+            )
             if radius is not None:
                 self.radius = radius
             if not 0 < self.radius < math.inf:
@@ -395,3 +391,21 @@ def _block(shape: Sequence[int], edges: np.ndarray) -> tuple[int, ...]:
     """The default: about a cube, and no larger than the image."""
     size = _BLOCK[len(shape)] * edges.min() / edges
     return tuple(int(min(n, max(1, round(s)))) for n, s in zip(shape, size, strict=True))
+
+
+def _notes(
+    source: Source, level: int, block: Sequence[int], given: Sequence[int] | None
+) -> Iterator[str]:
+    """What of the options is not used, and what training will not use."""
+    if given is not None and tuple(given) != tuple(block):
+        kept, other = ("x".join(map(str, sizes)) for sizes in (block, given))
+        yield (
+            f"The image is labelled in blocks of {kept} voxels, and they are kept: {other}"
+            " (--block) is not used."
+        )
+    unread = not_trained_on(source, level=level)
+    if unread is not None:
+        yield (
+            f"cellcount train does not read {unread}: to train on these dots save what is labelled"
+            " as a TIFF file of its own, and label that."
+        )
