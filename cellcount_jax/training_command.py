@@ -16,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ml_collections
+import numpy as np
 from absl import logging
 
 from cellcount_jax import cache, evaluate, overrides, own_images, parallel, train, writers
 from cellcount_jax.data.entries import Entry, labelled_share, scan
-from cellcount_jax.data.progress import cell_radius, read_progress
+from cellcount_jax.data.points import read_points
+from cellcount_jax.data.progress import DONE, cell_radius, read_progress
 from cellcount_jax.data.sources import open_source
 from cellcount_jax.errors import InputError
 
@@ -191,17 +193,35 @@ def _next_image(entries: Sequence[Entry]) -> Path:
 
 
 def _digest(entries: Sequence[Entry], folder: Path) -> str:
-    """Changes when dots or what is known of them change, or images come and go."""
+    """Changes when dots that are learned from or their blocks change, or images come and go."""
     whole = hashlib.sha256()
     test = folder / "test"
     for entry in (*entries, *(scan(test) if test.is_dir() else ())):
         whole.update(f"{entry.image}\n".encode())
-        for path in (entry.points, entry.labels, entry.valid):
-            whole.update(b"-" if path is None else hashlib.sha256(path.read_bytes()).digest())
-        # Of the rest of this file, the time spent and the place change without an effect.
-        if entry.progress is not None:
-            whole.update(read_progress(entry.progress).states.tobytes())
+        whole.update(_digest_of(entry.points) if entry.progress is None else _of_done(entry))
+        for path in (entry.labels, entry.valid):
+            whole.update(_digest_of(path))
     return whole.hexdigest()
+
+
+def _digest_of(path: Path | None) -> bytes:
+    return b"-" if path is None else hashlib.sha256(path.read_bytes()).digest()
+
+
+def _of_done(entry: Entry) -> bytes:
+    """Of an image that the labelling tool has labelled: its blocks that are done and their dots.
+
+    What is elsewhere, for example proposals, changes without an effect, as does the order of dots.
+    """
+    assert entry.progress is not None
+    progress = read_progress(entry.progress)
+    grid, done = progress.grid, progress.states == DONE
+    found = hashlib.sha256(np.array([grid.shape, grid.block]).tobytes() + done.tobytes())
+    if entry.points is not None and done.any():
+        points = read_points(entry.points, ndim=len(grid.shape)) + np.float32(0)  # no -0.0
+        points = points[done[tuple(grid.index_of(points).T)]]
+        found.update(points[np.lexsort(points.T)].tobytes())
+    return found.digest()
 
 
 @contextlib.contextmanager

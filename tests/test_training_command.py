@@ -243,6 +243,38 @@ def test_a_radius_in_the_other_unit_is_converted(tmp_path: Path) -> None:
     assert make(tmp_path / "um").evaluation.max_distance == pytest.approx(0.8)
 
 
+def test_only_what_is_learned_from_makes_other_labels(images: Path) -> None:
+    def digest() -> str:
+        return training_command._digest(scan(images), images)
+
+    first = digest()
+    with Session(images / "a.tif") as session:  # the right third is to do
+        session.propose(np.array([(3, 40), (9, 47)]), None, by={})
+        session.add((30, 40))
+    assert digest() == first
+    path = images / "a.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    assert digest() == first
+    with Session(images / "a.tif") as session:
+        session.add((1, 1))
+    second = digest()
+    assert second != first
+    with Session(images / "a.tif") as session:
+        placed = session.nearest((1, 1), within=0.1)
+        assert placed is not None
+        session.remove([placed])
+    assert digest() == first
+    with Session(images / "a.tif") as session:
+        session.mark([(0, 2)], DONE)
+    assert digest() not in (first, second)
+    image_with_cells(images / "c.tif", (48, 48), seed=2)
+    (images / "c.csv").write_text("y,x\n1,1\n")
+    third = digest()
+    (images / "c.csv").write_text("y,x\n1,2\n")
+    assert digest() != third
+
+
 def test_images_and_volumes_in_one_folder(images: Path) -> None:
     formats.write_image(images / "v.tif", np.ones((4, 8, 8), np.uint8), ndim=3)
     with pytest.raises(InputError, match=r"v\.tif: is 3D, but a\.tif is 2D"):
