@@ -164,7 +164,7 @@ def read_entry(entry: Entry, *, with_dots: bool) -> Sample:
             if labels.max() > len(points):
                 raise InputError(
                     f"{entry.labels}: labels up to {labels.max()}, but {entry.points} has"
-                    f" {len(points)} rows; label i is row i."
+                    f" {len(points)} rows; cells are numbered from 1 on, and each needs a dot."
                 )
         valid = _valid(entry, shape)
     return Sample(

@@ -89,7 +89,7 @@ def read_image(path: str | os.PathLike[str]) -> Image:
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads instance labels: 0 is background, label i the i-th cell.
+    """Reads instance labels: 0 is background, every cell has its own number.
 
     Args:
       path: an image file with one channel of non-negative integers.

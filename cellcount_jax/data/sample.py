@@ -22,8 +22,8 @@ class Sample:
       spacing_known: whether the voxel size was read or given.
       valid: `(*spatial,)` bool, where the labels can be trusted; None means everywhere.
         Outside it dots are unknown, not absent.
-      labels: `(*spatial,)` int32 instance labels, 0 = background, label i = row i - 1
-        of the points file; None where there is no full annotation.
+      labels: `(*spatial,)` int32 instance labels, 0 = background, every cell its own
+        number, whatever the order of the points; None where there is no full annotation.
       source: the file that the image was read from, or a description.
     """
 
