@@ -611,6 +611,22 @@ def test_a_csv_that_changes_while_it_is_open_is_kept(image: Path) -> None:
         assert session.dots.points.tolist() == [[1, 1, 1], [2, 2, 2]] and session.notes == ()
 
 
+def test_a_csv_that_changes_after_all_was_saved_is_not_replaced_on_closing(image: Path) -> None:
+    path = image.with_suffix(".csv")
+    with Session(image) as session:
+        session.add((1, 1, 1))
+        session.save()
+        path.write_text("z,y,x\n3,3,3\n")
+    assert path.read_text() == "z,y,x\n3,3,3\n"
+    with Session(image) as session:
+        assert session.dots.points.tolist() == [[3, 3, 3]] and len(session.notes) == 1
+        session.add((1, 1, 1))
+        session.save()
+        path.unlink()  # what is gone is written again
+    with Session(image) as session:
+        assert session.dots.points.tolist() == [[3, 3, 3], [1, 1, 1]]
+
+
 def test_a_csv_that_appears_while_it_is_open_is_kept(image: Path) -> None:
     with Session(image) as session:
         session.add((1, 1, 1))

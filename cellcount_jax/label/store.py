@@ -87,6 +87,7 @@ class Store:
         self.notes: list[str] = []
         self._paths = paths
         self._journal: journal.Journal | None = None
+        self._all_saved = False  # of what is in the journal
         self._csv = files.digest(paths.points)  # that the journal goes on from
         self._foreign = False  # whether the CSV file is another program's
 
@@ -138,6 +139,7 @@ class Store:
         if self._journal is None:
             self._journal = journal.start(self._paths.journal, self._first(before))
         self._journal.append(record)
+        self._all_saved = False
 
     def save(self, content: Content, about: Mapping[str, Any]) -> Path | None:
         """Writes the CSV file and the progress, each as a whole; a CSV file of another program is
@@ -190,12 +192,19 @@ class Store:
             # Without this the acts count as not saved, which is told where it matters.
             with contextlib.suppress(OSError):
                 self._journal.append({"written": mark})
+        self._all_saved = True
         return copy
 
     @property
     def unsaved(self) -> bool:
-        """Whether there were acts since the session was opened."""
-        return self._journal is not None
+        """Whether there is something to save on closing: acts, and the place.
+
+        Not where all acts are saved and another program changed the CSV file since: that is what
+        the next session goes on from.
+        """
+        if self._journal is None:
+            return False
+        return not self._all_saved or files.digest(self.points) in (None, self._csv)
 
     def close(self) -> None:
         """Removes the journal, once all is saved."""
@@ -276,8 +285,9 @@ class Store:
         states = np.asarray(first["blocks"], np.uint8).reshape(grid.counts)
         dots = dots_from_json(first["dots"], len(grid.shape))
         saved = [record["saved"] for record in records if "saved" in record]
+        all_saved = bool(records) and "written" in records[-1]
         if self._csv not in [first["csv"], *saved]:
-            if "written" in [first, *records][-1]:
+            if all_saved:
                 return None
             raise InputError(
                 f"{self._paths.points}: was {'changed' if self._csv else 'removed'} by another"
@@ -286,6 +296,7 @@ class Store:
             )
         self._foreign = first["foreign"] and not saved
         self._journal = journal.Journal(path, length)
+        self._all_saved = all_saved
         radius = {**first.get("origin", {}), "radius": first["radius"]}
         content = Content(
             fresh.origin,
