@@ -119,6 +119,7 @@ ORDER = (
     "label.files",
     "label.snap",
     "label.work",
+    "label.content",
     "label.store",
     "label.order",
     "label.blobs",

@@ -442,6 +442,23 @@ def test_a_full_disk_is_told_and_changes_nothing(display: str, volume: Path) -> 
         assert session.recovered == 1 and len(session.dots) == 1
 
 
+def test_what_the_user_should_know_is_told_on_opening(display: str, volume: Path) -> None:
+    with Session(volume, block=(6, 30, 40)) as session:
+        session.add((1, 1, 1))
+    told = drive(
+        display,
+        volume,
+        """
+        from napari.utils.notifications import notification_manager
+        told["notes"] = session.notes
+        told["shown"] = [record.message for record in notification_manager.records]
+        viewer.close()
+        """,
+        block=(12, 60, 80),
+    )
+    assert "6x30x40" in told["notes"][0] and told["notes"][0] in told["shown"]
+
+
 def test_the_benchmark_of_the_window(display: str, tmp_path: Path) -> None:
     output = tmp_path / "labelling.json"
     small = ["--size", "32", "--dots", "200", "--repeats", "3", "--output", str(output)]
