@@ -268,7 +268,7 @@ def test_keys_and_proposals(display: str, volume: Path) -> None:
         key("Z", control); told["undone"] = int(session.dots.verified.sum())
         key("Z", control | shift); told["redone"] = int(session.dots.verified.sum())
         show(3)
-        drag((15, 20), (13, 22)); told["dragged"] = session.dots.points[0].tolist()
+        key("Escape"); drag((15, 20), (13, 22)); told["dragged"] = session.dots.points[0].tolist()
         key("C"); told["snapped"] = session.dots.points[0].tolist()
         plane = canvas.view.plane
         key("PageDown"); told["down"] = canvas.view.plane[1] - plane[1]
@@ -318,6 +318,38 @@ def test_keys_and_proposals(display: str, volume: Path) -> None:
     slices = "0 to 5" if told["proposed"][told["least"]][0] < 5.5 else "6 to 11"
     assert told["here"] == f"slices {slices}; the dot's score {score:.2f}"
     assert told["before"] != told["after"]
+
+
+def test_keys_act_on_what_is_seen(display: str, volume: Path) -> None:
+    told = drive(
+        display,
+        volume,
+        """
+        canvas.view.go(np.array([3.0, 15, 20])); wait()
+        click(13, 22)
+        key("B"); key("PageDown"); key("PageUp")
+        told["seen"] = canvas.view.plane[1], list(canvas.view.block)
+        told["mouse"] = canvas.view.mouse is not None
+        told["pointed"] = canvas.view.pointed.tolist() == canvas.view.place.tolist()
+        key("C"); told["left behind"] = session.dots.points.tolist()
+        show(3)
+        send(QEvent.Type.MouseMove, at(13, 22), no, no)
+        key("C"); told["under the mouse"] = session.dots.points.tolist()
+        other = session.add((3, 38, 58)); canvas.refresh()
+        canvas._focus(other)
+        send(QEvent.Type.MouseMove, at(15, 20), no, no)
+        key("C"); told["in focus"] = session.dots.points.tolist()
+        key("B"); told["focus"] = canvas.focus
+        viewer.close()
+        """,
+        block=(6, 30, 40),
+        radius=10.0,
+    )
+    assert told["seen"] == [3, [0, 0, 1]] and not told["mouse"] and told["pointed"]
+    assert np.abs(np.array(told["left behind"]) - [(3, 13, 22)]).max() < 0.5
+    assert np.abs(np.array(told["under the mouse"]) - [(3, 15, 20)]).max() < 0.3
+    assert np.abs(np.array(told["in focus"]) - [(3, 15, 20), (3, 40, 60)]).max() < 0.3
+    assert told["focus"] is None
 
 
 def test_what_is_seen(display: str, volume: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ KEYS = (
     ("E", "accept the dot in focus, or under the mouse, and go to the next", "accept"),
     ("N", "go to the next unverified dot", "go_next"),
     ("U", "go to the least certain proposal", "go_least_certain"),
-    ("C", "centre the dot under the mouse on the brightest place", "snap"),
+    ("C", "centre the dot in focus, or under the mouse, on the brightest place", "snap"),
     ("Del", "remove the selected dots", "remove_selected"),
     ("D", "mark the block done, or to do again", "mark"),
     ("B", "go to the next block that is to do", "go_next_block"),
@@ -109,8 +109,8 @@ class Canvas:
 
     def accept(self) -> None:
         """Verifies the dots that are selected, in focus or under the mouse; goes to the next."""
-        under = self.at(self.view.point_of(self.view.viewer.cursor))
-        chosen = list(self.selected) or [d for d in (self.focus, under) if d is not None][:1]
+        dot = self._dot()
+        chosen = list(self.selected) or ([] if dot is None else [dot])
         self.do(lambda: self.session.accept(chosen))
         self.go_next()
 
@@ -123,9 +123,8 @@ class Canvas:
         self._focus(order.least_certain(self.session.dots, self.focus))
 
     def snap(self) -> None:
-        """Moves the dot under the mouse, or in focus, to the brightest place near it."""
-        under = self.at(self.view.point_of(self.view.viewer.cursor))
-        dot = self.focus if under is None else under
+        """Moves the dot in focus, or under the mouse, to the brightest place near it."""
+        dot = self._dot()
         if dot is not None:
             self.do(lambda: self.session.snap(dot))
 
@@ -150,9 +149,9 @@ class Canvas:
         self._tell("All blocks are done.")
 
     def go_to_block(self, block: tuple[int, ...]) -> None:
-        """Goes to the middle of a block."""
+        """Goes to the middle of a block; nothing that is left behind is in focus or selected."""
         self.view.go_to_block(block)
-        self.refresh()
+        self.select_none()
 
     def go_down(self) -> None:
         """Shows the next plane."""
@@ -242,6 +241,13 @@ class Canvas:
         else:
             self.view.go(self._point(dot), cell=2 * self.session.radius)
         self.refresh()
+
+    def _dot(self) -> int | None:
+        """The id of the dot that a key is about: in focus, or under the mouse."""
+        if self.focus is not None:
+            return self.focus
+        mouse = self.view.mouse
+        return None if mouse is None else self.at(mouse)
 
     def _here(self) -> np.ndarray:
         """After which place the next dot is looked for."""

@@ -25,6 +25,8 @@ class View:
     def __init__(self, viewer: ViewerModel, grid: Grid, edges: np.ndarray) -> None:
         self.viewer, self.grid, self.edges = viewer, grid, edges
         self.camera = camera_of(viewer)
+        self._left: tuple[float, ...] | None = None
+        viewer.cursor.events.position.connect(self._mouse_moved)
 
     @property
     def plane(self) -> tuple[int, int] | None:
@@ -54,10 +56,15 @@ class View:
         return tuple(self.grid.index_of(self.place[None])[0].tolist())
 
     @property
+    def mouse(self) -> np.ndarray | None:
+        """`(D,)` voxels under the mouse; None from when the view went on until the mouse moves."""
+        return None if self._left is not None else self.point_of(self.viewer.cursor)
+
+    @property
     def pointed(self) -> np.ndarray:
-        """`(D,)` voxels: under the mouse, or the middle where the mouse is outside the image."""
-        point = self.point_of(self.viewer.cursor)
-        return point if self.holds(point) else self.place
+        """`(D,)` voxels: under the mouse, or the middle where that is unknown or outside."""
+        point = self.mouse
+        return point if point is not None and self.holds(point) else self.place
 
     def point_of(self, event: Any) -> np.ndarray:
         """`(D,)` voxels of an event of the mouse, or its cursor, in the plane that is shown."""
@@ -84,6 +91,7 @@ class View:
         self.camera.center = (*(0.0,) * (3 - len(shown)), *(point * self.edges)[shown].tolist())
         if cell is not None:
             self.camera.zoom = max(self.camera.zoom, _SEEN / cell)
+        self._left = self._cursor()
 
     def go_to_block(self, block: tuple[int, ...]) -> None:
         """Brings the middle of a block to the middle."""
@@ -94,6 +102,16 @@ class View:
         """Shows the plane that is so many further."""
         if self.plane is not None:
             self._show_plane(self.plane[0], self.plane[1] + planes)
+
+    def _cursor(self) -> tuple[float, ...]:
+        """Where napari says that the mouse is along the axes that are shown."""
+        position = self.viewer.cursor.position
+        return tuple(position[axis] for axis in self.viewer.dims.displayed)
+
+    def _mouse_moved(self, _: object = None) -> None:
+        # napari keeps the place where the mouse was last, and tells of it at another plane too.
+        if self._left is not None and self._cursor() != self._left:
+            self._left = None
 
     def _show_plane(self, axis: int, index: int) -> None:
         index = min(max(index, 0), self.grid.shape[axis] - 1)
