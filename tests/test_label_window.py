@@ -340,6 +340,17 @@ def test_keys_act_on_what_is_seen(display: str, volume: Path) -> None:
         send(QEvent.Type.MouseMove, at(15, 20), no, no)
         key("C"); told["in focus"] = session.dots.points.tolist()
         key("B"); told["focus"] = canvas.focus
+        key("Z", control); key("Z", control); key("Z", control); key("Z", control)
+        points = np.array([(3, 50, 20), (3, 10, 60), (9, 10, 10), (3, 55, 70), (9, 50, 50)])
+        canvas.propose(points, np.array([0.5, 0.2, 0.1, 0.4, 0.3]), {})
+        told["least"] = []
+        def visit(names):
+            for name in names:
+                key(name)
+                if name == "U":
+                    (row,) = session.dots.rows([canvas.focus])
+                    told["least"].append(round(float(session.dots.scores[row]), 2))
+        visit("UEUE"); visit("UUU"); visit("NU")
         viewer.close()
         """,
         block=(6, 30, 40),
@@ -350,6 +361,7 @@ def test_keys_act_on_what_is_seen(display: str, volume: Path) -> None:
     assert np.abs(np.array(told["under the mouse"]) - [(3, 15, 20)]).max() < 0.3
     assert np.abs(np.array(told["in focus"]) - [(3, 15, 20), (3, 40, 60)]).max() < 0.3
     assert told["focus"] is None
+    assert told["least"] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.3]
 
 
 def test_what_is_seen(display: str, volume: Path, tmp_path: Path) -> None:

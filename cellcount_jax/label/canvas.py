@@ -22,7 +22,7 @@ _NEAR = 0.7  # radii of a cell, within which a click is on a dot
 KEYS = (
     ("E", "accept the dot in focus, or under the mouse, and go to the next", "accept"),
     ("N", "go to the next unverified dot", "go_next"),
-    ("U", "go to the least certain proposal", "go_least_certain"),
+    ("U", "go to the least certain proposal, again to the next", "go_least_certain"),
     ("C", "centre the dot in focus, or under the mouse, on the brightest place", "snap"),
     ("Del", "remove the selected dots", "remove_selected"),
     ("D", "mark the block done, or to do again", "mark"),
@@ -68,6 +68,7 @@ class Canvas:
         self.snap_on_add = False
         self.selected: set[int] = set()
         self.focus: int | None = None
+        self._least: int | None = None  # the dot that U went to, until another is in focus
         self.layers = Layers(viewer, session)
         self._shown: tuple[int, ...] | None = None  # the block
         for event in (viewer.dims.events.current_step, viewer.dims.events.ndisplay):
@@ -119,8 +120,11 @@ class Canvas:
         self._focus(order.next_unverified(self.session.dots, self.session.grid, self._here()))
 
     def go_least_certain(self) -> None:
-        """Goes to the least certain proposal, or the next one after that in focus."""
-        self._focus(order.least_certain(self.session.dots, self.focus))
+        """Goes to the least certain proposal; asked again there, to the next after it."""
+        # Where E or N went the next has another order: from there the least certain that is left.
+        skipped = self._least if self._least == self.focus else None
+        self._focus(order.least_certain(self.session.dots, skipped))
+        self._least = self.focus
 
     def snap(self) -> None:
         """Moves the dot in focus, or under the mouse, to the brightest place near it."""
@@ -234,7 +238,7 @@ class Canvas:
             self.refresh()
 
     def _focus(self, dot: int | None) -> None:
-        self.focus = dot
+        self.focus, self._least = dot, None
         self.selected.clear()
         if dot is None:
             self._tell("There is no unverified dot.")
