@@ -76,7 +76,7 @@ _PRELUDE = """
     import napari
     import numpy as np
     from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-    from qtpy.QtGui import QMouseEvent
+    from qtpy.QtGui import QKeyEvent, QMouseEvent
     from qtpy.QtTest import QTest
     from qtpy.QtWidgets import QApplication
     from cellcount_jax.label import window
@@ -144,6 +144,15 @@ _PRELUDE = """
     def key(name, modifiers=none):
         native.setFocus()
         QTest.keyClick(native, getattr(Qt.Key, "Key_" + name), modifiers)
+        wait(0.1)
+
+    def hold(name, repeats=4, modifiers=none):
+        "The events of a key that is held down."
+        code = getattr(Qt.Key, "Key_" + name)
+        for again in range(1 + repeats):
+            for kind in (QEvent.Type.ShortcutOverride, QEvent.Type.KeyPress):
+                app.sendEvent(native, QKeyEvent(kind, code, modifiers, "", again > 0))
+        app.sendEvent(native, QKeyEvent(QEvent.Type.KeyRelease, code, modifiers))
         wait(0.1)
 
     def show(z):
@@ -351,6 +360,13 @@ def test_keys_act_on_what_is_seen(display: str, volume: Path) -> None:
                     (row,) = session.dots.rows([canvas.focus])
                     told["least"].append(round(float(session.dots.scores[row]), 2))
         visit("UEUE"); visit("UUU"); visit("NU")
+        count = int(session.dots.verified.sum())
+        hold("E"); told["held E"] = int(session.dots.verified.sum()) - count
+        hold("Z", 1, control); told["held undo"] = int(session.dots.verified.sum()) - count
+        canvas.view.go(np.array([2.0, 10, 10])); plane = canvas.view.plane[1]
+        hold("PageDown"); told["held PgDown"] = canvas.view.plane[1] - plane
+        states = session.state.blocks.copy()
+        hold("D"); told["held D"] = np.argwhere(session.state.blocks != states).tolist()
         viewer.close()
         """,
         block=(6, 30, 40),
@@ -362,6 +378,8 @@ def test_keys_act_on_what_is_seen(display: str, volume: Path) -> None:
     assert np.abs(np.array(told["in focus"]) - [(3, 15, 20), (3, 40, 60)]).max() < 0.3
     assert told["focus"] is None
     assert told["least"] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.3]
+    assert (told["held E"], told["held undo"], told["held PgDown"]) == (1, -1, 5)
+    assert told["held D"] == [[1, 0, 0]]
 
 
 def test_what_is_seen(display: str, volume: Path, tmp_path: Path) -> None:

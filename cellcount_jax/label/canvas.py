@@ -35,6 +35,9 @@ KEYS = (
     ("Ctrl+S", "save", "save"),
 )
 
+# Methods that a key that is held down calls again and again; others are called once.
+REPEATED = {"go_down", "go_up", "undo", "redo"}
+
 
 class Canvas:
     """A session, the layers that show it, and acts of the mouse and keys.

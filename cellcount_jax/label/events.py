@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.label.canvas import KEYS
+from cellcount_jax.label.canvas import KEYS, REPEATED
 from cellcount_jax.label.widget import LabelPanel
 
 _WIDTH = 330  # pixels of the docks on the right
@@ -34,9 +34,7 @@ class WindowEvents(QObject):
         super().__init__(panel)
         self._panel = panel
         self._window = panel.window()
-        self._keys = {
-            QKeySequence(key)[0].toCombined(): getattr(panel.canvas, name) for key, _, name in KEYS
-        }
+        self._keys = {QKeySequence(key)[0].toCombined(): name for key, _, name in KEYS}
         QApplication.instance().installEventFilter(self)
 
     def arrange(self) -> None:
@@ -66,12 +64,12 @@ class WindowEvents(QObject):
         if watched.window() is not self._window or QApplication.activeModalWidget() is not None:
             return False
         modifiers = event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
-        act = self._keys.get(QKeyCombination(modifiers, Qt.Key(event.key())).toCombined())
-        if act is None:
+        name = self._keys.get(QKeyCombination(modifiers, Qt.Key(event.key())).toCombined())
+        if name is None:
             return False
         event.accept()  # of a shortcut: else a menu of napari takes it
-        if kind == QEvent.Type.KeyPress:
-            act()
+        if kind == QEvent.Type.KeyPress and (name in REPEATED or not event.isAutoRepeat()):
+            getattr(self._panel.canvas, name)()
         return True
 
     def _is_ours(self, dock: QDockWidget) -> bool:
