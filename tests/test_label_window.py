@@ -367,6 +367,13 @@ def test_keys_act_on_what_is_seen(display: str, volume: Path) -> None:
         hold("PageDown"); told["held PgDown"] = canvas.view.plane[1] - plane
         states = session.state.blocks.copy()
         hold("D"); told["held D"] = np.argwhere(session.state.blocks != states).tolist()
+        told["states"] = []
+        with mock.patch.object(canvas, "_tell") as tell:
+            for place in ((9, 10, 10), (9, 10, 60), (9, 50, 50)):
+                canvas.view.go(np.array(place))
+                for _ in range(2):
+                    key("D"); told["states"].append(int(session.state.blocks[canvas.view.block]))
+        told["verified"] = [call.args[0] for call in tell.call_args_list]
         viewer.close()
         """,
         block=(6, 30, 40),
@@ -380,6 +387,9 @@ def test_keys_act_on_what_is_seen(display: str, volume: Path) -> None:
     assert told["least"] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.3]
     assert (told["held E"], told["held undo"], told["held PgDown"]) == (1, -1, 5)
     assert told["held D"] == [[1, 0, 0]]
+    # With verified dots, without dots, with a proposal.
+    assert told["states"] == [1, 2, 2, 0, 2, 1]
+    assert told["verified"] == ["1 proposal verified."]
 
 
 def test_what_is_seen(display: str, volume: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ KEYS = (
     ("U", "go to the least certain proposal, again to the next", "go_least_certain"),
     ("C", "centre the dot in focus, or under the mouse, on the brightest place", "snap"),
     ("Del", "remove the selected dots", "remove_selected"),
-    ("D", "mark the block done, or to do again", "mark"),
+    ("D", "mark the block done, or not done yet", "mark"),
     ("B", "go to the next block that is to do", "go_next_block"),
     ("PgDown", "next slice", "go_down"),
     ("PgUp", "previous slice", "go_up"),
@@ -141,10 +141,19 @@ class Canvas:
         self.do(lambda: self.session.remove(chosen))
 
     def mark(self) -> None:
-        """Marks the block in the middle of what is seen done; one that is done to do."""
-        done = self.session.state.blocks[self.view.block] == DONE
-        block = self.view.block
-        self.do(lambda: self.session.mark([block], TO_DO if done else DONE))
+        """Marks the block in the middle of what is seen done; one that is done as it was begun.
+
+        The proposals in a block that is done are verified; their number is told.
+        """
+        session, block = self.session, self.view.block
+        before = session.dots.verified
+        state = DONE
+        if session.state.blocks[block] == DONE:
+            inside = (session.grid.index_of(session.dots.points) == block).all(1)
+            state = IN_PROGRESS if (inside & before).any() else TO_DO
+        self.do(lambda: session.mark([block], state))
+        if count := int(session.dots.verified.sum() - before.sum()):
+            self._tell(f"{count} proposal{'s' if count > 1 else ''} verified.")
 
     def go_next_block(self) -> None:
         """Goes to the middle of the next block that is to do or, if there is none, in progress."""
