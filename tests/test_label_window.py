@@ -215,6 +215,16 @@ def test_the_mouse(display: str, volume: Path) -> None:
         told["left"] = session.dots.points.tolist()
         drag((50, 10), (40, 20))
         told["after a drag of nothing"] = len(session.dots)
+        told["gone meanwhile"] = []
+        for stop in ((20, 20), (30, 30)):
+            click(20, 20)
+            send(QEvent.Type.MouseMove, at(20, 20), no, no)
+            send(QEvent.Type.MouseButtonPress, at(20, 20), left, left)
+            send(QEvent.Type.MouseMove, at(*stop), no, left)
+            key("Z", control)
+            send(QEvent.Type.MouseMove, at(*stop), no, left)
+            send(QEvent.Type.MouseButtonRelease, at(*stop), left, no)
+            told["gone meanwhile"].append((len(session.dots), len(canvas.layers.dots.data)))
         canvas.view.go(np.array([3.0, 15.0, 35.0]))
         seen, outline = canvas.view.block, canvas.layers.block.data.tolist()
         drag((5, 45), (5, 35))  # the view, to the right
@@ -244,6 +254,7 @@ def test_the_mouse(display: str, volume: Path) -> None:
     assert told["removed"] == 1 and told["selected"] == 3
     assert np.abs(np.array(told["left"]) - [(3, 50, 70)]).max() < 0.5
     assert told["after a drag of nothing"] == 1
+    assert told["gone meanwhile"] == [[1, 1]] * 2
     assert told["panned"] == [[0, 0, 0], [0, 0, 1]]
     assert told["outlines"] == [[[0, 0, 0], [5, 29, 39]], [[0, 0, 40], [5, 29, 79]]]
     assert sorted(told["ghosts"]) == ["triangle_down", "triangle_up"]

@@ -212,6 +212,10 @@ class Canvas:
             across=None if self.view.plane is None else self.view.plane[0],
         )
 
+    def has(self, dot: int) -> bool:
+        """Whether there is a dot with an id."""
+        return bool(np.isin(dot, self.session.dots.ids))
+
     def select(self, corner: np.ndarray, other: np.ndarray) -> None:
         """Selects the dots of the plane between two corners."""
         rows = self.layers.rows
@@ -239,8 +243,8 @@ class Canvas:
             result = act()
         except (InputError, OSError) as error:
             self._tell(str(error))
-        self.selected = {dot for dot in self.selected if self._is_there(dot)}
-        if self.focus is not None and not self._is_there(self.focus):
+        self.selected = {dot for dot in self.selected if self.has(dot)}
+        if self.focus is not None and not self.has(self.focus):
             self.focus = None
         self.refresh()
         return result
@@ -274,6 +278,3 @@ class Canvas:
     def _point(self, dot: int) -> np.ndarray:
         found: np.ndarray = self.session.dots.points[self.session.dots.rows([dot])[0]]
         return found
-
-    def _is_there(self, dot: int) -> bool:
-        return bool(np.isin(dot, self.session.dots.ids))

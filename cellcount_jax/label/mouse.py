@@ -42,7 +42,9 @@ def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
             canvas.view.camera.mouse_pan = True
             canvas.layers.draw_box(None)
         here = canvas.view.point_of(event)
-        if moved and selects:
+        if dot is not None and not canvas.has(dot):
+            canvas.refresh()  # an undo or new proposals took it away meanwhile
+        elif moved and selects:
             canvas.select(point, here)
         elif moved and dot is not None:
             canvas.move(dot, here)
