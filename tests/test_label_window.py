@@ -215,6 +215,11 @@ def test_the_mouse(display: str, volume: Path) -> None:
         told["left"] = session.dots.points.tolist()
         drag((50, 10), (40, 20))
         told["after a drag of nothing"] = len(session.dots)
+        handle, zoom = panel.window().windowHandle(), canvas.view.camera.zoom
+        told["double click"] = []
+        for _ in range(2):  # adds, and removes
+            QTest.mouseDClick(handle, left, none, native.mapTo(panel.window(), at(20, 20))); wait()
+            told["double click"].append((len(session.dots), canvas.view.camera.zoom / zoom))
         told["gone meanwhile"] = []
         for stop in ((20, 20), (30, 30)):
             click(20, 20)
@@ -254,6 +259,7 @@ def test_the_mouse(display: str, volume: Path) -> None:
     assert told["removed"] == 1 and told["selected"] == 3
     assert np.abs(np.array(told["left"]) - [(3, 50, 70)]).max() < 0.5
     assert told["after a drag of nothing"] == 1
+    assert told["double click"] == [[2, 1], [1, 1]]
     assert told["gone meanwhile"] == [[1, 1]] * 2
     assert told["panned"] == [[0, 0, 0], [0, 0, 1]]
     assert told["outlines"] == [[[0, 0, 0], [5, 29, 39]], [[0, 0, 40], [5, 29, 79]]]

@@ -78,6 +78,11 @@ class Canvas:
             event.connect(self.refresh)
         viewer.dims.events.order.connect(self.refresh)
         self.view.camera.events.center.connect(self._panned)
+        # A double click is a click, and no zoom: where dots are placed quickly some are double.
+        calls = viewer.mouse_double_click_callbacks
+        calls[:] = [
+            call for call in calls if getattr(call, "__name__", "") != "double_click_to_zoom"
+        ]
         self.view.go(np.asarray(session.place))
         self.refresh()
 

@@ -16,7 +16,8 @@ def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
     """For `mouse_drag_callbacks` of a viewer.
 
     A click places a dot, or removes the one under it; with dots selected it only ends that. A drag
-    moves a dot, or the view; with Shift it selects.
+    moves a dot, or the view; with Shift it selects. A double click is one click: its second
+    press is another event, which nothing takes.
     """
 
     def pressed(viewer: Any, event: Any) -> Iterator[None]:
