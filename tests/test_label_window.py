@@ -220,6 +220,15 @@ def test_the_mouse(display: str, volume: Path) -> None:
         for _ in range(2):  # adds, and removes
             QTest.mouseDClick(handle, left, none, native.mapTo(panel.window(), at(20, 20))); wait()
             told["double click"].append((len(session.dots), canvas.view.camera.zoom / zoom))
+        canvas.snap_on_add = True
+        show(4)
+        with mock.patch.object(canvas, "_tell") as tell:
+            click(41, 61)
+            told["snapped"] = session.dots.points[1:].tolist(), canvas.view.plane[1]
+            show(4); click(41, 61)
+            told["taken"] = len(session.dots), tell.call_args.args[0]
+        canvas.snap_on_add = False
+        show(3); click(40, 60)  # removes it
         told["gone meanwhile"] = []
         for stop in ((20, 20), (30, 30)):
             click(20, 20)
@@ -260,6 +269,9 @@ def test_the_mouse(display: str, volume: Path) -> None:
     assert np.abs(np.array(told["left"]) - [(3, 50, 70)]).max() < 0.5
     assert told["after a drag of nothing"] == 1
     assert told["double click"] == [[2, 1], [1, 1]]
+    assert np.abs(np.array(told["snapped"][0]) - [(3, 40, 60)]).max() < 0.3
+    assert told["snapped"][1] == 3
+    assert told["taken"] == [2, "There is a dot at the brightest place already, voxel 3, 40, 60."]
     assert told["gone meanwhile"] == [[1, 1]] * 2
     assert told["panned"] == [[0, 0, 0], [0, 0, 1]]
     assert told["outlines"] == [[[0, 0, 0], [5, 29, 39]], [[0, 0, 40], [5, 29, 79]]]

@@ -231,6 +231,16 @@ class Canvas:
         self.selected = set(self.session.dots.ids[rows[inside.all(1)]].tolist())
         self.refresh()
 
+    def add(self, point: np.ndarray) -> None:
+        """Places a dot; where it is placed on the brightest spot its plane is shown."""
+
+        def add() -> None:
+            dot = self.session.add(point, snap=self.snap_on_add)
+            if self.snap_on_add:
+                self.view.show_plane_of(self._point(dot))
+
+        self.do(add)
+
     def move(self, dot: int, point: np.ndarray) -> None:
         """Puts a dot elsewhere; across the plane it stays where it is."""
         point = point.copy()

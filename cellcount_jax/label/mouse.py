@@ -54,6 +54,6 @@ def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
         elif not moved and canvas.selected:
             canvas.select_none()
         elif not moved and not selects and canvas.view.holds(point):
-            canvas.do(lambda: canvas.session.add(point, snap=canvas.snap_on_add))
+            canvas.add(point)
 
     return pressed

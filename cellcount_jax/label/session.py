@@ -187,11 +187,11 @@ class Session:
           Its id.
 
         Raises:
-          InputError: outside the image.
+          InputError: outside the image, or with `snap` within a voxel of a dot.
         """
         placed = self._inside(point)
         if snap:
-            placed = self._brightest(placed)
+            placed = self._brightest(placed, self.dots.points)
         new = self._new(placed[None], verified=True)
         self._act(acts.place(self.grid, self.state, new, what="add"))
         return int(new.ids[0])
@@ -209,9 +209,14 @@ class Session:
         self._act(acts.move(self.grid, self.state, dot, self._inside(point), what="move"))
 
     def snap(self, dot: int) -> None:
-        """Moves a dot to the brightest place within the radius; it is verified then."""
-        point = self.dots.points[self.dots.rows([dot])[0]]
-        found = self._brightest(point)
+        """Moves a dot to the brightest place within the radius; it is verified then.
+
+        Raises:
+          InputError: another dot is within a voxel of that place.
+        """
+        row = self.dots.rows([dot])[0]
+        others = np.delete(self.dots.points, row, axis=0)
+        found = self._brightest(self.dots.points[row], others)
         self._act(acts.move(self.grid, self.state, dot, found, what="snap"))
 
     def accept(self, ids: Sequence[int] | np.ndarray) -> None:
@@ -379,9 +384,15 @@ class Session:
         placed: np.ndarray = self._placed(np.asarray(point), str(self.source.path))[0]
         return placed
 
-    def _brightest(self, point: np.ndarray) -> np.ndarray:
-        """The brightest place within the radius of a point; `(D,)` voxels both."""
-        return self._inside(local_maximum(self.intensities, self.grid.shape, point, self._reach()))
+    def _brightest(self, point: np.ndarray, taken: np.ndarray) -> np.ndarray:
+        """`(D,)` voxels: the brightest place near a point, which no dot of `taken` `(N, D)` has."""
+        found = self._inside(
+            local_maximum(self.intensities, self.grid.shape, point, self._reach())
+        )
+        if (np.square(taken - found).sum(1) <= 1).any():
+            where = ", ".join(f"{at:g}" for at in np.floor(found + 0.5))
+            raise InputError(f"There is a dot at the brightest place already, voxel {where}.")
+        return found
 
     def _reach(self) -> np.ndarray:
         """`(D,)` voxels within the radius."""

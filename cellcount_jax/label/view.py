@@ -85,13 +85,17 @@ class View:
           point: the place.
           cell: the diameter of a cell, which is seen well then; None leaves the zoom as it is.
         """
-        if self.plane is not None:
-            self._show_plane(self.plane[0], int(np.floor(point[self.plane[0]] + 0.5)))
+        self.show_plane_of(point)
         shown = list(self.viewer.dims.displayed)
         self.camera.center = (*(0.0,) * (3 - len(shown)), *(point * self.edges)[shown].tolist())
         if cell is not None:
             self.camera.zoom = max(self.camera.zoom, _SEEN / cell)
         self._left = self._cursor()
+
+    def show_plane_of(self, point: np.ndarray) -> None:
+        """Shows the plane that a place `(D,)` (voxels) is in."""
+        if self.plane is not None:
+            self._show_plane(self.plane[0], int(np.floor(point[self.plane[0]] + 0.5)))
 
     def go_to_block(self, block: tuple[int, ...]) -> None:
         """Brings the middle of a block to the middle."""
