@@ -312,6 +312,14 @@ def test_keys_and_proposals(display: str, volume: Path) -> None:
         key("PageDown"); told["down"] = canvas.view.plane[1] - plane[1]
         outline = canvas.layers.block.bounding_box
         told["before"] = [round(float(c), 2) for c in outline.line_color]
+        parts, before = panel.proposals, canvas.view.plane[1]
+        for part, name in ((parts._method, "Down"), (parts._threshold, "Return")):
+            part.setFocus(); QTest.keyClick(part, getattr(Qt.Key, "Key_" + name)); wait()
+            with mock.patch("cellcount_jax.label.proposal_panel.QFileDialog") as asked:
+                asked.getOpenFileName.return_value = "", ""
+                QTest.keyClick(panel.window().windowHandle(), Qt.Key.Key_PageDown); wait()
+        told["slices, not boxes"] = canvas.view.plane[1] - before, parts._method.currentIndex()
+        show(plane[1] + 1)
         key("D"); told["after"] = [round(float(c), 2) for c in outline.line_color]
         told["done"] = int((session.state.blocks == 2).sum())
         told["text"] = panel._blocks.text()
@@ -347,6 +355,7 @@ def test_keys_and_proposals(display: str, volume: Path) -> None:
     assert np.abs(np.array(told["snapped"]) - places[0]).max() < 0.3
     assert told["down"] == 1 and told["done"] == 1 and told["another block"]
     assert told["text"].startswith("1 of 8 blocks done")
+    assert told["slices, not boxes"] == [2, 1]
     assert told["unsaved"] and told["saved"] and told["dialogs"] == []
     assert told["map"] == [0, 0] and told["depths"] == [1, 0]
     assert told["states"][0] == np.array(told["blocks"])[0].tolist()

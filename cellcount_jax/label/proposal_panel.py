@@ -77,6 +77,7 @@ class ProposalPanel(QWidget):
                 box = QDoubleSpinBox(decimals=2, maximum=1e6, singleStep=step)
                 box.setValue(value)
                 box.setToolTip(_TIPS[name])
+                _leave(box)
                 box.valueChanged.connect(lambda _: self._timer.start())
                 self._boxes[name] = box
                 power = f"^{len(canvas.session.edges)}" if name == "smallest" else ""
@@ -86,6 +87,7 @@ class ProposalPanel(QWidget):
         self._threshold = QDoubleSpinBox(decimals=2, maximum=0.99, singleStep=0.05)
         self._threshold.setSpecialValueText("the model's own")
         self._threshold.setToolTip("lowest score of a proposal; 0: as the model was calibrated")
+        _leave(self._threshold)
         form.addRow("threshold", self._threshold)
         layout.addWidget(self._otsu)
         layout.addWidget(self._of_model)
@@ -138,6 +140,7 @@ class ProposalPanel(QWidget):
         self._otsu.setVisible(otsu)
         self._of_model.setVisible(not otsu)
         self._preview.setVisible(otsu)
+        self._method.clearFocus()  # the keys are those of the slices again
         self._show_preview()
 
     def _parameters(self) -> dict[str, Any]:
@@ -233,6 +236,11 @@ class _Steps:
             raise InputError("Stopped: nothing was proposed.")
         self._done += done
         self._panel.progressed.emit(self._title, self._total, self._done)
+
+
+def _leave(box: QDoubleSpinBox) -> None:
+    """Enter ends the work in a box: the keys are those of the slices again."""
+    box.lineEdit().returnPressed.connect(box.clearFocus)
 
 
 def _result(make: Callable[[], Any]) -> Any:

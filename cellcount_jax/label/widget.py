@@ -144,6 +144,7 @@ class LabelPanel(QWidget):
             "Dots of so many slices before (up) and after (down) are seen as triangles."
         )
         reach.valueChanged.connect(self._set_reach)
+        reach.lineEdit().returnPressed.connect(reach.clearFocus)  # back to the slices
         snap = QCheckBox("place new dots on the brightest spot")
         snap.toggled.connect(lambda on: setattr(self.canvas, "snap_on_add", on))
         if len(self.canvas.session.edges) == 3:
