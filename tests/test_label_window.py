@@ -112,7 +112,7 @@ _PRELUDE = """
 
     def at(y, x):
         "Where a voxel of the plane is in the canvas."
-        edges = session.edges[list(viewer.dims.displayed)]
+        edges = session.edges[canvas.view.shown]
         centre = np.asarray(canvas.view.camera.center[-2:])
         offset = (np.array([y, x]) * edges - centre) * canvas.view.camera.zoom
         return QPoint(round(native.width() / 2 + offset[1]), round(native.height() / 2 + offset[0]))
@@ -254,6 +254,18 @@ def test_the_mouse(display: str, volume: Path) -> None:
         canvas.view.go(np.array([6.0, 45.0, 40.0]))
         click(8, 30)
         told["across y"] = session.dots.points[-1].tolist(), list(canvas.view.plane)
+        viewer.dims.order = (0, 1, 2)
+        viewer.add_image(np.zeros((2, 3, 4, 5)), name="series")  # with an axis before the image's
+        viewer.layers.selection.active = canvas.layers.image
+        show(5)
+        click(50, 10); drag((50, 10), (45, 15)); key("PageDown"); key("PageUp")
+        told["beside a series"] = session.dots.points[-1].tolist(), list(canvas.view.plane)
+        drag((40, 5), (55, 25), shift); told["selected there"] = len(canvas.selected)
+        key("Delete")
+        viewer.dims.order = (1, 2, 0, 3)  # of the image x only
+        wait(); click(5, 5); key("PageDown"); key("B")
+        told["not over the image"] = len(session.dots)
+        viewer.dims.order = (0, 1, 2, 3)
         viewer.dims.ndisplay = 3
         wait()
         told["in 3D"] = len(canvas.layers.dots.data) == len(session.dots)
@@ -277,6 +289,9 @@ def test_the_mouse(display: str, volume: Path) -> None:
     assert told["outlines"] == [[[0, 0, 0], [5, 29, 39]], [[0, 0, 40], [5, 29, 79]]]
     assert sorted(told["ghosts"]) == ["triangle_down", "triangle_up"]
     assert told["on a ghost"] == 4 and told["in 3D"]
+    assert np.abs(np.array(told["beside a series"][0]) - (5, 45, 15)).max() < 0.5
+    assert told["beside a series"][1] == [0, 5] and told["selected there"] == 1
+    assert told["not over the image"] == 5
     assert np.abs(np.array(told["across y"][0]) - (8, 45, 30)).max() < 0.5
     assert told["across y"][1] == [1, 45]
     points = formats.read_points(volume.with_suffix(".csv"), ndim=3)
@@ -507,15 +522,26 @@ def test_from_the_menu_of_napari(display: str, volume: Path) -> None:
         viewer.close(); wait()
         told["errors"] = []
         other = napari.components.ViewerModel()
-        for add in (lambda: None, lambda: other.add_image(np.zeros((2, 2, 2, 2)), name="series")):
-            add()
-            if len(other.layers):
-                (other.layers.selection.active,) = other.open(image, plugin="napari")
+        def label():
             with mock.patch("napari.current_viewer", return_value=other):
                 try:
-                    window.label_widget()
+                    return window.label_widget()
                 except Exception as error:
                     told["errors"].append(str(error))
+        label()
+        other.add_image(np.zeros((2, 2, 2, 2)), name="series")
+        (other.layers.selection.active,) = other.open(image, plugin="napari")
+        def state():
+            calls = other.mouse_drag_callbacks, other.mouse_double_click_callbacks
+            return list(other.layers), list(map(list, calls))
+        before = state()
+        with mock.patch.object(LabelPanel, "__init__", side_effect=ValueError("no panel")):
+            label()
+        told["as before"] = state() == before
+        (other.layers.selection.active,) = other.layers[1:]
+        beside = label()
+        told["beside"] = [layer.name for layer in other.layers]
+        beside.canvas.session.close()
         """,
         from_menu=True,
     )
@@ -523,7 +549,8 @@ def test_from_the_menu_of_napari(display: str, volume: Path) -> None:
     assert told["edges"] == [4, 2, 2]
     assert told["seen"] == [False, True] and told["the same"]
     assert "Choose the layer of an image" in told["errors"][0]
-    assert "The layer series has 4 axes, more than the image" in told["errors"][1]
+    assert told["errors"][1] == "no panel" and told["as before"]
+    assert told["beside"] == ["series", *told["layers"]]
     assert len(formats.read_points(volume.with_suffix(".csv"), ndim=3)) == 2
 
 

@@ -21,7 +21,8 @@ def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
     """
 
     def pressed(viewer: Any, event: Any) -> Iterator[None]:
-        if event.button != 1 or viewer.dims.ndisplay == 3:
+        shown = canvas.view.shown
+        if event.button != 1 or viewer.dims.ndisplay == 3 or len(shown) < 2:
             return
         start, point = np.asarray(event.pos, float), canvas.view.point_of(event)
         selects = "Shift" in event.modifiers
@@ -35,7 +36,7 @@ def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
                 moved |= bool(np.hypot(*(np.asarray(event.pos) - start)) > _STILL)
                 here = canvas.view.point_of(event)
                 if moved and selects:
-                    canvas.layers.draw_box((point, here), viewer.dims.displayed)
+                    canvas.layers.draw_box((point, here), shown)
                 elif moved and dot is not None:
                     canvas.refresh(dragged=(dot, here))
                 yield

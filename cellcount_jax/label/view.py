@@ -15,6 +15,9 @@ _SEEN = 20  # pixels of a cell that can be worked on
 class View:
     """The place that a viewer shows, and the ways to another.
 
+    The viewer has more axes than the image where a layer of the user has: as napari aligns layers,
+    the image's are the last ones.
+
     Attributes:
       viewer: of napari, with layers in the world's units.
       grid: the blocks of the image.
@@ -31,24 +34,27 @@ class View:
     @property
     def plane(self) -> tuple[int, int] | None:
         """Axis and index of the plane that is shown; None of an image, or a volume in 3D."""
-        hidden = self.viewer.dims.not_displayed
+        hidden = [axis for axis in range(len(self.edges)) if axis not in self.shown]
         if len(self.edges) == 2 or not hidden:
             return None
         axis = hidden[0]
         # In the world, as a step counts from where the outermost layer begins.
-        at = round(self.viewer.dims.point[axis] / self.edges[axis])
+        at = round(self.viewer.dims.point[self._extra + axis] / self.edges[axis])
         return axis, min(max(at, 0), self.grid.shape[axis] - 1)
 
     @property
     def place(self) -> np.ndarray:
         """`(D,)` voxels: the middle of what is seen, in the plane that is shown."""
-        place = np.zeros(len(self.edges))
-        shown = list(self.viewer.dims.displayed)
-        place[shown] = self.camera.center[-len(shown) :]
-        place /= self.edges
+        place = self._centre()[self._extra :] / self.edges
         if self.plane is not None:
             place[self.plane[0]] = self.plane[1]
         return np.clip(place, 0, np.asarray(self.grid.shape) - 1)
+
+    @property
+    def shown(self) -> list[int]:
+        """Axes of the image that are displayed, as the viewer orders them."""
+        axes = (axis - self._extra for axis in self.viewer.dims.displayed)
+        return [axis for axis in axes if axis >= 0]
 
     @property
     def block(self) -> tuple[int, ...]:
@@ -68,7 +74,7 @@ class View:
 
     def point_of(self, event: Any) -> np.ndarray:
         """`(D,)` voxels of an event of the mouse, or its cursor, in the plane that is shown."""
-        point = np.asarray(event.position, float) / self.edges
+        point = np.asarray(event.position, float)[self._extra :] / self.edges
         if self.plane is not None:
             point[self.plane[0]] = self.plane[1]
         return point
@@ -86,8 +92,9 @@ class View:
           cell: the diameter of a cell, which is seen well then; None leaves the zoom as it is.
         """
         self.show_plane_of(point)
-        shown = list(self.viewer.dims.displayed)
-        self.camera.center = (*(0.0,) * (3 - len(shown)), *(point * self.edges)[shown].tolist())
+        centre, shown = self._centre(), list(self.viewer.dims.displayed)
+        centre[self._extra :] = point * self.edges
+        self.camera.center = (*(0.0,) * (3 - len(shown)), *centre[shown].tolist())
         if cell is not None:
             self.camera.zoom = max(self.camera.zoom, _SEEN / cell)
         self._left = self._cursor()
@@ -107,6 +114,18 @@ class View:
         if self.plane is not None:
             self._show_plane(self.plane[0], self.plane[1] + planes)
 
+    @property
+    def _extra(self) -> int:
+        """How many axes the viewer has before those of the image."""
+        return int(self.viewer.dims.ndim) - len(self.edges)
+
+    def _centre(self) -> np.ndarray:
+        """The middle of what is seen, along all axes of the viewer, in the world."""
+        centre = np.array(self.viewer.dims.point, float)
+        shown = list(self.viewer.dims.displayed)
+        centre[shown] = self.camera.center[-len(shown) :]
+        return centre
+
     def _cursor(self) -> tuple[float, ...]:
         """Where napari says that the mouse is along the axes that are shown."""
         position = self.viewer.cursor.position
@@ -119,7 +138,7 @@ class View:
 
     def _show_plane(self, axis: int, index: int) -> None:
         index = min(max(index, 0), self.grid.shape[axis] - 1)
-        self.viewer.dims.set_point(axis, index * self.edges[axis])
+        self.viewer.dims.set_point(self._extra + axis, index * self.edges[axis])
 
 
 def camera_of(viewer: ViewerModel) -> Any:

@@ -114,7 +114,7 @@ def label_widget() -> Any:
     A viewer has one, shown again where its dock was closed: labelling ends with the window.
 
     Raises:
-      InputError: there is no such layer, it is not from a file, or another has more axes.
+      InputError: there is no such layer, or it is not from a file.
     """
     import napari
     from qtpy.QtCore import QTimer
@@ -134,16 +134,14 @@ def label_widget() -> Any:
             " it."
         )
     session = Session(Path(path))
+    lists = viewer.layers, viewer.mouse_drag_callbacks, viewer.mouse_double_click_callbacks
+    before = [list(items) for items in lists]
     try:
-        for other in viewer.layers:
-            if other.ndim > len(session.edges) and other is not layer:
-                raise InputError(
-                    f"The layer {other.name} has {other.ndim} axes, more than the image: label it"
-                    " in a viewer without that layer."
-                )
         viewer.layers.remove(layer)  # the session has its own, with the voxel size
         panel = _panel(viewer, session, None)
     except BaseException:
+        for items, old in zip(lists, before, strict=True):
+            items[:] = old
         session.close()
         raise
     QTimer.singleShot(0, lambda: _settle(viewer, panel))  # once napari has docked it
