@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import logging
 from flax import struct
 from jax import Array
 from scipy import ndimage
@@ -19,6 +20,8 @@ from cellcount_jax import targets
 from cellcount_jax.data.normalise import Normalisation
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
+
+_FEW = 0.1  # of the labelled voxels: less than this is told
 
 
 @struct.dataclass
@@ -99,7 +102,9 @@ def _stack(
     for i, d in enumerate(dots):
         points[i, : len(d)] = d
         mask[i, : len(d)] = True
-    valid = np.stack([_padded(trusted(s, config), shape) for s in samples])
+    counted = [trusted(s, config) for s in samples]
+    _tell_unused(samples, counted)
+    valid = np.stack([_padded(c, shape) for c in counted])
     cells = None
     if config.target.kernel == "mask":
         cells = jnp.asarray(np.stack([_padded(_cells(s), shape) for s in samples]))
@@ -146,6 +151,18 @@ def trusted(sample: Sample, config: ml_collections.ConfigDict) -> np.ndarray:
     if not apart.all():
         known |= to_unknown >= ndimage.distance_transform_edt(apart, sampling=edges)
     return whole & known
+
+
+def _tell_unused(samples: Sequence[Sample], counted: Sequence[np.ndarray]) -> None:
+    """Warns of images whose labelled part is learned from hardly at all."""
+    for sample, known in zip(samples, counted, strict=True):
+        if sample.valid is not None and known.sum() < _FEW * sample.valid.sum():
+            logging.warning(
+                "%s: %.1f %% of what is labelled is learned from, as elsewhere dots beyond its end"
+                " could change the map; label more cells, or larger and neighbouring parts",
+                sample.source or sample.name,
+                100 * known.sum() / sample.valid.sum(),
+            )
 
 
 def _cells(sample: Sample) -> np.ndarray:

@@ -271,6 +271,19 @@ def test_where_a_target_counts_no_unknown_dot_could_change_it(kernel: str) -> No
     assert stacking.trusted(whole, config).all()
 
 
+def test_a_labelled_part_that_teaches_next_to_nothing_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = make_config(train__crop=(8, 8))
+    sliver = make_sample(0, (40, 50), valid=box((40, 50), slice(10, 12)))
+    with caplog.at_level("WARNING", logger="absl"):
+        stacking.on_device(make_dataset([sliver]), unchanged(3), config)
+        assert "0.0 % of what is labelled is learned from" in caplog.text
+        caplog.clear()
+        stacking.on_device(make_dataset(samples_2d()[:1]), unchanged(3), config)
+        assert not caplog.text
+
+
 def test_without_unlabelled_images_the_labelled_ones_serve() -> None:
     data = stacking.on_device(
         make_dataset(samples_2d()), unchanged(3), make_config(train__crop=(8, 8))

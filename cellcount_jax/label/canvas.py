@@ -199,12 +199,15 @@ class Canvas:
     def save(self) -> None:
         """Writes the CSV file and the progress."""
 
-        def save() -> bool:
-            self.session.save()
-            return True
+        def save() -> str:
+            copy = self.session.save()
+            if copy is None:
+                return "Saved."
+            return f"Saved. Another program had changed the CSV file; it is kept as {copy.name}."
 
-        if self.do(save):
-            self._tell("Saved.")
+        told = self.do(save)
+        if isinstance(told, str):
+            self._tell(told)
 
     # The mouse
 

@@ -386,9 +386,7 @@ class Session:
 
     def _brightest(self, point: np.ndarray, taken: np.ndarray) -> np.ndarray:
         """`(D,)` voxels: the brightest place near a point, which no dot of `taken` `(N, D)` has."""
-        found = self._inside(
-            local_maximum(self.intensities, self.grid.shape, point, self._reach())
-        )
+        found = self._inside(local_maximum(self.intensities, self.grid.shape, point, self._reach()))
         if (np.square(taken - found).sum(1) <= 1).any():
             where = ", ".join(f"{at:g}" for at in np.floor(found + 0.5))
             raise InputError(f"There is a dot at the brightest place already, voxel {where}.")
