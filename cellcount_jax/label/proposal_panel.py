@@ -11,6 +11,7 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtWidgets import (
+    QAbstractSpinBox,
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
@@ -77,7 +78,7 @@ class ProposalPanel(QWidget):
                 box = QDoubleSpinBox(decimals=2, maximum=1e6, singleStep=step)
                 box.setValue(value)
                 box.setToolTip(_TIPS[name])
-                _leave(box)
+                leave_on_enter(box)
                 box.valueChanged.connect(lambda _: self._timer.start())
                 self._boxes[name] = box
                 power = f"^{len(canvas.session.edges)}" if name == "smallest" else ""
@@ -87,7 +88,7 @@ class ProposalPanel(QWidget):
         self._threshold = QDoubleSpinBox(decimals=2, maximum=0.99, singleStep=0.05)
         self._threshold.setSpecialValueText("the model's own")
         self._threshold.setToolTip("lowest score of a proposal; 0: as the model was calibrated")
-        _leave(self._threshold)
+        leave_on_enter(self._threshold)
         form.addRow("threshold", self._threshold)
         layout.addWidget(self._otsu)
         layout.addWidget(self._of_model)
@@ -238,7 +239,7 @@ class _Steps:
         self._panel.progressed.emit(self._title, self._total, self._done)
 
 
-def _leave(box: QDoubleSpinBox) -> None:
+def leave_on_enter(box: QAbstractSpinBox) -> None:
     """Enter ends the work in a box: the keys are those of the slices again."""
     box.lineEdit().returnPressed.connect(box.clearFocus)
 

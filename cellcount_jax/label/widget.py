@@ -29,7 +29,7 @@ from cellcount_jax.data.progress import DONE, IN_PROGRESS
 from cellcount_jax.estimate import duration
 from cellcount_jax.label.block_map import BlockMap
 from cellcount_jax.label.canvas import KEYS, Canvas
-from cellcount_jax.label.proposal_panel import ProposalPanel
+from cellcount_jax.label.proposal_panel import ProposalPanel, leave_on_enter
 
 MOUSE = (
     ("click", "add a dot; on a dot, remove it"),
@@ -144,7 +144,7 @@ class LabelPanel(QWidget):
             "Dots of so many slices before (up) and after (down) are seen as triangles."
         )
         reach.valueChanged.connect(self._set_reach)
-        reach.lineEdit().returnPressed.connect(reach.clearFocus)  # back to the slices
+        leave_on_enter(reach)
         snap = QCheckBox("place new dots on the brightest spot")
         snap.toggled.connect(lambda on: setattr(self.canvas, "snap_on_add", on))
         if len(self.canvas.session.edges) == 3:
