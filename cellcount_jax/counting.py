@@ -94,13 +94,20 @@ def count_files(
       The rows of counts.csv; none with `options.dry_run`, which only tells.
 
     Raises:
-      InputError: a file cannot be read or does not fit the model, or its folder holds the results
+      InputError: a folder of results is, holds or lies in a file that is read (nothing is done
+        then); a file cannot be read or does not fit the model, or its folder holds the results
         of another count; what was counted before it stays, and counts.csv is not written.
     """
     _check_options(model, options)
+    folders = [(output / item.name).resolve() for item in inputs]
+    outside = (options.mask, options.outputs.regions, options.outputs.region_names)
+    claim.check_apart(
+        folders, [*(item.path for item in inputs), *(p for p in outside if p and p.exists())]
+    )
+    claim.check_table(output / "counts.csv", "input,count,")
     digest = stored_model.digest(model)[:12]
     rows = []
-    for item in inputs:
+    for item, folder in zip(inputs, folders, strict=True):
         started = time.perf_counter()
         opening: dict[str, Any] = {
             "channel": options.channel,
@@ -118,10 +125,9 @@ def count_files(
             origin = jobs.origin(
                 item.path, opening, rescale=options.rescale, diameter=options.diameter
             )
-            job = _job(model, source, output / item.name, options, origin, stack)
+            job = _job(model, source, folder, options, origin, stack)
             identity = _identity(model, source, options, digest)
-            if not options.overwrite:
-                claim.check(output / item.name, identity)
+            claim.check(folder, identity, overwrite=options.overwrite)
             if options.dry_run or not job.cut.whole:
                 # Of workers elsewhere the speed is not known.
                 here = options.dry_run or engine is engines.in_threads

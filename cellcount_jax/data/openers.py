@@ -67,9 +67,13 @@ def short_name(path: Path) -> str:
       path: for example `brain.ome.tif` or `brain.ome.zarr/`.
 
     Returns:
-      For example `brain`.
+      For example `brain`: a name that a folder beside others can have, without dots at its ends.
     """
-    name = path.name or path.resolve().name
+    name = (path if path.name.strip(".") else path.resolve()).name
+    return _without_ending(name).strip(". ") or name.strip(". ") or "image"
+
+
+def _without_ending(name: str) -> str:
     for ending in (*SOURCE_SUFFIXES, ".zarr"):
         if name.lower().endswith(ending) and len(name) > len(ending):
             name = name[: -len(ending)]
