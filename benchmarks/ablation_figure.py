@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-from cellcount_jax.data.files import replacing
+from cellcount_jax.images.files import replacing
 
 
 def draw(found: Mapping[str, Mapping[int, Mapping[int, float]]], path: Path) -> bool:

@@ -20,7 +20,7 @@ from ablation_cells import (
     training_f1,
 )
 
-from cellcount_jax.data.files import replacing
+from cellcount_jax.images.files import replacing
 
 BEGIN = "<!-- ablation: begin -->"
 END = "<!-- ablation: end -->"

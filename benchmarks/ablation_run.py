@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from ablation_cells import Cell
 
-from cellcount_jax import writers
+from cellcount_jax.images import files
 
 ROOT = Path(__file__).parents[1]
 
@@ -108,7 +108,7 @@ def run_cell(
             "data": scores["dataset"],
             **{key: scores[key] for key in _KEPT if key in scores},
         }
-        writers.write_json(path, content)
+        files.write_json(path, content)
         return content
 
 
@@ -161,7 +161,7 @@ def _prepare(workdir: Path, log: IO[bytes], identity: dict[str, Any], *, again: 
 
 
 def _remember(workdir: Path, identity: dict[str, Any], seconds: float) -> None:
-    writers.write_json(_state_path(workdir), {**identity, "seconds": seconds})
+    files.write_json(_state_path(workdir), {**identity, "seconds": seconds})
 
 
 def _state_path(workdir: Path) -> Path:

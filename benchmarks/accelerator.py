@@ -33,6 +33,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cellcount_jax.maps import targets
+
 # Two frameworks share the GPU; JAX would take three quarters of its memory for itself.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
@@ -47,9 +49,10 @@ import workload
 from absl import logging
 from flops import peak_tflops, step_flops
 
-from cellcount_jax import batches, cache, stack, train
+from cellcount_jax import cache
 from cellcount_jax.errors import InputError
-from cellcount_jax.step import TrainState
+from cellcount_jax.training import batches, stack, train
+from cellcount_jax.training.step import TrainState
 
 ROOT = Path(__file__).parents[1]
 
@@ -123,7 +126,7 @@ def compare(
     """Times both sides in turn: a row of each."""
     dataset = train.load_dataset(config)
     data = stack.on_device(dataset, train.fit_normalisation(dataset, config), config)
-    geometry = batches.target_geometry(config, dataset.labelled[0].spacing)
+    geometry = targets.target_geometry(config, dataset.labelled[0].spacing)
     state, _ = train.initial_state(config, dataset)
     sides = {"jax": jax_training(config, state, data, geometry)}
     device = torch_device()
@@ -161,14 +164,14 @@ def jax_training(
     config: ml_collections.ConfigDict,
     state: TrainState,
     data: stack.TrainingData,
-    geometry: batches.TargetGeometry,
+    geometry: targets.TargetGeometry,
 ) -> Callable[[], Any]:
     """The training loop's compiled run, on one device."""
     step = functools.partial(
         train.draw_and_step,
         config=config,
         geometry=geometry,
-        peak=batches.peak_value(config, geometry),
+        peak=targets.peak_value(config, geometry),
         shares=shares(config),
     )
     return workload.compiled_run(step, state, data, steps=config.train.scan_length)
@@ -182,7 +185,7 @@ def shares(config: ml_collections.ConfigDict) -> dict[str, int]:
 def draw(
     config: ml_collections.ConfigDict,
     data: stack.TrainingData,
-    geometry: batches.TargetGeometry,
+    geometry: targets.TargetGeometry,
 ) -> dict[str, np.ndarray]:
     """One batch, for PyTorch: `image`, `target`, `unlabelled`."""
     draw = functools.partial(

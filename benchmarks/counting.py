@@ -32,12 +32,11 @@ import numpy as np
 import timing
 import zarr
 
-from cellcount_jax import inference, maps, stored_model, survey
 from cellcount_jax.data import scene
-from cellcount_jax.data.readable import Region
-from cellcount_jax.locations import LoadedModel
-from cellcount_jax.step import create_train_state
-from cellcount_jax.tiles import around
+from cellcount_jax.images.regions import Region, around
+from cellcount_jax.inference import model_file, survey, tiled_maps, trained_model
+from cellcount_jax.inference.cells import LoadedModel
+from cellcount_jax.training.step import create_train_state
 
 ROOT = Path(__file__).parents[1]
 MODEL = "nuclei3d"
@@ -111,7 +110,7 @@ def count_sparse(folder: Path, shape: tuple[int, ...], *, tile: int) -> dict[str
     for number, place in enumerate(places):
         array[place] = cells(number)[tuple(slice(p.stop - p.start) for p in place)]
     row, _, output = count(folder, file, shape, tile=tile, features=8)
-    model = stored_model.load_model(MODEL)
+    model = model_file.load_model(MODEL)
     measured = survey.load(output / "work" / "survey.npz").measured
     alone = 0
     for place in places:
@@ -151,8 +150,8 @@ def alone_in(model: LoadedModel, values: np.ndarray) -> np.ndarray:
     """The points in normalised intensities, of the network applied to them as they are."""
     config = model.config.copy_and_resolve_references()
     config.predict.update({"flips": False, "max_voxels": values.size})
-    found = inference.Maps(maps.compute(config, model.variables, values)[..., 0], None)
-    points, _ = inference.locate(model, found, rule=config.detect.rule, split=False)
+    found = trained_model.Maps(tiled_maps.compute(config, model.variables, values)[..., 0], None)
+    points, _ = trained_model.locate(model, found, rule=config.detect.rule, split=False)
     return points
 
 
@@ -234,7 +233,7 @@ def said(log: str) -> dict[str, float]:
 
 def _model(folder: Path, features: int) -> str:
     """The bundled model, or one like it of another size with random weights."""
-    bundled = stored_model.load_model(MODEL)
+    bundled = model_file.load_model(MODEL)
     if features == bundled.config.model.features:
         return MODEL
     path = folder / f"random_{features}.zip"
@@ -242,9 +241,9 @@ def _model(folder: Path, features: int) -> str:
         config = bundled.config.copy_and_resolve_references()
         config.model.features = features
         state = create_train_state(jax.random.key(0), config, channels=1)
-        variables = inference.inference_variables(jax.device_get(state))
+        variables = jax.device_get(state.variables)
         model = dataclasses.replace(bundled, config=config, variables=variables)
-        stored_model.export_model(model, path, card="# Random weights\n")
+        model_file.export_model(model, path, card="# Random weights\n")
     return str(path)
 
 

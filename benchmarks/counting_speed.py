@@ -32,11 +32,14 @@ import timing
 import zarr
 from counting import CHUNK, MODEL, cells
 
-from cellcount_jax import cuts, engines, locations, maps, parts, stored_model, survey, tiled
-from cellcount_jax.data import formats, sources
-from cellcount_jax.data.normalise import Measured
-from cellcount_jax.model import create_model
-from cellcount_jax.tiled import Engine, Job
+from cellcount_jax.counting import engines
+from cellcount_jax.images import sources, whole
+from cellcount_jax.images.normalise import Measured
+from cellcount_jax.inference import cells as locations
+from cellcount_jax.inference import model_file, plan, survey, tasks, tiled_maps
+from cellcount_jax.inference.tasks import Engine, Job
+from cellcount_jax.maps import pieces
+from cellcount_jax.network.sau_net import create_model
 
 VOLUME = Path(__file__).parents[1] / "../shared/data/lightsheet_cfos/train/969.tif"
 # z, y, x, and whether in 8 mirror images.
@@ -53,7 +56,7 @@ def main() -> None:
     rows = []
     for shape, flips in (((32, 72, 136), False),) if options.tiny else CASES:
         with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
-            image = cells(0) if options.tiny else formats.read_image(VOLUME).pixels[..., 0]
+            image = cells(0) if options.tiny else whole.read_image(VOLUME).pixels[..., 0]
             times = [-(-n // size) for n, size in zip(shape, image.shape, strict=True)]
             values = np.tile(image, times)[tuple(map(slice, shape))].astype(np.uint16)
             file = Path(folder) / "volume.zarr"
@@ -68,7 +71,7 @@ def main() -> None:
 
 def measure(file: Path, *, flips: bool, repeats: int, limit: int | None) -> dict[str, Any]:
     """A row on a file."""
-    model = stored_model.load_model(MODEL)
+    model = model_file.load_model(MODEL)
     model.config.predict.flips = flips
     model.config.predict.max_voxels = limit or model.config.predict.max_voxels
     with sources.open_source(file) as source:
@@ -123,8 +126,8 @@ def bare(job: Job, apply: Callable[..., Any]) -> tuple[float, float]:
     total = (0.0, 0.0)
     for core in job.cut.cores:
         for flip in job.cut.flips:
-            window = cuts.window(job.cut, core, flip)
-            values = cuts.mirrored(job.cut, job.read, flip, window)[None]
+            window = plan.window(job.cut, core, flip)
+            values = plan.mirrored(job.cut, job.read, flip, window)[None]
             taken = timed(lambda x=values: np.asarray(apply(job.model.variables, x)))  # type: ignore[misc]
             total = (total[0] + taken[0], total[1] + taken[1])
     return total
@@ -140,7 +143,7 @@ def split(job: Job) -> dict[str, float]:
             ("normalising", Measured, "__call__"),
             ("storing", zarr.Array, "__setitem__"),
             ("storing", zarr.Array, "__getitem__"),
-            ("search", parts, "peaks"),
+            ("search", pieces, "peaks"),
         ):
             function = watched(name, getattr(owner, attribute), seconds)
             stack.enter_context(mock.patch.object(owner, attribute, function))
@@ -149,13 +152,13 @@ def split(job: Job) -> dict[str, float]:
             ("attention", "_attended"),
             ("decoder", "_decoded"),
         ):
-            made = getattr(maps, attribute)
+            made = getattr(tiled_maps, attribute)
 
             def make(config: Any, made: Any = made, name: str = name) -> Any:
                 run = made(config)
                 return watched(name, lambda *x: jax.block_until_ready(run(*x)), seconds)
 
-            stack.enter_context(mock.patch.object(maps, attribute, make))
+            stack.enter_context(mock.patch.object(tiled_maps, attribute, make))
         _, total = timed(lambda: count(job, one_by_one))
     return {**seconds, "rest": total - seconds.total()}
 
@@ -181,7 +184,7 @@ def watched(name: str, function: Callable[..., Any], seconds: Counter[str]) -> C
 
 
 def one_by_one(job: Job) -> Engine:
-    return lambda todo, title: tiled.one_by_one(job, todo)
+    return lambda todo, title: tasks.one_by_one(job, todo)
 
 
 if __name__ == "__main__":

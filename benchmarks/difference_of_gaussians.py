@@ -30,11 +30,14 @@ from ml_collections import config_flags
 from scipy import ndimage
 
 from cellcount_jax import config as settings
-from cellcount_jax import metrics, scoring, stack, train, writers
-from cellcount_jax.calibration import calibrate
+from cellcount_jax.data import sample
 from cellcount_jax.data.sample import Dataset, Sample
-from cellcount_jax.detect import find_peaks
 from cellcount_jax.errors import InputError
+from cellcount_jax.evaluation import metrics, scoring
+from cellcount_jax.evaluation.scoring import calibrate
+from cellcount_jax.images import files
+from cellcount_jax.maps.detect import find_peaks
+from cellcount_jax.training import train
 
 SIGMAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 RATIO = 1.6
@@ -93,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content = fit_and_score(given["config"].value)
     except (flags.Error, InputError, OSError) as error:
         sys.exit(f"error: {error}")
-    writers.write_json(Path(given.workdir) / "evaluation" / "metrics.json", content)
+    files.write_json(Path(given.workdir) / "evaluation" / "metrics.json", content)
     print(f"{content['dataset']}\nchosen on the training images: {content['chosen']}")
     for name, rules in content["sets"].items():
         print(f"{name}: F1 {rules['peaks']['f1']:.4f}, MAE {rules['peaks']['mae']:.2f}")
@@ -240,7 +243,7 @@ def find(
 def calibrated(found: Sequence[Peaks], max_distance: float) -> tuple[float, float]:
     """The threshold of the highest F1, and that F1."""
     ordered = np.sort(np.concatenate([f.scores for f in found]))[::-1]
-    cells = sum(len(stack.voxels_inside(f.sample)) for f in found)
+    cells = sum(len(sample.voxels_inside(f.sample)) for f in found)
     kept = np.rint(cells * _PEAKS_PER_CELL).astype(int)
     if not len(ordered):
         return 0.0, 0.0

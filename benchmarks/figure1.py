@@ -21,8 +21,8 @@ from PIL import Image
 from scipy import ndimage
 
 from cellcount_jax.data.scene import generate
-from cellcount_jax.report import VERMILION, colourise, mosaic, save_picture
-from cellcount_jax.targets import gaussian_density_map, inverse_distance_map
+from cellcount_jax.maps.targets import gaussian_density_map, inverse_distance_map
+from cellcount_jax.report.pictures import VERMILION, colourise, mosaic, save_picture
 
 SCENE = (120, 120)
 WINDOW = (56, 56)

@@ -32,13 +32,13 @@ from typing import Any
 import numpy as np
 import timing
 
-from cellcount_jax import stored_model
-from cellcount_jax.data.points import read_points
-from cellcount_jax.data.progress import DONE
+from cellcount_jax.data.blocks import DONE
+from cellcount_jax.evaluation.metrics import Matching, match_points
+from cellcount_jax.images.points import read_points
+from cellcount_jax.inference import model_file
 from cellcount_jax.label import proposals
 from cellcount_jax.label.order import least_certain
 from cellcount_jax.label.session import Session
-from cellcount_jax.metrics import Matching, match_points
 
 DATA = Path("../shared/data/lightsheet_microglia")
 NAMES = ("1874", "2248", "2433", "6003", "6742")
@@ -100,7 +100,7 @@ def _proposed(session: Session, start: str, model: str | None) -> tuple[float | 
     points, scores, by = proposals.from_model(session, model)
     session.propose(points, scores, by=by)
     seconds = time.perf_counter() - started
-    config = stored_model.load_model(model).config
+    config = model_file.load_model(model).config
     names = " ".join(config.data.train_names) or Path(config.data.dir).name
     return seconds, f"{names}, {config.train.steps} steps"
 

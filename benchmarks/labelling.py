@@ -24,8 +24,8 @@ import timing
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QOpenGLWidget
 
-from cellcount_jax.label.widget import LabelPanel
-from cellcount_jax.label.window import open_window
+from cellcount_jax.label.window.panel import LabelPanel
+from cellcount_jax.label.window.window import open_window
 
 GOALS = {"slice change": 100.0, "add": 50.0}  # ms
 

@@ -26,8 +26,9 @@ import timing
 import workload
 
 from cellcount_jax import config as settings
-from cellcount_jax import cuts, maps, variants
-from cellcount_jax.step import create_train_state
+from cellcount_jax import variants
+from cellcount_jax.inference import plan, tiled_maps
+from cellcount_jax.training.step import create_train_state
 
 # z, y, x; the volumes of the microglia set, and larger ones.
 VOLUMES = ((200, 100, 100), (128, 256, 256), (128, 512, 512))
@@ -83,11 +84,11 @@ def measure(
         train_once(config)
     else:
         what = f"map of {'x'.join(map(str, shape))}"
-        voxels, tiles = int(np.prod(shape)), len(cuts.plan(config, shape).tiles)
+        voxels, tiles = int(np.prod(shape)), len(plan.plan(config, shape).tiles)
         state = create_train_state(jax.random.key(0), config, channels=1)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         values = np.random.default_rng(0).normal(size=(*shape, 1)).astype(np.float32)
-        maps.compute(config, variables, values)
+        tiled_maps.compute(config, variables, values)
     return {
         "what": what,
         "features": features,

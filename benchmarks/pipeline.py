@@ -37,8 +37,9 @@ import timing
 import workload
 from jax import Array
 
-from cellcount_jax import batches, parallel, stack, train
-from cellcount_jax.step import TrainState, train_step
+from cellcount_jax.maps import targets
+from cellcount_jax.training import batches, parallel, stack, train
+from cellcount_jax.training.step import TrainState, train_step
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ("vgg", "lightsheet_microglia")
@@ -90,8 +91,8 @@ def parts(config: ml_collections.ConfigDict) -> dict[str, Callable[[], Any]]:
     """Part of the pipeline -> a call that runs it for all steps of a compiled run."""
     dataset = train.load_dataset(config)
     data = stack.on_device(dataset, train.fit_normalisation(dataset, config), config)
-    geometry = batches.target_geometry(config, dataset.labelled[0].spacing)
-    peak = batches.peak_value(config, geometry)
+    geometry = targets.target_geometry(config, dataset.labelled[0].spacing)
+    peak = targets.peak_value(config, geometry)
     state, _ = train.initial_state(config, dataset)
     counts = {name: config.train[name] for name in ("batch_labelled", "batch_unlabelled")}
     whole = functools.partial(

@@ -37,11 +37,14 @@ import numpy as np
 import timing
 import workload
 
-from cellcount_jax import batches, native, variants
 from cellcount_jax import config as settings
-from cellcount_jax.model import create_model
-from cellcount_jax.stack import ImageStack
-from cellcount_jax.step import TrainState, create_train_state, train_step
+from cellcount_jax import variants
+from cellcount_jax.maps import targets
+from cellcount_jax.network import native
+from cellcount_jax.network.sau_net import create_model
+from cellcount_jax.training import batches
+from cellcount_jax.training.stack import ImageStack
+from cellcount_jax.training.step import TrainState, create_train_state, train_step
 
 CROPS = ((16, 32, 32), (16, 64, 32), (16, 64, 64), (32, 64, 64), (32, 128, 64))
 BATCHES = (1, 2, 4, 8, 16)
@@ -146,7 +149,7 @@ def drawing(config: ml_collections.ConfigDict, count: int) -> Point:
         mask=jnp.ones((1, count), bool),
         size=jnp.asarray(shape[None], jnp.int32),
     )
-    geometry = batches.target_geometry(config, SPACING)
+    geometry = targets.target_geometry(config, SPACING)
     draw = functools.partial(batches.draw_labelled, config=config, geometry=geometry)
     return Point(*compiled(draw, jax.random.split(jax.random.key(0), 1), stack))
 

@@ -28,7 +28,7 @@ import torch_net
 import workload
 
 from cellcount_jax import config as settings
-from cellcount_jax.step import create_train_state
+from cellcount_jax.training.step import create_train_state
 
 # Of one timed call, so that what a call costs by itself does not count.
 STEPS = 2

@@ -31,7 +31,7 @@ import numpy as np
 import timing
 from scipy import ndimage
 
-from cellcount_jax import targets
+from cellcount_jax.maps import targets
 
 CUT = 32.0
 # Grid -> how many images there are in a batch.

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from cellcount_jax import writers
+from cellcount_jax.images import files
 
 # Threads of the one side may look for work a little longer; they are not to slow the other.
 _REST_S = 0.05
@@ -104,7 +104,7 @@ def publish(
         }
         if verdict is not None:
             content["verdict"] = verdict
-        writers.write_json(output, content)
+        files.write_json(output, content)
         print(f"written to {output}")
     if verdict is not None:
         print(verdict)

@@ -24,10 +24,12 @@ from pathlib import Path
 import difference_of_gaussians as dog
 import numpy as np
 
-from cellcount_jax import inference, metrics, scoring, stored_model
-from cellcount_jax.data import background as local
-from cellcount_jax.data import formats, normalise
 from cellcount_jax.data.sample import Sample
+from cellcount_jax.evaluation import metrics, scoring
+from cellcount_jax.images import background as local
+from cellcount_jax.images import normalise
+from cellcount_jax.images import whole as formats
+from cellcount_jax.inference import model_file, trained_model
 
 ROOT = Path(__file__).parents[1]
 FACTORS = (0.25, 0.4, 0.6, 1.0, 1.6, 2.5)
@@ -137,7 +139,7 @@ def _peaks(sample: Sample, transform: Transform) -> dog.Peaks:
 
 def compare_contrasts(model_name: str, sample: Sample) -> str:
     """A Markdown table: how bright cells are made, and what the model finds of them."""
-    model = stored_model.load_model(model_name)
+    model = model_file.load_model(model_name)
     values = sample.image[..., 0]
     block = normalise.background_block(model.config.data.background, sample.spacing)
     background = local.background(local.measure(values.__getitem__, values.shape, block))
@@ -145,7 +147,7 @@ def compare_contrasts(model_name: str, sample: Sample) -> str:
     lines = ["| contrast times | F1 | precision | recall |", "|---|---|---|---|"]
     for factor in FACTORS:
         changed = (background + factor * (values - background))[..., None].astype(np.float32)
-        points, _ = inference.predict(model, changed)
+        points, _ = trained_model.predict(model, changed)
         found: metrics.Matching = scoring.match(sample, points, max_distance=distance)
         lines.append(
             f"| {factor:g} | {found.f1:.4f} | {found.precision:.4f} | {found.recall:.4f} |"

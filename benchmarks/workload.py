@@ -11,9 +11,10 @@ import ml_collections
 import numpy as np
 
 from cellcount_jax import config as settings
-from cellcount_jax import parallel, variants
-from cellcount_jax.model import create_model
-from cellcount_jax.step import train_step
+from cellcount_jax import variants
+from cellcount_jax.network.sau_net import create_model
+from cellcount_jax.training import parallel
+from cellcount_jax.training.step import train_step
 
 
 def experiment(

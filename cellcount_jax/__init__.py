@@ -5,26 +5,26 @@ from a few dots on images to cell locations and counts, in 2D and 3D. The functi
 the public ones; each is pure unless it names a file.
 """
 
-from cellcount_jax.attention import SelfAttention
-from cellcount_jax.detect import find_components, find_peaks
 from cellcount_jax.errors import InputError
-from cellcount_jax.inference import TrainedModel, count, predict
-from cellcount_jax.losses import (
+from cellcount_jax.evaluation.metrics import f1_score, match_points, mean_absolute_error
+from cellcount_jax.inference.model_file import bundled_models, export_model, load_model
+from cellcount_jax.inference.trained_model import TrainedModel, count, predict
+from cellcount_jax.maps.detect import find_components, find_peaks
+from cellcount_jax.maps.targets import (
+    distance_transform,
+    gaussian_density_map,
+    inverse_distance_map,
+)
+from cellcount_jax.network.attention import SelfAttention
+from cellcount_jax.network.sau_net import Decoder, Encoder, SAUNet
+from cellcount_jax.training.losses import (
     density_loss,
     focal_consistency_loss,
     focal_weight,
     ramp_up,
 )
-from cellcount_jax.metrics import f1_score, match_points, mean_absolute_error
-from cellcount_jax.model import Decoder, Encoder, SAUNet
-from cellcount_jax.step import create_train_state, train_step
-from cellcount_jax.stored_model import bundled_models, export_model, load_model
-from cellcount_jax.targets import (
-    distance_transform,
-    gaussian_density_map,
-    inverse_distance_map,
-)
-from cellcount_jax.train import train_and_evaluate
+from cellcount_jax.training.step import create_train_state, train_step
+from cellcount_jax.training.train import train_and_evaluate
 
 __all__ = [
     "Decoder",

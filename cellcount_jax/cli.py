@@ -11,21 +11,16 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cellcount_jax import (
-    arguments,
-    cache,
-    cluster,
-    counting,
-    doctor,
-    engines,
-    results,
-    stored_model,
-    training_command,
-)
-from cellcount_jax.data.inputs import find_inputs
+from cellcount_jax import cache
+from cellcount_jax.counting import cluster, doctor, engines, results
+from cellcount_jax.counting import count as counting
 from cellcount_jax.errors import InputError
+from cellcount_jax.images import inputs
+from cellcount_jax.images.inputs import find_inputs
+from cellcount_jax.inference import model_file
+from cellcount_jax.inference.tasks import Engine, Job
 from cellcount_jax.label import command as label_command
-from cellcount_jax.tiled import Engine, Job
+from cellcount_jax.training import command as training_command
 
 _COUNT = """\
 examples:
@@ -102,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     count.add_argument(
         "--threshold", type=float, help="on the map, 0 to 1; default: the model's own"
     )
-    arguments.add_source(count)
+    inputs.add_source(count)
     count.add_argument(
         "--rescale", action="store_true", help="resample images to the voxels of the training"
     )
@@ -196,7 +191,7 @@ def _count(options: argparse.Namespace) -> int:
     if options.scheduler == cluster.LOCAL:
         # Of a GPU, this process needs little beside the worker that has it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    model = stored_model.load_model(options.model)
+    model = model_file.load_model(options.model)
     inputs = find_inputs(options.inputs, ndim=model.config.data.ndim)
     if options.max_voxels is not None:
         model.config.predict.max_voxels = options.max_voxels
@@ -244,21 +239,21 @@ def _count(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    model = stored_model.load_model(options.workdir)
+    model = model_file.load_model(options.workdir)
     card = "" if options.card is None else options.card.read_text(encoding="utf-8")
     card = card or f"# {options.file.stem}\n\nExported from {options.workdir}, step {model.step}.\n"
-    stored_model.export_model(model, options.file, card=card)
+    model_file.export_model(model, options.file, card=card)
     print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
 def _models(options: argparse.Namespace) -> int:
-    bundled = stored_model.bundled_models()
+    bundled = model_file.bundled_models()
     if options.name is None:
         for name, path in bundled.items():
-            print(f"{name:16} {_first_sentence(stored_model.read_card(path))}")
+            print(f"{name:16} {_first_sentence(model_file.read_card(path))}")
         return 0
-    print(stored_model.read_card(bundled.get(options.name, Path(options.name))))
+    print(model_file.read_card(bundled.get(options.name, Path(options.name))))
     return 0
 
 

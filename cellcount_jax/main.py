@@ -15,8 +15,11 @@ from typing import TypeVar
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from cellcount_jax import cache, evaluate, overrides, parallel, train
+from cellcount_jax import cache
+from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError
+from cellcount_jax.evaluation import evaluate
+from cellcount_jax.training import parallel, train
 
 Result = TypeVar("Result")
 
@@ -87,7 +90,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         for argument in arguments:
             key = argument.lstrip("-").split("=")[0]
             if key.startswith("config."):
-                overrides.check_key(key.removeprefix("config."))
+                settings.check_key(key.removeprefix("config."))
         raise error
     except OSError as error:
         raise InputError(f"--config: {str(error).splitlines()[-1].strip()}") from error

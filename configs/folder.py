@@ -16,11 +16,11 @@ if the voxel size is known, else in pixels) and, for cells of another size than 
 
 import ml_collections
 
-from cellcount_jax import own_images, variants
+from cellcount_jax import variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """The settings for images; `:3d` for volumes, or one of `variants.VARIANTS`."""
-    config = own_images.folder_config()
+    config = variants.folder_config()
     variants.use_variant(config, variant, {**variants.VARIANTS, "3d": variants.use_volumes})
     return config

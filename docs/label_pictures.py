@@ -17,10 +17,10 @@ from qtpy.QtGui import QGuiApplication
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QCheckBox, QComboBox, QScrollArea
 
-from cellcount_jax.data.progress import DONE, IN_PROGRESS
+from cellcount_jax.data.blocks import DONE, IN_PROGRESS
 from cellcount_jax.label import proposals
-from cellcount_jax.label.widget import LabelPanel
-from cellcount_jax.label.window import open_window
+from cellcount_jax.label.window.panel import LabelPanel
+from cellcount_jax.label.window.window import open_window
 
 
 def main() -> None:

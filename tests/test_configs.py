@@ -17,7 +17,7 @@ import pytest
 from cellcount_jax import config as settings
 from cellcount_jax import validation, variants
 from cellcount_jax.errors import InputError
-from cellcount_jax.step import create_train_state, learning_rate_schedule
+from cellcount_jax.training.step import create_train_state, learning_rate_schedule
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 ALL = ("", *variants.VARIANTS)

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cellcount_jax
-from cellcount_jax import checkpoint
-from cellcount_jax.data import formats
+from cellcount_jax.images import whole
+from cellcount_jax.training import run_folder
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -84,7 +84,7 @@ def test_a_run_of_four_devices_goes_on_with_one(
     shutil.rmtree(tmp_path / "checkpoints" / "8")
     config_2d.update_from_flattened_dict(short)
     assert cellcount_jax.train_and_evaluate(config_2d, tmp_path) is not None
-    assert checkpoint.steps(tmp_path / "checkpoints") == [4, 8]
+    assert run_folder.steps(tmp_path / "checkpoints") == [4, 8]
     again = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert again[:2] == lines[:2] and len(again) == len(lines) == 4
 
@@ -96,7 +96,7 @@ def points_outside(folder: Path) -> str:
 
 def truncated(folder: Path) -> str:
     path = folder / "test" / "t1.tif"
-    formats.write_image(path, formats.read_image(path.with_suffix(".png")).pixels, ndim=2)
+    whole.write_image(path, whole.read_image(path.with_suffix(".png")).pixels, ndim=2)
     path.with_suffix(".png").unlink()
     path.write_bytes(path.read_bytes()[:3000])
     return f"{path}: the file is truncated"

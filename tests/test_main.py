@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from cellcount_jax import checkpoint, stored_model
+from cellcount_jax.inference import model_file
+from cellcount_jax.training import run_folder
 
 Start = Callable[..., subprocess.Popen[str]]
 Run = Callable[..., tuple[int, str, str]]
@@ -101,7 +102,7 @@ def test_killed_then_terminated_then_finished_is_the_undisturbed_run(
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    killed_at = checkpoint.latest(workdir / "checkpoints")
+    killed_at = run_folder.latest(workdir / "checkpoints")
     assert killed_at is not None and 16 <= killed_at < 144
 
     process = start_until(start, metrics, killed_at + 2)
@@ -109,7 +110,7 @@ def test_killed_then_terminated_then_finished_is_the_undisturbed_run(
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert f"resuming {workdir} after step {killed_at} of 160" in errors
-    stopped_at = checkpoint.latest(workdir / "checkpoints")
+    stopped_at = run_folder.latest(workdir / "checkpoints")
     assert stopped_at is not None and killed_at < stopped_at < 160
     assert f"stopped after step {stopped_at}; the same command goes on from there" in errors
     assert "F1" not in out
@@ -136,7 +137,7 @@ def test_killed_then_terminated_then_finished_is_the_undisturbed_run(
 
 
 def assert_same_files(workdir: Path, other: Path) -> None:
-    model, other_model = stored_model.load_model(workdir), stored_model.load_model(other)
+    model, other_model = model_file.load_model(workdir), model_file.load_model(other)
     jax.tree.map(np.testing.assert_array_equal, model.variables, other_model.variables)
     lines, other_lines = (
         [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in text]
@@ -145,5 +146,5 @@ def assert_same_files(workdir: Path, other: Path) -> None:
         )
     )
     assert lines == other_lines
-    for name in ("model.json", "evaluation/metrics.json", "evaluation/per_image.csv"):
+    for name in ("model.zip", "evaluation/metrics.json", "evaluation/per_image.csv"):
         assert (workdir / name).read_bytes() == (other / name).read_bytes()

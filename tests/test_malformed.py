@@ -31,12 +31,13 @@ import tifffile
 import zarr
 from PIL import Image as PillowImage
 
-from cellcount_jax import checkpoint, cli, stored_model, variants
+from cellcount_jax import cli, variants
 from cellcount_jax import config as settings
-from cellcount_jax.data.normalise import Normalisation
-from cellcount_jax.data.sources import open_source
-from cellcount_jax.inference import TrainedModel, inference_variables
-from cellcount_jax.step import create_train_state
+from cellcount_jax.images.normalise import Normalisation
+from cellcount_jax.images.sources import open_source
+from cellcount_jax.inference import model_file
+from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.network.sau_net import initial_variables
 
 SECONDS = 2.0  # of a processor, which every case may take
 PATIENCE = 20.0  # seconds by the clock, after which a case hangs
@@ -1456,8 +1457,8 @@ def untrained(ndim: int) -> TrainedModel:
     config.model.attention = "none"
     config.data.normalisation = "standardise"
     key = jax.random.key(0)
-    shapes = jax.eval_shape(lambda: create_train_state(key, config, channels=1))
-    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), inference_variables(shapes))
+    shapes = jax.eval_shape(lambda: initial_variables(key, config, channels=1))
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     return TrainedModel(
         config=config,
         step=1,
@@ -1475,13 +1476,13 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """A file for each number of dimensions."""
     files = {n: tmp_path_factory.mktemp("models") / f"{n}d.zip" for n in (2, 3)}
     for ndim, path in files.items():
-        stored_model.export_model(untrained(ndim), path, card="# None\n")
+        model_file.export_model(untrained(ndim), path, card="# None\n")
     return files
 
 
 @pytest.fixture(scope="module")
 def loaded(model_files: dict[int, Path]) -> dict[int, TrainedModel]:
-    return {ndim: stored_model.load_model(path) for ndim, path in model_files.items()}
+    return {ndim: model_file.load_model(path) for ndim, path in model_files.items()}
 
 
 Count = Callable[..., int]
@@ -1494,7 +1495,7 @@ def count(monkeypatch: pytest.MonkeyPatch, loaded: dict[int, TrainedModel]) -> C
     def run(path: Path, output: Path, *options: str, ndim: int) -> int:
         model = loaded[ndim]
         model.config.predict.max_voxels = settings.default_config().predict.max_voxels
-        monkeypatch.setattr(stored_model, "load_model", lambda _: model)
+        monkeypatch.setattr(model_file, "load_model", lambda _: model)
         return cli.main(["count", str(path), "--model", "m", "--output", str(output), *options])
 
     return run
@@ -1558,25 +1559,6 @@ def test_a_malformed_model_is_one_line(
     assert_no_results(output)
 
 
-def test_a_run_with_weights_that_are_not_finite(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = untrained(2)
-    key = jax.random.key(0)
-    shapes = jax.eval_shape(lambda: create_train_state(key, model.config, channels=1))
-    state = jax.tree.map(
-        lambda x: np.full(x.shape, np.nan if x.dtype.kind == "f" else 1, x.dtype), shapes
-    )
-    workdir, output, image = tmp_path / "run", tmp_path / "out", tmp_path / "a.tif"
-    checkpoint.save(workdir / "checkpoints", 1, state, keep=1)
-    (workdir / "config.json").write_text(json.dumps(settings.to_json(model.config)))
-    (workdir / "model.json").write_text(json.dumps(stored_model.to_json(model)))
-    tifffile.imwrite(image, IMAGE)
-    assert cli.main(["count", str(image), "--model", str(workdir), "--output", str(output)]) == 1
-    assert_one_line(capsys.readouterr().err, str(workdir), "weights of step 1 are not finite")
-    assert_no_results(output)
-
-
 def counted(array: np.ndarray, *, order: Literal["C", "F"]) -> np.ndarray:
     return np.asarray(np.arange(array.size).reshape(array.shape), array.dtype, order=order)
 
@@ -1590,7 +1572,7 @@ def test_weights_in_another_order_are_the_same(
         path = tmp_path / f"{order}.zip"
         shutil.copy(model_files[2], path)
         weights(partial(counted, order=order))(path)
-        models.append(stored_model.load_model(path).variables)
+        models.append(model_file.load_model(path).variables)
     jax.tree.map(np.testing.assert_array_equal, *models)
     assert max(value.max() for value in jax.tree.leaves(models[0])) > 1
 

@@ -1,0 +1,1 @@
+"""What is trained on: images with their dots, data sets, generated images."""

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from cellcount_jax.data.dot_images import load_mbm, load_vgg
 from cellcount_jax.data.folder import load_folder, load_volumes
-from cellcount_jax.data.formats import check_points_inside
+from cellcount_jax.data.public_sets import load_mbm, load_vgg
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.whole import check_points_inside
 
 _SPACING_TOLERANCE = 0.01  # relative; above it the same cell has another size in voxels
 _COMPARISONS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {

@@ -14,7 +14,13 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from cellcount_jax.data.formats import (
+from cellcount_jax.data.blocks import DONE, SUFFIX, read_progress
+from cellcount_jax.data.sample import Sample
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.ome_zarr import is_zarr
+from cellcount_jax.images.openers import short_name
+from cellcount_jax.images.sources import Source, open_source
+from cellcount_jax.images.whole import (
     IMAGE_SUFFIXES,
     Image,
     check_points_inside,
@@ -23,12 +29,6 @@ from cellcount_jax.data.formats import (
     read_mask,
     read_points,
 )
-from cellcount_jax.data.openers import short_name
-from cellcount_jax.data.progress import DONE, SUFFIX, read_progress
-from cellcount_jax.data.sample import Sample
-from cellcount_jax.data.sources import Source, open_source
-from cellcount_jax.data.zarr_source import is_zarr
-from cellcount_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,9 @@ from cellcount_jax.data.entries import (
     scan,
     without_dots,
 )
-from cellcount_jax.data.formats import IMAGE_SUFFIXES
-from cellcount_jax.data.sample import Dataset
-from cellcount_jax.data.splits import permuted, take
+from cellcount_jax.data.sample import Dataset, permuted, take
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.whole import IMAGE_SUFFIXES
 
 
 def load_folder(

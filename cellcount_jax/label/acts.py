@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import spatial
 
-from cellcount_jax.data.progress import DONE, IN_PROGRESS, NAMES, TO_DO, Grid
-from cellcount_jax.data.readable import all_of
+from cellcount_jax.data.blocks import DONE, IN_PROGRESS, NAMES, TO_DO, Grid
+from cellcount_jax.images.regions import all_of, lies_in
 from cellcount_jax.label.dots import (
     Dots,
     dots_from_json,
@@ -19,7 +19,6 @@ from cellcount_jax.label.dots import (
     make_dots,
     no_dots,
 )
-from cellcount_jax.tiles import lies_in
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

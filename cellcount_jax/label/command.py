@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cellcount_jax import arguments, cache
-from cellcount_jax.label import window
+from cellcount_jax import cache
+from cellcount_jax.images import inputs
+from cellcount_jax.label.window import window
 
 EXAMPLES = """\
 examples:
@@ -26,10 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", help="offered for proposals: a workdir, an exported file or a bundled model"
     )
-    arguments.add_source(parser)
+    inputs.add_source(parser)
     parser.add_argument(
         "--block",
-        type=arguments.whole_numbers,
+        type=inputs.whole_numbers,
         help="voxels of a block of the progress, z,y,x or y,x; for slices as blocks 1,Y,X",
     )
     parser.add_argument(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cellcount_jax.data.points import check_points_inside
+from cellcount_jax.images.points import check_points_inside
 
 _DECIMALS = 3  # of a voxel, as in the CSV file: what is stored is what comes back
 

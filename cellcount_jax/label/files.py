@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cellcount_jax.data.files import replacing
-from cellcount_jax.data.points import read_table
-from cellcount_jax.data.progress import SUFFIX
+from cellcount_jax.data.blocks import SUFFIX
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import replacing
+from cellcount_jax.images.points import read_table
 from cellcount_jax.label.dots import Dots, as_stored, make_dots
 
 

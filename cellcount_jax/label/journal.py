@@ -16,8 +16,8 @@ from typing import Any
 
 import filelock
 
-from cellcount_jax.data.files import replacing
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import replacing
 
 Record = Mapping[str, Any]
 

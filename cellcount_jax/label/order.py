@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cellcount_jax.data.progress import Grid
+from cellcount_jax.data.blocks import Grid
 from cellcount_jax.label.dots import Dots
 
 

@@ -15,15 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from cellcount_jax import inference, locations, stored_model, tiled
-from cellcount_jax.data.readable import Readable, Region, Resampled, all_of
 from cellcount_jax.errors import InputError
-from cellcount_jax.inference import TrainedModel
+from cellcount_jax.images.regions import (
+    Readable,
+    Region,
+    Resampled,
+    all_of,
+    around,
+    extent,
+    lies_in,
+    within,
+)
+from cellcount_jax.inference import cells, model_file, tasks, trained_model
+from cellcount_jax.inference.tasks import Job, Progress, Task, silent
+from cellcount_jax.inference.tiles import tile_grid
+from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.label import blobs as finding
 from cellcount_jax.label.blobs import Blobs
 from cellcount_jax.label.session import Session
-from cellcount_jax.tiled import Job, Progress, Task, silent
-from cellcount_jax.tiles import around, extent, lies_in, tile_grid, within
 
 _MOST = 2**24  # voxels that are read together
 _HALO = 4  # radii around a tile in which components are seen
@@ -186,12 +195,12 @@ def fitting_model(session: Session, model: str) -> tuple[TrainedModel, Readable]
     Raises:
       InputError: no such model; it was trained on images of other dimensions or channels.
     """
-    loaded = stored_model.load_model(model)
+    loaded = model_file.load_model(model)
     source = session.source
     try:
-        inference.check_fits(loaded, len(source.shape), source.channels)
+        trained_model.check_fits(loaded, len(source.shape), source.channels)
         spacing = source.spacing if loaded.spacing_known else None
-        image = inference.resampled(loaded, source, spacing)
+        image = trained_model.resampled(loaded, source, spacing)
     except InputError as error:
         hint = ""
         if len(source.shape) == loaded.config.data.ndim and source.channels > loaded.channels:
@@ -224,9 +233,9 @@ def from_model(
     """
     loaded, image = fitting_model(session, model)
     source = session.source
-    if threshold is not None and not tiled.FLOOR <= threshold < 1:
-        raise InputError(f"threshold {threshold}: must be at least {tiled.FLOOR}, and less than 1.")
-    peak = inference.target_peak(loaded)
+    if threshold is not None and not tasks.FLOOR <= threshold < 1:
+        raise InputError(f"threshold {threshold}: must be at least {tasks.FLOOR}, and less than 1.")
+    peak = trained_model.target_peak(loaded)
     found = _found(loaded, image, None if threshold is None else threshold * peak, progress)
     points = np.asarray(found.points, np.float64)
     if isinstance(image, Resampled):
@@ -245,11 +254,11 @@ def from_model(
 
 def _found(
     model: TrainedModel, image: Readable, threshold: float | None, progress: Progress | None
-) -> locations.Found:
+) -> cells.Found:
     job = Job(model, image, Path())
     if job.cut.whole:
         values = image.read(all_of(image.shape))
-        return locations.in_one_piece(model, values, threshold=threshold)
+        return cells.in_one_piece(model, values, threshold=threshold)
     show = progress or silent
     with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
         job = dataclasses.replace(job, folder=Path(folder))
@@ -257,10 +266,10 @@ def _found(
         def engine(todo: Sequence[Task], title: str) -> None:
             with show(title, len(todo)) as bar:
                 for task in todo:
-                    tiled.run(job, task)
+                    tasks.run(job, task)
                     bar.update(1)
 
-        return locations.locate(job, threshold=threshold, engine=engine, progress=show)
+        return cells.locate(job, threshold=threshold, engine=engine, progress=show)
 
 
 def _filtered(

@@ -18,17 +18,16 @@ from typing import Any
 import numpy as np
 from scipy import spatial
 
+from cellcount_jax.data.blocks import TO_DO, Grid
 from cellcount_jax.data.entries import not_trained_on
-from cellcount_jax.data.progress import TO_DO, Grid
-from cellcount_jax.data.sources import Source, open_source
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.label import acts, files, journal
 from cellcount_jax.label.acts import Act, State
-from cellcount_jax.label.content import Content, Origin
+from cellcount_jax.label.blobs import local_maximum
+from cellcount_jax.label.content import Content, Origin, Work
 from cellcount_jax.label.dots import Dots, as_stored, make_dots, no_dots
-from cellcount_jax.label.snap import local_maximum
 from cellcount_jax.label.store import Store
-from cellcount_jax.label.work import Work
 
 # Of the finest voxel edge: how near a click is a click on a dot, and a proposal the same cell.
 _RADIUS = 5

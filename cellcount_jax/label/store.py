@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from cellcount_jax.data.progress import (
+from cellcount_jax.data.blocks import (
     DONE,
     Grid,
     Progress,
@@ -24,10 +24,9 @@ from cellcount_jax.data.progress import (
 from cellcount_jax.errors import InputError
 from cellcount_jax.label import files, journal
 from cellcount_jax.label.acts import State
-from cellcount_jax.label.content import Content, Origin
+from cellcount_jax.label.content import Content, Origin, Work
 from cellcount_jax.label.dots import dots_from_json, dots_to_json
 from cellcount_jax.label.journal import Record
-from cellcount_jax.label.work import Work
 
 
 class Store:

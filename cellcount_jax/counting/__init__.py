@@ -1,0 +1,1 @@
+"""The command `cellcount count`: files to tables and reports."""

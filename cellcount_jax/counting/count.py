@@ -1,0 +1,269 @@
+"""Counting the cells in files: each input to a folder of results, all of them to one table."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import importlib.metadata
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cellcount_jax.counting import announce, claim, engines, job_file, region_counts, results
+from cellcount_jax.errors import InputError
+from cellcount_jax.images import sources
+from cellcount_jax.images.files import replacing
+from cellcount_jax.images.inputs import Input
+from cellcount_jax.images.label_volumes import open_labels
+from cellcount_jax.images.regions import Resampled, all_of
+from cellcount_jax.images.sources import Source
+from cellcount_jax.inference import cells, model_file, tasks, trained_model
+from cellcount_jax.inference.tasks import Engine, Job
+from cellcount_jax.inference.trained_model import TrainedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a count is made with, beside its model.
+
+    Attributes:
+      threshold: on the map, in (0, 1); None = the model's.
+      rescale: resample an image to the voxels that the model was trained on.
+      diameter: of the cells in pixels, to resample a 2D image to that of the model's.
+      spacing: `(D,)` voxel size in micrometres, in place of the file's; None = the file's.
+      channel: number or name of the one to use, None = all; time: the time point; level: of a
+        pyramid, 0 is the finest; see `sources.open_source`.
+      mask: file of the tissue, of the image's extent: where it is 0, nothing is counted.
+      outputs: what is written beside points.csv, report.html and summary.json.
+      dry_run: only say what would be done.
+      overwrite: delete the results of another count where they are in the way.
+    """
+
+    threshold: float | None = None
+    rescale: bool = False
+    diameter: float | None = None
+    spacing: tuple[float, ...] | None = None
+    channel: int | str | None = None
+    time: int | None = None
+    level: int = 0
+    mask: Path | None = None
+    outputs: results.Outputs = results.Outputs()
+    dry_run: bool = False
+    overwrite: bool = False
+
+
+def count_files(
+    model: TrainedModel,
+    inputs: Sequence[Input],
+    output: Path,
+    *,
+    options: Options,
+    name: str,
+    tell: Callable[[str], None] = lambda _: None,
+    engine: Callable[[Job], Engine] = engines.in_threads,
+) -> list[dict[str, Any]]:
+    """Counts the cells in files, one after the other.
+
+    A count that was stopped goes on when it is called again.
+
+    Args:
+      model: a trained model.
+      inputs: from `inputs.find_inputs`.
+      output: folder; each input gets one in it, with points.csv, pictures and summary.json, and
+        counts.csv has a row an input.
+      options: see `Options`.
+      name: of the model, for the summaries.
+      tell: gets lines for people about each input.
+      engine: gives what runs the tasks of an image that is cut, see `cluster.engines_on`.
+
+    Returns:
+      The rows of counts.csv; none with `options.dry_run`, which only tells.
+
+    Raises:
+      InputError: a folder of results is, holds or lies in a file that is read (nothing is done
+        then); a file cannot be read or does not fit the model, or its folder holds the results
+        of another count; what was counted before it stays, and counts.csv is not written.
+    """
+    _check_options(model, options)
+    folders = [(output / item.name).resolve() for item in inputs]
+    outside = (options.mask, options.outputs.regions, options.outputs.region_names)
+    claim.check_apart(
+        folders, [*(item.path for item in inputs), *(p for p in outside if p and p.exists())]
+    )
+    claim.check_table(output / "counts.csv", "input,count,")
+    digest = model_file.digest(model)[:12]
+    rows = []
+    for item, folder in zip(inputs, folders, strict=True):
+        started = time.perf_counter()
+        opening: dict[str, Any] = {
+            "channel": options.channel,
+            "time": options.time,
+            "spacing": options.spacing,
+            "level": options.level,
+            "as_slices": item.as_slices,
+        }
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(sources.open_source(item.path, **opening))
+            tell(announce.describe_image(source))
+            if warning := announce.warning(model, source, rescale=options.rescale):
+                tell(warning)
+            results.check(source, options.outputs)
+            origin = job_file.origin(
+                item.path, opening, rescale=options.rescale, diameter=options.diameter
+            )
+            job = _job(model, source, folder, options, origin, stack)
+            identity = _identity(model, source, options, digest)
+            claim.check(folder, identity, overwrite=options.overwrite)
+            if options.dry_run or not job.cut.whole:
+                # Of workers elsewhere the speed is not known.
+                here = options.dry_run or engine is engines.in_threads
+                tell(announce.describe_job(job, timed=here))
+            if options.dry_run:
+                continue
+            summary = count_source(
+                job, source, identity, options=options, name=name, engine=engine(job)
+            )
+        seconds = time.perf_counter() - started
+        tell(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
+        rows.append(
+            {
+                "input": str(item.path),
+                "count": summary["count"],
+                **({} if summary["integral"] is None else {"integral": summary["integral"]}),
+                "voxels": math.prod(summary["shape"]),
+            }
+        )
+    if rows:
+        with replacing(output / "counts.csv") as temporary, temporary.open("w", newline="") as file:
+            table = csv.DictWriter(file, fieldnames=list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    return rows
+
+
+def count_source(
+    job: Job,
+    source: Source,
+    identity: dict[str, Any],
+    *,
+    options: Options,
+    name: str,
+    engine: Engine,
+) -> dict[str, Any]:
+    """Counts one input and writes its folder; see `count_files`.
+
+    Returns:
+      The content of summary.json.
+    """
+    model, image, folder = job.model, job.image, job.folder.parent
+    rule = model.config.detect.rule
+    threshold = model.thresholds[rule]
+    if options.threshold is not None:
+        # FIDT's is a share of the highest peak already.
+        peak = 1.0 if rule == "fidt" else trained_model.target_peak(model)
+        threshold = options.threshold * peak
+    if job.cut.whole:
+        values = image.read(all_of(image.shape))
+        found = cells.in_one_piece(model, values, threshold=threshold, mask=job.mask)
+        claim.take(folder, identity)
+    else:
+        claim.take(folder, identity)
+        found = cells.locate(job, threshold=threshold, engine=engine, progress=engines.reading)
+    if isinstance(image, Resampled):
+        found = found.moved(image.back)
+    summary = {
+        **results.about(source, found),
+        "channel": options.channel,
+        "time": options.time,
+        "level": options.level,
+        "mask": None if options.mask is None else str(options.mask),
+        "model": name,
+        "model_step": model.step,
+        "rule": rule,
+        "threshold": threshold,
+        "mirror_images": len(job.cut.flips),
+        "rescaled_to_um": list(model.spacing) if options.rescale and image is not source else None,
+        "diameter": options.diameter,
+    }
+    results.write(folder, source, found, summary=summary, wanted=options.outputs)
+    return summary
+
+
+def _job(
+    model: TrainedModel,
+    source: Source,
+    folder: Path,
+    options: Options,
+    origin: Mapping[str, Any],
+    stack: contextlib.ExitStack,
+) -> Job:
+    """What is to be done for an input; the stack closes its mask.
+
+    Raises:
+      InputError: it does not fit the model.
+    """
+    try:
+        trained_model.check_fits(model, len(source.shape), source.channels)
+        spacing = source.spacing if options.rescale else None
+        image = trained_model.resampled(model, source, spacing, diameter=options.diameter)
+        mask = None
+        if options.mask is not None:
+            labels = open_labels(options.mask, shape=source.shape, spacing=source.spacing)
+            mask = region_counts.Mask(stack.enter_context(labels))
+        job = Job(model, image, folder / "work", mask, origin)
+        _ = job.cut
+    except InputError as error:
+        several = options.channel is None and source.channels > model.channels
+        hint = "; choose one with --channel" if several else ""
+        raise InputError(f"{source.path}: {error}{hint}") from error
+    return job
+
+
+def _identity(model: TrainedModel, source: Source, options: Options, digest: str) -> dict[str, Any]:
+    """All that the result depends on, but the threshold."""
+    mask = options.mask
+    return {
+        "input": str(source.path.resolve()),
+        "modified": _modified(source.path),
+        "shape": list(source.stored_shape),
+        "dtype": str(source.dtype),
+        "channel": options.channel,
+        "time": options.time,
+        "level": options.level,
+        "spacing_um": None if source.spacing is None else list(source.spacing),
+        "rescale": options.rescale,
+        "diameter": options.diameter,
+        "model": digest,
+        "max_voxels": model.config.predict.max_voxels,
+        "mirror_images": bool(model.config.predict.flips),
+        "mask": None if mask is None else [str(mask.resolve()), _modified(mask)],
+        "version": importlib.metadata.version("cellcount_jax"),
+    }
+
+
+def _modified(path: Path) -> list[int] | None:
+    """Size and time of a file; of a folder the files in it may be as old as they like."""
+    about = path.stat()
+    return None if path.is_dir() else [about.st_size, about.st_mtime_ns]
+
+
+def _check_options(model: TrainedModel, options: Options) -> None:
+    if options.threshold is not None and not 0 < options.threshold < 1:
+        raise InputError(f"--threshold {options.threshold}: must be between 0 and 1")
+    if options.threshold is not None and options.threshold < tasks.FLOOR:
+        raise InputError(
+            f"--threshold {options.threshold}: must be at least {tasks.FLOOR}; lower peaks of the"
+            " map are not kept"
+        )
+    if options.diameter is not None and (options.diameter <= 0 or model.config.data.ndim == 3):
+        raise InputError(
+            f"--diameter {options.diameter}: is a positive number of pixels, for models of 2D"
+            " images; volumes are resampled with --rescale"
+        )
+    if options.diameter is not None and options.rescale:
+        raise InputError("--diameter and --rescale both resample the image; give one of them")
+    if options.rescale and not model.spacing_known:
+        raise InputError("--rescale: the model was trained on images without a voxel size")

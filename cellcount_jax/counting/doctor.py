@@ -1,0 +1,76 @@
+"""`cellcount doctor`: what this machine has, and a small count as a check."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cellcount_jax.counting import count
+from cellcount_jax.images import whole
+from cellcount_jax.images.inputs import find_inputs
+from cellcount_jax.inference import model_file
+from cellcount_jax.network import native
+
+
+def run(options: argparse.Namespace) -> int:
+    """Says what there is; returns the exit status."""
+    import jax  # starts its backends, which is what is to be seen
+
+    packages = ("cellcount_jax", "jax", "jaxlib", "flax", "numpy", "scipy", "tifffile")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    print(f"python {platform.python_version()} on {platform.platform()}\n{versions}")
+    print(f"devices: {', '.join(str(device) for device in jax.devices())}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    cores = len(os.sched_getaffinity(0))
+    print(f"{cores} cores, {memory:.1f} GB of memory, {free:.1f} GB free on this disk")
+    if jax.default_backend() == "cpu":
+        without = "without a C++ compiler, two to three times slower (see README, Install)"
+        print(f"convolutions: {'C++' if native.available() else without}")
+    bundled = model_file.bundled_models()
+    print(f"bundled models: {', '.join(bundled) or 'none'}")
+    if not bundled:
+        return 0
+    name = next(iter(bundled))
+    model = model_file.load_model(name)
+    image, true = check_image(model.spacing)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "check.tif"
+        whole.write_image(path, image, spacing=model.spacing if model.spacing_known else None)
+        started = time.perf_counter()
+        rows = count.count_files(
+            model,
+            find_inputs([path], ndim=model.config.data.ndim),
+            Path(folder) / "out",
+            options=count.Options(),
+            name=name,
+        )
+        seconds = time.perf_counter() - started
+    found = rows[0]["count"]
+    good = abs(found - true) <= 0.1 * true
+    verdict = "all is well" if good else "NOT as it should be"
+    print(f"check: {name} finds {found} of {true} generated cells in {seconds:.1f} s: {verdict}")
+    return 0 if good else 1
+
+
+def check_image(spacing: Sequence[float]) -> tuple[np.ndarray, int]:
+    """A generated image of bright round cells, far from each other, and how many there are."""
+    edges, ndim = np.asarray(spacing), len(spacing)
+    apart, radius = 16 * edges.min(), 1.5 * edges.min()
+    shape = [round(5 * apart / edge) for edge in edges]
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) * edges
+    rng = np.random.default_rng(0)
+    image = rng.normal(1000, 30, shape)
+    for index in np.ndindex(*(4,) * ndim):
+        centre = (np.asarray(index) + 1) * apart
+        image += 6000 * np.exp(-0.5 * np.square(grid - centre).sum(-1) / radius**2)
+    return image.astype(np.uint16), 4**ndim

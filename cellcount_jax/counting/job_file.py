@@ -1,0 +1,104 @@
+"""A job in its folder: what another process needs to do tasks of it, and the job opened there.
+
+Neither the model nor the image is sent anywhere: the folder has the model and says where the
+image is.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cellcount_jax import cache
+from cellcount_jax.errors import InputError
+from cellcount_jax.images import files, sources
+from cellcount_jax.inference import model_file, trained_model
+from cellcount_jax.inference.tasks import Job
+
+FILE = "job.json"
+_MODEL = "model.zip"
+_SHARED = "the images and --output must lie where every worker finds them under the same path"
+
+
+def origin(
+    path: Path, opening: Mapping[str, Any], *, rescale: bool, diameter: float | None = None
+) -> dict[str, Any]:
+    """How another process opens an image, for `Job.origin`.
+
+    Args:
+      path: of the image.
+      opening: the options of `sources.open_source`.
+      rescale: whether it is resampled to the voxels of the model.
+      diameter: of its cells, if it is resampled by that.
+
+    Returns:
+      What JSON can hold.
+    """
+    return {
+        "path": str(path.resolve()),
+        "opening": dict(opening),
+        "rescale": rescale,
+        "diameter": diameter,
+    }
+
+
+def save(job: Job) -> str:
+    """Writes into the folder of a job what `reopen` reads.
+
+    Returns:
+      A mark, which tells it from what other counts saved there.
+
+    Raises:
+      ValueError: the job has no `origin`.
+    """
+    if job.origin is None:
+        raise ValueError("an image in memory cannot be opened in another process")
+    model_file.export_model(job.model, job.folder / _MODEL, card="The model of a count.\n")
+    version, mark = importlib.metadata.version("cellcount_jax"), uuid.uuid4().hex
+    files.write_json(job.folder / FILE, {"version": version, "mark": mark, **job.origin})
+    return mark
+
+
+@functools.lru_cache(maxsize=1)
+def reopen(folder: Path, mark: str) -> Job:
+    """The job of a folder, without its mask, which no task needs: `tasks.prepare` applied it.
+
+    The last one of a process stays open. It is known by its mark, since on a shared disk the
+    times of files may be old news.
+
+    Args:
+      folder: of a job that was prepared and saved.
+      mark: from `save`.
+
+    Raises:
+      InputError: this process does not see the folder or the image, it has another version of the
+        package than the one that saved the job, or another count was started in the folder.
+    """
+    cache.keep_programs()
+    path = folder / FILE
+    try:
+        stored = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {_SHARED}") from error
+    if stored["mark"] != mark:
+        raise InputError(f"{path}: is of another count, which was started in the same folder")
+    ours = importlib.metadata.version("cellcount_jax")
+    if stored["version"] != ours:
+        raise InputError(
+            f"{folder}: is being counted by cellcount_jax {stored['version']}, and here is {ours};"
+            " install the same version everywhere"
+        )
+    path = Path(stored["path"])
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such file or folder; {_SHARED}")
+    model = model_file.load_model(folder / _MODEL)
+    source = sources.open_source(path, **stored["opening"])
+    spacing = source.spacing if stored["rescale"] else None
+    image = trained_model.resampled(model, source, spacing, diameter=stored["diameter"])
+    return Job(model, image, folder)

@@ -1,0 +1,152 @@
+"""Counts per region of a label volume, and what of an image lies inside of a mask."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellcount_jax.counting.density import unit_and_volume
+from cellcount_jax.images.files import replacing
+from cellcount_jax.images.label_volumes import blocks, blocks_with_points, lookup
+from cellcount_jax.images.sources import Source
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mask:
+    """Where cells are looked for: not where the labels are 0, see `survey.Mask`."""
+
+    labels: Source
+
+    def touches(self, region: Sequence[slice], shape: Sequence[int]) -> bool:
+        """See `any_inside`."""
+        return any_inside(self.labels, region, shape)
+
+    def holds(self, points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """See `inside`."""
+        return inside(points, self.labels, shape=shape)
+
+
+def count_regions(
+    points: np.ndarray,
+    labels: Source,
+    *,
+    shape: Sequence[int],
+    spacing: Sequence[float] | None,
+    names: Mapping[int, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Counts the points in each region of a label volume, which is read once, block by block.
+
+    Args:
+      points: `(N, D)` in voxels of the image.
+      labels: covers the image, from `label_volumes.open_labels`; 0 is outside.
+      shape: `(D,)` of the image.
+      spacing: `(D,)` of the image, voxel edges in micrometres, or None.
+      names: by label; those of labels that do not occur are not used.
+
+    Returns:
+      A row a region that occurs, in order of the labels, and one for 'outside' last: `region`,
+      with names `name`, `count`, `volume_mm3` and `density_per_mm3`. In 2D these are `area_mm2`
+      and `density_per_mm2`; where the voxel size is not known `volume_voxels`, voxels of the
+      image, and `density_per_voxel`. The density of nothing is None. The counts add up to N, the
+      volumes to the image.
+
+    Raises:
+      InputError: see `label_volumes.lookup`.
+    """
+    counts: dict[int, int] = collections.defaultdict(int)
+    sizes: dict[int, int] = collections.defaultdict(int)
+    for region, _, place in blocks_with_points(labels, points, shape=shape):
+        values = labels.read_labels(region)
+        for total, (found, numbers) in (
+            (sizes, _occurrences(values.ravel())),
+            (counts, np.unique(values[place], return_counts=True)),
+        ):
+            for label, number in zip(found.tolist(), numbers.tolist(), strict=True):
+                total[label] += number
+    unit, voxel = unit_and_volume(len(shape), spacing)
+    voxel *= math.prod(shape) / math.prod(labels.shape)
+    measure = {"mm2": "area_mm2", "mm3": "volume_mm3", "voxel": "volume_voxels"}[unit]
+    rows = []
+    for label in [*sorted(sizes.keys() - {0}), 0]:
+        row: dict[str, Any] = {"region": label if label else "outside"}
+        if names is not None:
+            row["name"] = names.get(label, "") if label else "outside"
+        count, volume = counts[label], sizes[label] * voxel
+        density = count / volume if volume else None
+        rows.append({**row, "count": count, measure: volume, f"density_per_{unit}": density})
+    return rows
+
+
+def _occurrences(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Different values and how often each occurs, fast where neighbours are alike."""
+    starts = np.flatnonzero(values[1:] != values[:-1]) + 1
+    starts = np.concatenate([[0], starts])
+    lengths = np.diff(starts, append=len(values))
+    found, place = np.unique(values[starts], return_inverse=True)
+    # Sums of floats, exact up to 2^53.
+    return found, np.bincount(place, weights=lengths).astype(np.int64)
+
+
+def write_regions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a table of regions, whole or not at all.
+
+    Args:
+      path: the CSV file; its folder is created where missing.
+      rows: from `count_regions`; of None nothing is written, of other numbers seven digits.
+    """
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]))
+        table.writeheader()
+        for row in rows:
+            table.writerow({k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def inside(points: np.ndarray, labels: Source, *, shape: Sequence[int]) -> np.ndarray:
+    """Which points lie inside of a mask, where its label is not 0.
+
+    Args:
+      points: `(N, D)` in voxels of the image.
+      labels: the mask, covers the image, from `label_volumes.open_labels`.
+      shape: `(D,)` of the image.
+
+    Returns:
+      `(N,)` bool.
+
+    Raises:
+      InputError: see `label_volumes.lookup`.
+    """
+    return lookup(labels, points, shape=shape) != 0
+
+
+def any_inside(labels: Source, region: Sequence[slice], shape: Sequence[int]) -> bool:
+    """Whether any of a region of the image may lie inside of a mask; else it need not be looked at.
+
+    True also where the mask comes within a voxel of the image of the region, since a point may be
+    found a little outside of the tile that it belongs to.
+
+    Args:
+      labels: the mask, covers the image, from `label_volumes.open_labels`.
+      region: `(D,)` slices of the image.
+      shape: `(D,)` of the image.
+
+    Returns:
+      False where no point of the region is `inside`.
+
+    Raises:
+      InputError: see `Source.read_labels`.
+    """
+    touched = tuple(
+        slice(
+            max(part.start - 1, 0) * theirs // ours,
+            -(-min(part.stop + 1, ours) * theirs // ours),
+        )
+        for part, theirs, ours in zip(region, labels.shape, shape, strict=True)
+    )
+    return any(labels.read_labels(block).any() for block in blocks(labels, touched))

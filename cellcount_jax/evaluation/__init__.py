@@ -1,0 +1,1 @@
+"""Matching with dots, thresholds, scores."""

@@ -1,0 +1,223 @@
+"""Calibrates the threshold on training images, scores test sets, writes evaluation/."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from cellcount_jax.config import RULES
+from cellcount_jax.data import sample
+from cellcount_jax.data.sample import Dataset, Sample
+from cellcount_jax.evaluation import metrics, scoring
+from cellcount_jax.evaluation.scoring import calibrate as calibrate_threshold
+from cellcount_jax.images import files, whole
+from cellcount_jax.images.files import replacing
+from cellcount_jax.inference import model_file, trained_model
+from cellcount_jax.inference.trained_model import Maps, TrainedModel
+from cellcount_jax.report import pictures
+
+# Candidate thresholds, as fractions of the target's value at a lone dot.
+_FRACTIONS = np.arange(1, 50) / 50
+# Of the map's maximum, FIDT's own rule, which needs no calibration.
+_FIDT_FRACTION = 100 / 255
+
+
+def calibrate(
+    model: TrainedModel, samples: Sequence[Sample], maps: Sequence[Maps]
+) -> tuple[TrainedModel, dict[str, float | None]]:
+    """Chooses every rule's threshold, and the count's factor, on the training images.
+
+    Args:
+      model: before calibration.
+      samples: labelled training images.
+      maps: the model's maps of each.
+
+    Returns:
+      The model with thresholds, and each rule's F1 on the training images, without the splitting
+      of `config.detect.split_from`.
+    """
+    config = model.config
+    peak, distance = trained_model.target_peak(model), config.evaluation.max_distance
+    thresholds: dict[str, float] = {}
+    reached: dict[str, float | None] = {}
+    for rule in RULES:
+        if rule == "fidt":
+            thresholds[rule], reached[rule] = _FIDT_FRACTION, None
+            continue
+        if config.detect.threshold > 0:
+            thresholds[rule], reached[rule] = config.detect.threshold, None
+            continue
+
+        def count_at(threshold: float, rule: str = rule) -> tuple[int, int, int]:
+            # A threshold says which maxima are cells; cells on each other are split afterwards.
+            options: dict[str, Any] = {"rule": rule, "threshold": threshold, "split": False}
+            found = metrics.pooled(
+                scoring.match(
+                    s, trained_model.locate(model, m, **options)[0], max_distance=distance
+                )
+                for s, m in zip(samples, maps, strict=True)
+            )
+            return found.tp, found.fp, found.fn
+
+        thresholds[rule], reached[rule] = calibrate_threshold(count_at, _FRACTIONS * peak)
+    factor = _count_factor(model, samples, maps)
+    return dataclasses.replace(model, thresholds=thresholds, count_factor=factor), reached
+
+
+def _count_factor(model: TrainedModel, samples: Sequence[Sample], maps: Sequence[Maps]) -> float:
+    """What makes the integrals of the training images add up to their dots."""
+    found = sum(
+        trained_model.integral(model, m, s.valid) or 0.0 for s, m in zip(samples, maps, strict=True)
+    )
+    true = sum(len(sample.voxels_inside(s)) for s in samples)
+    return true / found if found > 0 else 1.0
+
+
+def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, Any]:
+    """Calibrates and scores a trained model; writes model.zip and evaluation/.
+
+    Args:
+      model: trained, not calibrated.
+      dataset: with the test sets; without any, the training images are scored, and the
+        result says so.
+      workdir: of the run.
+
+    Returns:
+      The content of evaluation/metrics.json.
+    """
+    config, folder = model.config, workdir / "evaluation"
+    training_maps = [trained_model.predict_maps(model, s.image) for s in dataset.labelled]
+    known = {id(s.image): m for s, m in zip(dataset.labelled, training_maps, strict=True)}
+    model, reached = calibrate(model, dataset.labelled, training_maps)
+    about = f"# {config.name}\n\nTrained on {dataset.description}, step {model.step}.\n"
+    model_file.export_model(model, workdir / model_file.MODEL_FILE, card=about)
+    sets = dataset.tests or {"train": dataset.labelled}
+    if not dataset.tests:
+        logging.warning("no test images: the scores are of the training images themselves")
+    summary: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for set_name, samples in sets.items():
+        # A held-out region lies in an image that has been seen.
+        maps = [
+            known.get(id(s.image)) or trained_model.predict_maps(model, s.image) for s in samples
+        ]
+        results = {
+            rule: [
+                _result(model, s, m, rule, model.thresholds[rule])
+                for s, m in zip(samples, maps, strict=True)
+            ]
+            for rule in RULES
+        }
+        summary[set_name] = {rule: scoring.pooled_scores(r) for rule, r in results.items()}
+        integral = scoring.integral_scores(results[config.detect.rule])
+        if integral is not None:
+            summary[set_name]["integral"] = integral
+        rows += [
+            scoring.table_row(set_name, rule, r) for rule, found in results.items() for r in found
+        ]
+        _write_images(folder / set_name, results[config.detect.rule], config)
+    main_set = next(iter(sets))
+    rule = config.detect.rule
+    content = {
+        "dataset": dataset.description,
+        "step": model.step,
+        "set": main_set,
+        "rule": rule,
+        "threshold": model.thresholds[rule],
+        **summary[main_set][rule],
+        "max_distance": config.evaluation.max_distance,
+        "max_distance_unit": "um" if model.spacing_known else "voxel",
+        "thresholds": model.thresholds,
+        "f1_on_training_images": reached,
+        "sets": summary,
+    }
+    _write_table(folder / "per_image.csv", rows)
+    files.write_json(folder / "metrics.json", content)
+    return content
+
+
+def _result(
+    model: TrainedModel, sample: Sample, maps: Maps, rule: str, threshold: float
+) -> scoring.ImageResult:
+    """What a rule finds with a threshold, scored."""
+    return scoring.score_image(
+        sample,
+        *trained_model.locate(model, maps, rule=rule, threshold=threshold),
+        max_distance=model.config.evaluation.max_distance,
+        integral=trained_model.integral(model, maps, sample.valid),
+    )
+
+
+def _write_images(
+    folder: Path, results: Sequence[scoring.ImageResult], config: ml_collections.ConfigDict
+) -> None:
+    """Points of every image, and pictures of the first ones."""
+    for i, r in enumerate(results):
+        whole.write_points(folder / f"{r.sample.name}.csv", r.points, scores=r.scores)
+        if i >= config.evaluation.overlays:
+            continue
+        found = np.zeros(len(r.points), bool)
+        found[r.matching.pairs[:, 0]] = True
+        seen = np.zeros(len(r.true), bool)
+        seen[r.matching.pairs[:, 1]] = True
+        pictures.save_overlay(
+            folder / f"{r.sample.name}.png",
+            r.sample.image,
+            predicted=r.points,
+            true=r.true,
+            matched_predicted=found,
+            matched_true=seen,
+            valid=r.sample.valid,
+            spacing=r.sample.spacing if r.sample.spacing_known else None,
+            title=r.sample.name,
+        )
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def as_table(content: Mapping[str, Any]) -> str:
+    """The scores of an evaluation as lines for a terminal.
+
+    Args:
+      content: of evaluation/metrics.json.
+    """
+    counts = ("images", "true", "predicted")
+    lines = [["set", "rule", "threshold", *counts, "precision", "recall", "F1", "MAE", "RMSE"]]
+    for set_name, rules in content["sets"].items():
+        for rule, s in rules.items():
+            if rule == "integral":
+                blank = [""] * 7
+                lines.append([set_name, rule, *blank, *(f"{s[k]:.2f}" for k in ("mae", "rmse"))])
+                continue
+            lines.append(
+                [
+                    set_name,
+                    rule + (" *" if rule == content["rule"] else ""),
+                    f"{content['thresholds'][rule]:.3g}",
+                    *(str(s[k]) for k in counts),
+                    *(f"{s[k]:.4f}" for k in ("precision", "recall", "f1")),
+                    *(f"{s[k]:.2f}" for k in ("mae", "rmse")),
+                ]
+            )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    radius = f"{content['max_distance']:g} {content['max_distance_unit']}"
+    caption = f"true within {radius}; * the rule of this run"
+    return (
+        "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+        + f"\n{caption}"
+    )

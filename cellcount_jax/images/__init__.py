@@ -1,0 +1,1 @@
+"""Files to arrays and back, of any size: readers, writers, voxel sizes, normalisation."""

@@ -1,0 +1,209 @@
+"""Each place of an image against its surroundings: local background and noise, block by block.
+
+The statistics of blocks are measured once, one block in memory at a time; then any part of the
+image can be normalised, with the same result as within the whole. Pure functions on one channel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from cellcount_jax.images.regions import Region, neighbours
+
+# A part of one channel, `(*region)`, or of all, `(*region, channels)`.
+Reader = Callable[[Region], np.ndarray]
+
+# Of a normal distribution, the standard deviation is this times the MAD.
+MAD_TO_DEVIATION = 1.4826
+# Signals below this many deviations of the noise stay linear, those above are compressed.
+_KNEE = 5.0
+# Where the noise is less than this share of the image's, as in saturated or padded parts.
+_LEAST_NOISE = 0.1
+# Of blocks that are read together: what a file keeps as one piece meets several blocks.
+_TOGETHER = 2**24
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+    """Statistics of the blocks of one channel.
+
+    Attributes:
+      shape: `(D,)` of the image.
+      median: `(*blocks,)` of the intensities of each block.
+      noise: `(*blocks,)` deviation of the noise in it: that of neighbours along the last axis,
+        1.48 MAD of their difference / sqrt(2), which neither cells nor slopes of the background
+        raise much.
+    """
+
+    shape: tuple[int, ...]
+    median: np.ndarray
+    noise: np.ndarray
+
+    @functools.cached_property
+    def tissue(self) -> float:
+        """The brightness of the tissue, see `contrast`."""
+        return abs(float(np.percentile(self.median, 75))) or 1.0
+
+    @functools.cached_property
+    def usable_noise(self) -> np.ndarray:
+        """`(*blocks,)` the noise, not 0."""
+        present = self.noise[self.noise > 0]
+        return np.maximum(self.noise, _LEAST_NOISE * np.median(present) if present.size else 1.0)
+
+
+def measure(read: Reader, shape: Sequence[int], block: Sequence[int]) -> Blocks:
+    """Measures the blocks of an image of one channel; see `measure_channels`.
+
+    Args:
+      read: gives a part of the image, `(*region,)`.
+      shape: `(D,)` of the image.
+      block: `(D,)` voxels, about.
+    """
+    return measure_channels(lambda region: read(region)[..., None], shape, block, channels=1)[0]
+
+
+def measure_channels(
+    read: Reader, shape: Sequence[int], block: Sequence[int], *, channels: int
+) -> tuple[Blocks, ...]:
+    """Measures the blocks of an image, reading each once, and neighbours together.
+
+    Args:
+      read: gives a part of the image, `(*region, channels)`.
+      shape: `(D,)` of the image.
+      block: `(D,)` voxels, about; the image is divided into blocks of equal size. Cells must fill
+        less than half of one.
+      channels: of the image.
+
+    Returns:
+      The blocks of each channel.
+    """
+    counts = [max(1, round(n / size)) for n, size in zip(shape, block, strict=True)]
+    median, noise = (np.zeros((channels, *counts)) for _ in range(2))
+    ends = [np.linspace(0, n, c + 1).astype(int) for n, c in zip(shape, counts, strict=True)]
+    for group in _groups(counts, _together(shape, counts)):
+        region = _bounds(ends, group)
+        values = read(region)
+        for index in itertools.product(*(range(g.start, g.stop) for g in group)):
+            place = _bounds(ends, [slice(i, i + 1) for i in index])
+            pairs = zip(place, region, strict=True)
+            part = values[tuple(slice(p.start - r.start, p.stop - r.start) for p, r in pairs)]
+            for channel in range(channels):
+                one = part[..., channel]
+                lowest = one.min()
+                if lowest == one.max():  # as where nothing was stored: quicker, and the same
+                    median[(channel, *index)] = lowest
+                    continue
+                median[(channel, *index)] = np.median(one)
+                noise[(channel, *index)] = _noise(one)
+    return tuple(Blocks(tuple(shape), *both) for both in zip(median, noise, strict=True))
+
+
+def background(blocks: Blocks, region: Region | None = None) -> np.ndarray:
+    """The local background: medians of blocks, linear between their centres.
+
+    Args:
+      blocks: of the image.
+      region: `(D,)` slices with start and stop; default all of it.
+
+    Returns:
+      `(*region,)` float32.
+    """
+    return _between(blocks.median, blocks.shape, region)
+
+
+def signal_to_noise(values: np.ndarray, blocks: Blocks, region: Region | None = None) -> np.ndarray:
+    """How far each voxel is above its local background, in deviations of the local noise.
+
+    .. math:: \\operatorname{asinh}\\left(\\frac{I - b}{5 \\sigma}\\right)
+
+    b is the median, sigma the noise of a block of voxels, both linear between the blocks'
+    centres. The result is linear for signals within the noise and logarithmic for bright ones
+    (the asinh stretch of Lupton et al. 1999), and does not change with the image's gain and
+    offset, with how densely cells lie, or with what is elsewhere in the image.
+
+    Args:
+      values: `(*region,)` intensities.
+      blocks: of the image.
+      region: where the values are from; default the whole image.
+
+    Returns:
+      `(*region,)` float32; 0 where a whole image is constant.
+    """
+    signal = values - background(blocks, region)
+    noise = _between(blocks.usable_noise, blocks.shape, region)
+    return np.arcsinh(signal / (_KNEE * noise)).astype(np.float32)
+
+
+def contrast(values: np.ndarray, blocks: Blocks, region: Region | None = None) -> np.ndarray:
+    """How far each voxel is above its local background, relative to the tissue's brightness.
+
+    .. math:: 10 \\operatorname{asinh}\\left(\\frac{I - b}{2 r}\\right)
+
+    b is the median of a block of voxels, linear between the blocks' centres. r is one number for
+    the image, the upper quartile of these medians: the autofluorescence of the tissue, also where
+    up to three quarters of the image are dark regions beside it, whose noise stays small. The
+    result is 5 times the contrast (I - b) / r up to about 2, and logarithmic beyond; it does not
+    change with the image's gain.
+
+    Args:
+      values: `(*region,)` intensities, the dark level of the camera not far from 0.
+      blocks: of the image.
+      region: where the values are from; default the whole image.
+
+    Returns:
+      `(*region,)` float32; 0 where a whole image is constant.
+    """
+    signal = values - background(blocks, region)
+    return (10 * np.arcsinh(signal / (2 * blocks.tissue))).astype(np.float32)
+
+
+def _together(shape: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """How many blocks along each axis are read together: in all about a cube of voxels."""
+    sizes = [n / count for n, count in zip(shape, counts, strict=True)]
+    numbers = [1] * len(sizes)
+    while True:
+        lengths = [size * number for size, number in zip(sizes, numbers, strict=True)]
+        longer = [axis for axis in range(len(sizes)) if numbers[axis] < counts[axis]]
+        if not longer or 2 * math.prod(lengths) > _TOGETHER:
+            return numbers
+        axis = min(longer, key=lambda axis: lengths[axis])
+        numbers[axis] = min(2 * numbers[axis], counts[axis])
+
+
+def _groups(counts: Sequence[int], numbers: Sequence[int]) -> Iterator[Region]:
+    """Blocks in groups, by their indices."""
+    starts = [range(0, count, n) for count, n in zip(counts, numbers, strict=True)]
+    for corner in itertools.product(*starts):
+        sizes = zip(corner, numbers, counts, strict=True)
+        yield tuple(slice(start, min(start + n, count)) for start, n, count in sizes)
+
+
+def _bounds(ends: Sequence[np.ndarray], group: Sequence[slice]) -> Region:
+    """The voxels of some blocks."""
+    return tuple(slice(int(e[g.start]), int(e[g.stop])) for e, g in zip(ends, group, strict=True))
+
+
+def _noise(values: np.ndarray) -> float:
+    if values.shape[-1] < 2:
+        return 0.0
+    between = np.median(np.abs(np.diff(values.astype(np.float64), axis=-1)))
+    return MAD_TO_DEVIATION * float(between) / math.sqrt(2)
+
+
+def _between(grid: np.ndarray, shape: Sequence[int], region: Region | None) -> np.ndarray:
+    """Values of blocks at each voxel of a region: linear between their centres, constant beyond.
+
+    Each voxel's value is computed alone, so that no other voxel of the region matters.
+    """
+    region = region or tuple(slice(0, n) for n in shape)
+    for axis, (part, size) in enumerate(zip(region, shape, strict=True)):
+        low, high, share = neighbours(part, grid.shape[axis], size)
+        share = share.reshape(-1, *[1] * (grid.ndim - axis - 1))
+        grid = np.take(grid, low, axis) * (1 - share) + np.take(grid, high, axis) * share
+    return grid.astype(np.float32)

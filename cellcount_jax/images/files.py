@@ -1,0 +1,125 @@
+"""What readers and writers of files share: is it there, what is in it, never half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cellcount_jax.errors import InputError
+
+
+class RawImage(NamedTuple):
+    """An image as it is in its file.
+
+    Attributes:
+      pixels: the stored values; look-up tables are not applied.
+      axes: a letter per axis of `pixels`, as tifffile names them.
+      voxel: edges in micrometres by axis, as far as the file tells.
+      alpha: whether the last channel is an opacity.
+    """
+
+    pixels: np.ndarray
+    axes: str
+    voxel: Mapping[str, float]
+    alpha: bool
+
+
+def existing_file(path: str | os.PathLike[str]) -> Path:
+    """The path, once it is sure that a file with something in it is there.
+
+    Args:
+      path: the file.
+
+    Returns:
+      It, as a `Path`.
+
+    Raises:
+      InputError: there is no such file, it is a folder, a pipe or a device, or it has 0 bytes.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, a file is needed.")
+    if not path.exists():
+        raise InputError(f"{path}: no such file.")
+    if not path.is_file():  # a reader would wait for a pipe without an end
+        raise InputError(f"{path}: is no regular file, but a pipe or a device.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes).")
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path to write to, which replaces `path` when the block ends well.
+
+    A reader sees the old file or the whole new one, never a part; after an error the old
+    file is as it was. The temporary file is in the same folder, since a rename is atomic
+    only within one file system. The folder is created where it is missing.
+
+    Args:
+      path: the file to write.
+
+    Yields:
+      The path to write to.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path to make a folder at, which replaces `path` when the block ends well.
+
+    As `replacing`, for a format that is a folder. A folder cannot be renamed onto another: the
+    old one is renamed away just before, and removed after.
+
+    Args:
+      path: the folder to write.
+
+    Yields:
+      The path to make the folder at.
+
+    Raises:
+      InputError: there is a file of this name.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, a folder is to be written there; move it away.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of the same number
+    try:
+        yield temporary
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if old.exists():
+                os.rename(old, path)
+            raise
+        if old.is_symlink():
+            old.unlink()
+        else:
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, whole or not at all; no number in it is infinite or NaN."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

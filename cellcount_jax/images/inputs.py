@@ -1,0 +1,205 @@
+"""Which files and folders a command is to work on, each with a name of its own."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import logging
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.ome_zarr import is_zarr
+from cellcount_jax.images.openers import SOURCE_SUFFIXES, open_stored, short_name
+from cellcount_jax.images.slices import natural_order, slice_files
+from cellcount_jax.images.stored import naming, spatial_axes
+
+
+class Input(NamedTuple):
+    """One image or volume to work on.
+
+    Attributes:
+      name: for its output files; unique among the inputs, also where case does not count.
+      path: for `open_source`.
+      as_slices: whether it is a folder of slices, for `open_source`.
+    """
+
+    name: str
+    path: Path
+    as_slices: bool = False
+
+
+def find_inputs(paths: Iterable[str | os.PathLike[str]], *, ndim: int) -> list[Input]:
+    """The inputs among files and folders, in the order given, a folder's in natural order.
+
+    A Zarr folder is one input. Of another folder, every image file (and Zarr folder) in it is an
+    input; but where `ndim` is 3 and they are 2D, they are the slices of one volume. Files that
+    begin with a dot, other files, and the labels and masks of images (`a_labels.tif`,
+    `a_valid.tif` beside `a.tif`) are not; its subfolders are not looked at.
+
+    Inputs of one name are told apart by their endings (`a_tif`, `a_png`) or their folders
+    (`x_a`, `y_a`).
+
+    Args:
+      paths: files and folders.
+      ndim: spatial dimensions that the model takes.
+
+    Returns:
+      The inputs, at least one.
+
+    Raises:
+      InputError: a path that is not there or not an image, or given twice; a folder without
+        images, or of 2D and 3D ones where `ndim` is 3; names that cannot be told apart, or that
+        are not Unicode, since results could not name them.
+    """
+    found: list[tuple[Path, bool]] = []
+    for path in map(Path, paths):
+        with naming(path, "an image or a folder of images"):
+            if path.is_dir() and not is_zarr(path):
+                found += _in_folder(path, ndim)
+            elif not path.exists():
+                raise InputError(f"{path}: no such file or folder.")
+            elif path.is_dir() or path.suffix.lower() in SOURCE_SUFFIXES:
+                found.append((path, False))
+            else:
+                raise InputError(
+                    f"{path}: the name of an image must end in {', '.join(SOURCE_SUFFIXES)} or be"
+                    " a .zarr folder."
+                )
+    if not found:
+        raise InputError("no input: give image files, or folders of them.")
+    whole = [path.resolve() for path, _ in found]
+    for path, number in collections.Counter(whole).items():
+        if number > 1:
+            raise InputError(f"{path}: is given {number} times; once is enough.")
+    for path, _ in found:
+        if any("\ud800" <= character <= "\udfff" for character in str(path)):
+            raise InputError(f"{path}: the name is not valid UTF-8; rename the file or folder.")
+    names = _unique_names([path for path, _ in found])
+    return [Input(n, path, as_slices) for n, (path, as_slices) in zip(names, found, strict=True)]
+
+
+def _in_folder(folder: Path, ndim: int) -> list[tuple[Path, bool]]:
+    images = []
+    everything = sorted(folder.iterdir(), key=natural_order)
+    stems = {short_name(path) for path in everything if _is_image(path)}
+    for path in everything:
+        name = short_name(path)
+        if path.name.startswith("."):
+            continue
+        bases = [name.removesuffix(role) for role in ("_labels", "_valid") if name.endswith(role)]
+        if not _is_image(path) or any(base in stems for base in bases):
+            logging.info("%s: not an image to work on, ignored.", path)
+        else:
+            images.append(path)
+    if not images:
+        raise InputError(
+            f"{folder}: has no image ({', '.join(SOURCE_SUFFIXES)}, .zarr); its subfolders are not"
+            " looked at."
+        )
+    if ndim == 2:
+        return [(path, False) for path in images]
+    dimensions = {path: _spatial_ndim(path) for path in images}
+    if set(dimensions.values()) == {3}:
+        return [(path, False) for path in images]
+    flat = next(path for path in images if dimensions[path] == 2)
+    if 3 in dimensions.values():
+        volume = next(path for path in images if dimensions[path] == 3)
+        raise InputError(
+            f"{folder}: holds 2D images ({flat.name}) beside volumes ({volume.name}); put the"
+            " slices of a volume in a folder of their own."
+        )
+    for path in sorted({*images} ^ {*slice_files(folder)}):
+        raise InputError(
+            f"{path}: is among the slices of a volume, which are TIFF or PNG files with no labels"
+            " or masks beside them; put it elsewhere."
+        )
+    return [(folder, True)]
+
+
+def _is_image(path: Path) -> bool:
+    if path.is_dir():
+        return is_zarr(path)
+    return path.suffix.lower() in SOURCE_SUFFIXES
+
+
+def _spatial_ndim(path: Path) -> int:
+    with naming(path, "an image"):
+        stored = open_stored(path)
+        try:
+            return len(spatial_axes(stored, path))
+        finally:
+            stored.close()
+
+
+def _unique_names(paths: Sequence[Path]) -> list[str]:
+    """Names for output files: the shortest kind by which those of one name differ."""
+    names = [short_name(path) for path in paths]
+    for longer in (_with_ending, _with_folder, _with_both):
+        clashing = _repeated(names)
+        again = [longer(path) for path in paths]
+        for name in clashing:
+            members = [i for i, other in enumerate(names) if other.casefold() == name]
+            if not _repeated([again[i] for i in members]):
+                for i in members:
+                    names[i] = again[i]
+    for name in _repeated(names):
+        first, second = [p for n, p in zip(names, paths, strict=True) if n.casefold() == name][:2]
+        raise InputError(
+            f"{first}: and {second} would both write results called {name!r}; rename one, or give"
+            " them one at a time."
+        )
+    return names
+
+
+def _with_ending(path: Path) -> str:
+    return "_".join([short_name(path), *path.suffix.split(".")[1:]])
+
+
+def _with_folder(path: Path) -> str:
+    return f"{path.resolve().parent.name}_{short_name(path)}"
+
+
+def _with_both(path: Path) -> str:
+    return f"{path.resolve().parent.name}_{_with_ending(path)}"
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    counted = collections.Counter(name.casefold() for name in names)
+    return [name for name, number in counted.items() if number > 1]
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """What is read of an image, and its voxel size; see `sources.open_source`."""
+    parser.add_argument(
+        "--spacing",
+        type=numbers,
+        help="voxel edges in um, z,y,x or y,x, in place of what the files say",
+    )
+    parser.add_argument(
+        "--channel", help="number, from 0, or name of the channel to use (default: all)"
+    )
+    parser.add_argument("--time", type=int, help="number, from 0, of the time point to use")
+    parser.add_argument(
+        "--level", type=int, default=0, help="of a pyramid, 0 (the default) is the finest"
+    )
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Of a text such as '6,1.62,1.62'."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers with commas are needed") from error
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Of a text such as '1,256,256'."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        message = f"{text!r}: whole numbers with commas are needed"
+        raise argparse.ArgumentTypeError(message) from error

@@ -1,0 +1,281 @@
+"""Intensities to the network's range, the same way in training and prediction.
+
+An image becomes `(f(image) - centre) / scale`, with centre and scale per channel: its own, those
+of each place in it ('contrast', 'signal_to_noise'), or those of the training set ('dataset'),
+which are stored with the model. What is an image's own is measured over all of it, a part in
+memory at a time; any part can be normalised then, as within the whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images import background as local
+from cellcount_jax.images.background import MAD_TO_DEVIATION, Blocks
+from cellcount_jax.images.regions import Reader, Region
+
+# Of a normal distribution, the distance of the 10th and 90th percentile divided by this is the
+# standard deviation.
+_DECILES_TO_DEVIATION = 2.563
+# What measures every place against its surroundings, by name.
+_LOCAL = {"signal_to_noise": local.signal_to_noise, "contrast": local.contrast}
+_SLAB_VOXELS = 2**24  # about what is in memory while an image is measured
+_QUICK_VOXELS = 2**17
+_MOST_LEVELS = 2**27  # different intensities that are told apart for a median
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """A normalisation with what it takes of one image.
+
+    Attributes:
+      method: as of `Normalisation`.
+      centre: `(channels,)`, not of the local ones.
+      scale: `(channels,)`, not of the local ones.
+      blocks: one a channel, of the local ones only.
+    """
+
+    method: str
+    centre: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    blocks: tuple[Blocks, ...] = ()
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """For a .npz file; `from_arrays` reads it back."""
+        arrays = {"method": np.array(self.method)}
+        for name in ("centre", "scale"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        for i, blocks in enumerate(self.blocks):
+            named = {"median": blocks.median, "noise": blocks.noise, "shape": blocks.shape}
+            arrays |= {f"{name}_{i}": np.asarray(value) for name, value in named.items()}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Measured:
+        """Reads what `to_arrays` gave."""
+        blocks = []
+        for i in itertools.takewhile(lambda i: f"median_{i}" in arrays, itertools.count()):
+            shape = tuple(arrays[f"shape_{i}"].tolist())
+            blocks.append(Blocks(shape, arrays[f"median_{i}"], arrays[f"noise_{i}"]))
+        return cls(str(arrays["method"]), arrays.get("centre"), arrays.get("scale"), tuple(blocks))
+
+    def __call__(self, values: np.ndarray, region: Region | None = None) -> np.ndarray:
+        """Normalises a part of the image.
+
+        Args:
+          values: `(*region, channels)` intensities.
+          region: `(D,)` slices with start and stop; default the whole image.
+
+        Returns:
+          float32 of the same shape, equal to that part of the whole image's.
+        """
+        if self.blocks:
+            function, found = _LOCAL[self.method], np.empty(values.shape, np.float32)
+            shape = values.shape[:-1]
+            start = [0] * len(shape) if region is None else [part.start for part in region]
+            # A part at a time, which stays in the processor's cache.
+            for slab in _slabs(shape, _QUICK_VOXELS):
+                place = tuple(
+                    slice(p.start + s, p.stop + s) for p, s in zip(slab, start, strict=True)
+                )
+                for channel, blocks in enumerate(self.blocks):
+                    part: tuple[Any, ...] = (*slab, channel)
+                    found[part] = function(values[part], blocks, place)
+            return found
+        if self.method == "robust_log":
+            values = np.log1p(values)
+        return ((values - self.centre) / self.scale).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """How intensities are normalised; a part of a trained model.
+
+    Attributes:
+      method: 'dataset', mean and deviation over the training images [authors, VGG];
+        'standardise', mean and deviation of each image; 'robust_log', median and MAD of
+        log(1 + image) over the voxels that are not 0; and two for volumes that differ in
+        density, brightness and background: 'contrast', each place's distance to its own
+        background relative to the tissue's brightness, and 'signal_to_noise', the same in
+        units of its own noise, see `background.py`.
+      centre: `(channels,)`, for 'dataset' only.
+      scale: `(channels,)`, for 'dataset' only.
+      block: `(D,)` voxels, over which the background is one, for the last two only.
+    """
+
+    method: str
+    centre: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    block: tuple[int, ...] = ()
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Normalises one image `(*spatial, channels)` to float32 of the same shape.
+
+        Raises:
+          InputError: see `measure`.
+        """
+        shape, channels = image.shape[:-1], image.shape[-1]
+        return self.measure(lambda region: image[region], shape, channels=channels)(image)
+
+    def measure(self, read: Reader, shape: Sequence[int], *, channels: int) -> Measured:
+        """Measures an image, of which a part is in memory at a time.
+
+        Args:
+          read: gives a part of the image.
+          shape: `(D,)` of the image.
+          channels: of the image.
+
+        Returns:
+          What normalises any part of the image.
+
+        Raises:
+          InputError: negative intensities under a logarithm, another number of channels, or, with
+            'robust_log', more different intensities than can be told apart.
+        """
+        if self.method in _LOCAL:
+            blocks = local.measure_channels(read, shape, self.block, channels=channels)
+            return Measured(self.method, blocks=blocks)
+        if self.method == "dataset":
+            if channels != len(self.centre):
+                raise InputError(
+                    f"the image has {channels} channels, the model was trained on"
+                    f" {len(self.centre)}"
+                )
+            return Measured(self.method, np.asarray(self.centre), np.asarray(self.scale))
+        slabs = (read(region) for region in _slabs(shape, _SLAB_VOXELS))
+        centre, scale = (_moments if self.method == "standardise" else _robust_log)(slabs)
+        return Measured(self.method, centre, scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Normalisation:
+        """Reads what `to_dict` gave."""
+        names = ("centre", "scale", "block")
+        return cls(stored["method"], **{name: tuple(stored[name]) for name in names})
+
+
+def fit(
+    images: Iterable[np.ndarray],
+    method: str,
+    *,
+    background: float = 120.0,
+    spacing: Sequence[float] = (),
+) -> Normalisation:
+    """The normalisation of a training set.
+
+    Args:
+      images: all training images, labelled or not, each `(*spatial, channels)`.
+      method: see `Normalisation`.
+      background: length over which the background is one, in the units of `spacing`, for
+        'contrast' and 'signal_to_noise'.
+      spacing: `(D,)` voxel size of the images, for the same.
+    """
+    if method in _LOCAL:
+        return Normalisation(method, block=background_block(background, spacing))
+    if method != "dataset":
+        return Normalisation(method)
+    centre, scale = _moments(images)
+    return Normalisation(method, tuple(map(float, centre)), tuple(map(float, scale)))
+
+
+def background_block(background: float, spacing: Sequence[float]) -> tuple[int, ...]:
+    """The voxels of a block over which the background is one.
+
+    Args:
+      background: its edge, in the units of `spacing`.
+      spacing: `(D,)` voxel size.
+    """
+    return tuple(max(2, round(background / edge)) for edge in spacing)
+
+
+def _slabs(shape: Sequence[int], voxels: int) -> Iterator[Region]:
+    """Parts along the first axis of about some voxels, which depend on nothing but the shape."""
+    depth = max(1, voxels // max(1, math.prod(shape[1:])))
+    rest = tuple(slice(0, n) for n in shape[1:])
+    for start in range(0, shape[0], depth):
+        yield (slice(start, min(start + depth, shape[0])), *rest)
+
+
+def _moments(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per channel over images, or parts of one, of any sizes."""
+    count, total, squares = 0, np.zeros(()), np.zeros(())
+    for image in images:
+        flat = image.reshape(-1, image.shape[-1]).astype(np.float64)
+        count += len(flat)
+        total = total + flat.sum(0)
+        squares = squares + np.square(flat).sum(0)
+    mean = total / count
+    return mean, _usable(np.sqrt(np.maximum(squares / count - mean**2, 0)))
+
+
+def _robust_log(slabs: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Median and spread per channel of log(1 + image) where it is not 0."""
+    levels: list[tuple[np.ndarray, np.ndarray]] = []
+    for slab in slabs:
+        lowest = float(slab.min())
+        if lowest < 0:
+            raise InputError(
+                f"the image has negative intensities (lowest {lowest:g}), which"
+                " config.data.normalisation = 'robust_log' cannot take; use 'standardise'"
+            )
+        own = [np.unique(c, return_counts=True) for c in np.moveaxis(slab, -1, 0)]
+        levels = [_merged(*both) for both in zip(levels, own, strict=True)] if levels else own
+        if max(len(values) for values, _ in levels) > _MOST_LEVELS:
+            raise InputError(
+                f"the image has more than {_MOST_LEVELS} different intensities, too many for"
+                " config.data.normalisation = 'robust_log'; save it with 16 bits"
+            )
+    centres, scales = [], []
+    for intensities, numbers in levels:
+        values = np.log1p(intensities[intensities > 0].astype(np.float32))
+        counts = numbers[intensities > 0]
+        centre = _quantile(values, counts, 0.5) if len(values) else 0.0
+        centres.append(centre)
+        scales.append(_spread(values, counts, centre) if len(values) else 0.0)
+    return np.asarray(centres), _usable(np.asarray(scales))
+
+
+def _merged(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Increasing values with counts, of two such."""
+    values, place = np.unique(np.concatenate([one[0], other[0]]), return_inverse=True)
+    counts = np.zeros(len(values), np.int64)
+    np.add.at(counts, place, np.concatenate([one[1], other[1]]))
+    return values, counts
+
+
+def _spread(values: np.ndarray, counts: np.ndarray, centre: float) -> float:
+    """The MAD as a standard deviation; where half of the values are one grey level (8-bit
+    images), that of the 10th to 90th percentile, or the standard deviation itself."""
+    apart = np.abs(values - centre)
+    order = np.argsort(apart, kind="stable")
+    mad = _quantile(apart[order], counts[order], 0.5)
+    low, high = (_quantile(values, counts, share) for share in (0.1, 0.9))
+    mean = np.average(values, weights=counts)
+    deviation = math.sqrt(np.average(np.square(values - mean), weights=counts))
+    return MAD_TO_DEVIATION * mad or (high - low) / _DECILES_TO_DEVIATION or deviation
+
+
+def _quantile(values: np.ndarray, counts: np.ndarray, share: float) -> float:
+    """A quantile, as NumPy's linear between neighbours, of increasing values with counts."""
+    last = np.cumsum(counts) - 1
+    at = share * float(last[-1])
+    low, high = (float(values[np.searchsorted(last, f(at))]) for f in (math.floor, math.ceil))
+    return low + (at - math.floor(at)) * (high - low)
+
+
+def _usable(scale: np.ndarray) -> np.ndarray:
+    """A constant channel stays constant instead of being divided by zero."""
+    return np.where(scale > 1e-6, scale, 1.0)

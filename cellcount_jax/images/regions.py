@@ -1,0 +1,148 @@
+"""Images that are read a part at a time: any array, and a resampled image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+Region = tuple[slice, ...]
+# Gives a part of an image, `(*region, channels)`.
+Reader = Callable[[Region], np.ndarray]
+
+
+class Readable(Protocol):
+    """An image that gives its parts, such as a `sources.Source`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(D,)` voxels."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """How many channels `read` gives."""
+        ...
+
+    def read(self, region: Region, /) -> np.ndarray:
+        """`(*region, channels)` float32 intensities."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Array:
+    """An array as an image.
+
+    Attributes:
+      values: NumPy, Zarr, dask or what else NumPy reads when it is indexed, `(*spatial,)` or
+        `(*spatial, channels)`.
+      ndim: spatial dimensions.
+    """
+
+    values: Any
+    ndim: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(D,)` voxels."""
+        return tuple(map(int, self.values.shape[: self.ndim]))
+
+    @property
+    def channels(self) -> int:
+        """1 where the array has no axis for them."""
+        return int(self.values.shape[-1]) if self.values.ndim > self.ndim else 1
+
+    def read(self, region: Region) -> np.ndarray:
+        """`(*region, channels)` float32."""
+        part = np.asarray(self.values[region], np.float32)
+        return part if part.ndim > self.ndim else part[..., None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Resampled:
+    """An image on other voxels, linear between the original's.
+
+    Both fill the same space; a part is the same as of the whole.
+
+    Attributes:
+      original: the image.
+      shape: `(D,)` voxels after resampling.
+    """
+
+    original: Readable
+    shape: tuple[int, ...]
+
+    @property
+    def channels(self) -> int:
+        """Those of the original."""
+        return self.original.channels
+
+    def read(self, region: Region) -> np.ndarray:
+        """`(*region, channels)` float32."""
+        sizes = zip(region, self.original.shape, self.shape, strict=True)
+        places = [neighbours(part, old, new) for part, old, new in sizes]
+        needed = tuple(slice(int(low[0]), int(high[-1]) + 1) for low, high, _ in places)
+        values = self.original.read(needed)
+        for axis, ((low, high, share), part) in enumerate(zip(places, needed, strict=True)):
+            weight = share.astype(np.float32).reshape(-1, *[1] * (values.ndim - axis - 1))
+            upper = np.take(values, high - part.start, axis)
+            values = np.take(values, low - part.start, axis) * (1 - weight) + upper * weight
+        return values
+
+    def back(self, points: np.ndarray) -> np.ndarray:
+        """Points `(N, D)` in voxels of the original."""
+        factors = np.divide(self.shape, self.original.shape)
+        return ((points + 0.5) / factors - 0.5).astype(np.float32)
+
+
+def neighbours(part: slice, old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Between which samples of an axis those of a finer or coarser grid on it lie.
+
+    Args:
+      part: of the new samples.
+      old: samples on the axis.
+      new: samples on the new grid, which fills the same length.
+
+    Returns:
+      For each new sample the old ones before and after it, the nearest one twice beyond the
+      first and last centre, and the share of the second.
+    """
+    at = (np.arange(part.start, part.stop) + 0.5) * old / new - 0.5
+    low = np.clip(np.floor(at).astype(int), 0, max(old - 2, 0))
+    return low, np.minimum(low + 1, old - 1), np.clip(at - low, 0, 1)
+
+
+def all_of(shape: Sequence[int]) -> Region:
+    """The region of a whole image."""
+    return tuple(slice(0, size) for size in shape)
+
+
+def around(region: Region, margin: Sequence[int], shape: Sequence[int]) -> Region:
+    """A region with a margin on all sides, as far as the image goes.
+
+    Args:
+      region: `(D,)` slices.
+      margin: `(D,)` voxels.
+      shape: `(D,)` of the image.
+    """
+    sizes = zip(region, margin, shape, strict=True)
+    return tuple(slice(max(p.start - m, 0), min(p.stop + m, n)) for p, m, n in sizes)
+
+
+def within(region: Region, outer: Region) -> Region:
+    """A region, relative to one that holds it."""
+    pairs = zip(region, outer, strict=True)
+    return tuple(slice(p.start - o.start, p.stop - o.start) for p, o in pairs)
+
+
+def lies_in(points: np.ndarray, region: Region) -> np.ndarray:
+    """`(N,)` bool: which points `(N, D)` lie in the voxels of a region, centres at integers."""
+    start, stop = ([getattr(p, side) - 0.5 for p in region] for side in ("start", "stop"))
+    return np.asarray(((points >= start) & (points < stop)).all(1))
+
+
+def extent(region: Region) -> tuple[int, ...]:
+    """The size of a region."""
+    return tuple(part.stop - part.start for part in region)

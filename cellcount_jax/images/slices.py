@@ -1,0 +1,163 @@
+"""A folder of 2D images that together are a volume: one file a plane, read plane by plane."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import existing_file
+from cellcount_jax.images.png import open_png
+from cellcount_jax.images.stored import Stored, naming, spatial_axes
+from cellcount_jax.images.tiff import open_tiff
+
+_SUFFIXES = (".tif", ".tiff", ".png")
+
+
+def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """The sort key by which s2.tif stands before s10.tif.
+
+    Args:
+      path: a file.
+
+    Returns:
+      A key for `sorted`: numbers compare as numbers, then the rest as text.
+    """
+    parts = re.split(r"(\d+)", path.name.casefold())
+    # Numbers stand at the odd places; the name itself decides between s1 and s01.
+    return [(int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)], path.name
+
+
+def slice_files(folder: Path) -> list[Path]:
+    """The TIFF and PNG files of a folder in natural order; those that begin with a dot are not.
+
+    Args:
+      folder: an existing folder.
+
+    Returns:
+      The files.
+    """
+    found = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    return sorted((p for p in found if p.is_file() and p.name[0] != "."), key=natural_order)
+
+
+def open_slices(folder: Path) -> Stored:
+    """Opens a folder of 2D images as one volume, z in natural order of the names.
+
+    Args:
+      folder: with TIFF or PNG files, one a plane; other files in it are ignored.
+
+    Returns:
+      The volume as stored. The y and x edges are those of the first slice; no slice tells z.
+
+    Raises:
+      InputError: fewer than two slices, TIFF beside PNG files, a slice that is not 2D or not of
+        the first one's shape and type, or that cannot be read.
+    """
+    with naming(folder, "a folder of slices"):
+        files = slice_files(folder)
+        if len(files) < 2:
+            raise InputError(
+                f"{folder}: {len(files)} TIFF or PNG file(s) in the folder; a volume of slices has"
+                " two or more."
+            )
+        kind = _kind(files[0])
+        for path in files:
+            if _kind(path) != kind:
+                raise InputError(
+                    f"{path}: a {_kind(path)} file among {kind} slices ({files[0].name}); a volume"
+                    " is of one format."
+                )
+        first = _open_slice(files[0])
+        first.close()
+        for path in files[1:]:
+            if kind == "PNG":
+                same, found = _png_head(path) == _png_head(files[0]), "the PNG header differs"
+            else:
+                other = _open_slice(path)
+                other.close()
+                same, found = _layout(other) == _layout(first), _in_words(other)
+            if not same:
+                raise InputError(
+                    f"{path}: is not like the first slice {files[0].name} ({_in_words(first)}):"
+                    f" {found}."
+                )
+    return Stored(
+        array=_Slices(files, first),
+        axes="Z" + first.axes,
+        kind=f"folder of {len(files)} {kind} slices",
+        voxel={axis: edge for axis, edge in first.voxel.items() if axis in "YX"},
+        voxel_source=first.voxel_source,
+        alpha=first.alpha,
+        channel_names=first.channel_names,
+        chunks=(1, *(first.chunks or first.array.shape)),
+    )
+
+
+class _Slices:
+    """The slices as one array."""
+
+    def __init__(self, files: list[Path], first: Stored):
+        self.shape: tuple[int, ...] = (len(files), *first.array.shape)
+        self.dtype = np.dtype(first.array.dtype)
+        self._files = files
+        self._first = first
+
+    def __getitem__(self, index: tuple[int | slice, ...], /) -> np.ndarray:
+        chosen = self._files[index[0]]
+        if isinstance(chosen, Path):
+            return self._read(chosen, index[1:])
+        return np.stack([self._read(path, index[1:]) for path in chosen])
+
+    def _read(self, path: Path, index: tuple[int | slice, ...]) -> np.ndarray:
+        opened = _open_slice(path)
+        try:
+            if _layout(opened) != _layout(self._first):  # files change, and palettes are late
+                raise InputError(
+                    f"{path}: is not like the first slice {self._files[0].name}"
+                    f" ({_in_words(self._first)}): {_in_words(opened)}."
+                )
+            # A copy, since the file is closed before its memory map is used.
+            return np.array(opened.array[index])
+        finally:
+            opened.close()
+
+
+def _open_slice(path: Path) -> Stored:
+    if _kind(path) == "PNG":
+        stored = open_png(path)
+    else:
+        stored = open_tiff(path)
+    try:
+        if spatial_axes(stored, path) != "YX" or "T" in stored.axes:
+            raise InputError(
+                f"{path}: axes {_in_words(stored)}; a slice is a 2D image (y, x, and channels)."
+            )
+    except InputError:
+        stored.close()
+        raise
+    return stored
+
+
+def _kind(path: Path) -> str:
+    return "PNG" if path.suffix.lower() == ".png" else "TIFF"
+
+
+def _layout(stored: Stored) -> tuple[Any, ...]:
+    # Bytes of either order are one type.
+    dtype = np.dtype(stored.array.dtype).newbyteorder("=")
+    return stored.axes, tuple(stored.array.shape), dtype, stored.alpha
+
+
+def _in_words(stored: Stored) -> str:
+    sizes = zip(stored.axes, stored.array.shape, strict=True)
+    return ", ".join(f"{axis} of {n}" for axis, n in sizes) + f", {stored.array.dtype}"
+
+
+def _png_head(path: Path) -> bytes:
+    """Size, bits and colour of a PNG file, without reading its pixels."""
+    with open(existing_file(path), "rb") as file:
+        return file.read(26)

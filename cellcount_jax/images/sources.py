@@ -1,0 +1,305 @@
+"""Images and volumes of any size, from any format, read region by region and never whole.
+
+`open_source` opens one and says what it is; `Source.read` gives a part of it as the network takes
+it. The formats are in `openers.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.openers import open_stored, short_name
+from cellcount_jax.images.stored import Stored, exact_labels, naming, spatial_axes
+from cellcount_jax.images.voxel_size import shortest
+from cellcount_jax.images.whole import without_alpha
+
+_TOO_LARGE = 1e30  # of which squares are no 32-bit floats: no microscope's
+
+
+@dataclasses.dataclass(eq=False)
+class Source:
+    """An open image or volume, and what was chosen of it. A context manager.
+
+    Attributes:
+      name: short name, for output files.
+      path: the file or folder.
+      kind: the format in words: 'ImageJ TIFF', 'OME-Zarr 0.4', 'folder of 120 TIFF slices'.
+      axes: as stored, for example 'TCZYX'; TIFF leaves out axes of length 1.
+      stored_shape: the size of each of `axes`.
+      shape: `(D,)` spatial size, y, x or z, y, x.
+      channels: how many channels `read` gives.
+      channel_names: theirs; empty where the file has none.
+      dtype: the stored type, in the machine's byte order.
+      spacing: `(D,)` voxel edges in micrometres; None where the file does not tell all.
+      spacing_source: where it is from, in words; 'unknown' where there is none.
+      chunks: `(D,)` what is cheap to read at once, or None where any region is.
+      levels: how many resolutions the file holds.
+    """
+
+    name: str
+    path: Path
+    kind: str
+    axes: str
+    stored_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    channels: int
+    channel_names: tuple[str, ...]
+    dtype: np.dtype
+    spacing: tuple[float, ...] | None
+    spacing_source: str
+    chunks: tuple[int, ...] | None
+    levels: int
+    _stored: Stored | None = dataclasses.field(repr=False)
+    _spatial: str = dataclasses.field(repr=False)  # the letters of `shape` in `axes`
+    _time: int = dataclasses.field(repr=False)
+    _channel: int | None = dataclasses.field(repr=False)  # None: all
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the file. `read` cannot be used any more; a second `close` does nothing."""
+        if self._stored is not None:
+            self._stored.close()
+        self._stored = None
+
+    def read(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Reads a part.
+
+        Args:
+          region: `(D,)` slices of step 1 inside `shape`, none of them empty.
+
+        Returns:
+          `(*region, channels)` float32, the intensities as stored; the caller's own copy.
+
+        Raises:
+          InputError: damaged, NaN, infinite or partly transparent pixels in the region; the
+            message names the place.
+          ValueError: a region that is not inside, or a source that was closed.
+        """
+        values, start = self._read(region)
+        with np.errstate(over="ignore"):
+            # Always a copy, which outlives the file's memory map.
+            pixels = np.array(values, dtype=np.float32, order="C")
+        if self.dtype.kind == "f":
+            self._check_finite(pixels, start)
+        return pixels
+
+    def read_labels(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Reads a part of a label volume or mask, exactly.
+
+        `read` gives 32-bit floats, which are exact up to 16777216 alone; the ids of an atlas go
+        beyond.
+
+        Args:
+          region: as for `read`.
+
+        Returns:
+          `(*region,)` int64; the caller's own copy.
+
+        Raises:
+          InputError: several channels, numbers that are not whole or were rounded when they were
+            saved, or damage; the message names the place.
+          ValueError: as `read`.
+        """
+        if self.channels != 1:
+            raise InputError(
+                f"{self.path}: has {self.channels} channels; labels are one channel of whole"
+                " numbers."
+            )
+        values, start = self._read(region)
+        return exact_labels(values[..., 0], self.path, start)
+
+    def _read(self, region: tuple[slice, ...]) -> tuple[np.ndarray, list[int]]:
+        """`(*region, channels)` of the stored type, maybe in the file; and its first voxel."""
+        if self._stored is None:
+            raise ValueError(f"{self.path}: was closed.")
+        start, stop = self._bounds(region)
+        letters = "zyx"[-len(start) :]
+        spans = zip(letters, start, stop, strict=True)
+        place = ", ".join(f"{axis} {first}:{last}" for axis, first, last in spans)
+        with naming(self.path, f"{self.kind} at {place}"):
+            return self._values(self._stored, start, stop), start
+
+    def _bounds(self, region: tuple[slice, ...]) -> tuple[list[int], list[int]]:
+        if len(region) != len(self.shape):
+            raise ValueError(f"{self.path}: a region of {len(region)} axes of {len(self.shape)}.")
+        start = [0 if part.start is None else int(part.start) for part in region]
+        stop = [
+            size if part.stop is None else int(part.stop)
+            for part, size in zip(region, self.shape, strict=True)
+        ]
+        inside = all(0 <= a < b <= n for a, b, n in zip(start, stop, self.shape, strict=True))
+        if not inside or any(part.step not in (None, 1) for part in region):
+            raise ValueError(f"{self.path}: the region {region} is not inside {self.shape}.")
+        return start, stop
+
+    def _values(self, stored: Stored, start: list[int], stop: list[int]) -> np.ndarray:
+        """`(*region, channels)` of the stored type."""
+        parts = dict(zip(self._spatial, map(slice, start, stop), strict=True))
+        index: list[int | slice] = []
+        left = ""
+        one = self._channel
+        for axis, size in zip(stored.axes, stored.array.shape, strict=True):
+            if axis in parts:
+                index.append(parts[axis])
+            elif axis in "CS" and size > 1:
+                # The opacity is checked before a channel is taken.
+                index.append(slice(None) if one is None or stored.alpha else slice(one, one + 1))
+            else:
+                index.append(self._time if axis == "T" else 0)
+                continue
+            left += axis
+        values = np.asarray(stored.array[tuple(index)])
+        channel = [axis for axis in left if axis in "CS"]
+        values = values.transpose([left.index(axis) for axis in (*self._spatial, *channel)])
+        if not channel:
+            return values[..., None]
+        if stored.alpha:
+            values = without_alpha(values, self.path)
+            return values if one is None else values[..., one : one + 1]
+        return values
+
+    def _check_finite(self, pixels: np.ndarray, start: list[int]) -> None:
+        finite = np.abs(pixels) < _TOO_LARGE  # NaN is not
+        if finite.all():
+            return
+        *voxel, channel = np.unravel_index(int(np.argmin(finite)), pixels.shape)
+        place = ", ".join(str(int(a) + b) for a, b in zip(voxel, start, strict=True))
+        which = f" of channel {channel}" if self.channels > 1 else ""
+        letters = ", ".join("zyx"[-len(start) :])
+        raise InputError(
+            f"{self.path}: NaN, infinite or above {_TOO_LARGE:g} at ({letters}) ="
+            f" ({place}){which}; {int(pixels.size - finite.sum())} such values in the region read."
+            " Replace them, and save the file anew."
+        )
+
+
+def open_source(
+    path: str | os.PathLike[str],
+    *,
+    channel: int | str | None = None,
+    time: int | None = None,
+    spacing: Sequence[float] | None = None,
+    level: int = 0,
+    as_slices: bool = False,
+) -> Source:
+    """Opens an image or volume of any size; its pixels are read later, region by region.
+
+    Pages of a plain TIFF are the z axis; a .npy file or a Zarr array without axes is y, x or
+    z, y, x. Axes of length 1 other than y and x are dropped, so a volume of one plane is an image.
+
+    Args:
+      path: a TIFF, PNG, .npy, CZI, ND2 or LIF file, a Zarr folder, or a folder of slices.
+      channel: the number or the name of the one to give; None = all. A text of digits is a
+        number unless a channel is called so.
+      time: the time point; needed where there are several.
+      spacing: `(D,)` voxel edges in micrometres, which replace the file's.
+      level: of a pyramid; 0 is the finest.
+      as_slices: the path is a folder of 2D images, one a plane in natural order of the names.
+
+    Returns:
+      The source; close it, or use it in a `with` block.
+
+    Raises:
+      InputError: missing, unreadable or damaged; more axes than time, z, y, x and channels; not
+        real numbers; no such channel, time point or level; a spacing that does not fit.
+    """
+    path = Path(path)
+    with naming(path, "an image"):
+        stored = open_stored(path, level=level, as_slices=as_slices)
+        try:
+            return _select(stored, path, channel=channel, time=time, spacing=spacing)
+        except BaseException:
+            stored.close()
+            raise
+
+
+def _select(
+    stored: Stored,
+    path: Path,
+    *,
+    channel: int | str | None,
+    time: int | None,
+    spacing: Sequence[float] | None,
+) -> Source:
+    spatial = spatial_axes(stored, path)
+    sizes = dict(zip(stored.axes, map(int, stored.array.shape), strict=True))
+    ndim = len(spatial)
+    count = max(sizes.get("C", 1), sizes.get("S", 1))
+    count -= stored.alpha and count > 1
+    names = stored.channel_names if len(stored.channel_names) == count else ()
+    chosen = None if channel is None else _channel(channel, count, names, path)
+    edges = tuple(stored.voxel.get(axis, math.nan) for axis in "ZYX"[-ndim:])
+    known = all(0 < edge < math.inf for edge in edges)
+    source = stored.voxel_source if known else "unknown"
+    if spacing is not None:
+        if len(spacing) != ndim or not all(0 < edge < math.inf for edge in spacing):
+            raise InputError(
+                f"{path}: spacing {tuple(spacing)}; {ndim} positive voxel edges in micrometres are"
+                f" needed ({', '.join('zyx'[-ndim:])})."
+            )
+        edges, known, source = tuple(map(float, spacing)), True, "given"
+    else:
+        edges = tuple(map(shortest, edges)) if known else ()
+    chunks = stored.chunks and dict(zip(stored.axes, stored.chunks, strict=True))
+    return Source(
+        name=short_name(path),
+        path=path,
+        kind=stored.kind,
+        axes=stored.axes,
+        stored_shape=tuple(map(int, stored.array.shape)),
+        shape=tuple(sizes[axis] for axis in spatial),
+        channels=count if chosen is None else 1,
+        channel_names=names if chosen is None or not names else (names[chosen],),
+        dtype=np.dtype(stored.array.dtype).newbyteorder("="),
+        spacing=edges if known else None,
+        spacing_source=source,
+        chunks=tuple(int(chunks[axis]) for axis in spatial) if chunks else None,
+        levels=stored.levels,
+        _stored=stored,
+        _spatial=spatial,
+        _time=_time(time, sizes.get("T", 1), path),
+        _channel=chosen,
+    )
+
+
+def _time(time: int | None, points: int, path: Path) -> int:
+    if time is None and points > 1:
+        raise InputError(
+            f"{path}: holds {points} time points; choose one with --time (0 to {points - 1})."
+        )
+    if time is not None and not 0 <= time < points:
+        allowed = "0 alone" if points == 1 else f"0 to {points - 1}"
+        raise InputError(
+            f"{path}: time point {time} is not there; it has {points}, so --time can be {allowed}."
+        )
+    return time or 0
+
+
+def _channel(channel: int | str, count: int, names: tuple[str, ...], path: Path) -> int:
+    numbers = [number for number, name in enumerate(names) if name == channel]
+    if not numbers and (isinstance(channel, int) or channel.isdecimal()):
+        numbers = [int(channel)] if 0 <= int(channel) < count else []
+    if len(numbers) == 1:
+        return numbers[0]
+    listed = [f"{number} ({name})" for number, name in enumerate(names)]
+    there = ", ".join(listed or map(str, range(count)))
+    problem = "there are several of this name" if numbers else "is not there"
+    raise InputError(f"{path}: channel {channel!r}: {problem}; it has {count} channel(s): {there}.")

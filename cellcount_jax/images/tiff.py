@@ -1,0 +1,228 @@
+"""TIFF files of any size, read region by region.
+
+What is stored as it is used, uncompressed, is a memory map; the rest is decoded page by page,
+or strip by strip where a page is large, or tile by tile.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+import zarr
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import existing_file, replacing
+from cellcount_jax.images.stored import LazyArray, Stored, check_level, naming
+from cellcount_jax.images.tiff_checks import check_chain, check_complete, no_complaints, only_series
+from cellcount_jax.images.voxel_size import voxel_size
+
+# A compressed page up to this size is decoded whole, which is faster than strip by strip: many
+# files have a strip per row.
+_WHOLE_PAGE_BYTES = 64 * 2**20
+
+
+def open_tiff(path: Path, *, level: int = 0) -> Stored:
+    """Opens the one image or volume of a TIFF file (plain, BigTIFF, ImageJ, OME).
+
+    Args:
+      path: the file.
+      level: of a pyramid; 0 is the finest.
+
+    Returns:
+      The image as stored; close it.
+
+    Raises:
+      InputError: as `tiff_checks.read_tiff`, as far as the headers tell; or no such level.
+    """
+    existing_file(path)
+    tiff = None
+    try:
+        with naming(path, "a TIFF file"), no_complaints(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check_chain(path)
+            tiff = tifffile.TiffFile(path)
+            stored = _stored(tiff, path, level)
+    except InputError:
+        if tiff is not None:
+            tiff.close()
+        raise
+    return stored
+
+
+def _stored(tiff: tifffile.TiffFile, path: Path, level: int) -> Stored:
+    base = only_series(tiff, path)
+    check_level(level, len(base.levels), path)
+    series = base.levels[level]
+    check_complete(series, path)
+    page = series.keyframe
+    voxel = {
+        axis: edge * _reduction(base, series, axis)
+        for axis, edge in voxel_size(tiff, base.keyframe).items()
+    }
+    array, chunks = _lazy(tiff, series, path)
+    if tiff.is_ome:
+        kind, source = "OME-TIFF", "OME metadata"
+    elif tiff.is_imagej:
+        kind, source = "ImageJ TIFF", "ImageJ metadata"
+    else:
+        kind, source = "BigTIFF" if tiff.is_bigtiff else "TIFF", "resolution tags"
+    return Stored(
+        array=array,
+        axes=series.axes,
+        kind=kind,
+        voxel=voxel,
+        voxel_source=source,
+        alpha=any(int(extra) in (1, 2) for extra in page.extrasamples),
+        channel_names=_channel_names(tiff.ome_metadata) if tiff.is_ome else (),
+        chunks=chunks,
+        levels=len(base.levels),
+        close=tiff.close,
+    )
+
+
+def _lazy(
+    tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path
+) -> tuple[LazyArray, tuple[int, ...] | None]:
+    """The array of a series, and its chunks."""
+    if series.transform is None and not series.is_multifile:
+        dtype = np.dtype(tiff.byteorder + series.dtype.char)
+        if series.dataoffset is not None:
+            return np.memmap(path, dtype, "r", series.dataoffset, series.shape), None
+        if all(page is not None and _is_plain(page) for page in series):
+            return _MappedPages(path, dtype, series), None
+    page = series.keyframe
+    # Where the first page is one piece, tifffile takes every whole page for one.
+    by_parts = page.is_tiled or page.is_contiguous or page.nbytes > _WHOLE_PAGE_BYTES
+    store = series.aszarr(level=0, chunkmode=0 if by_parts else 2)
+    array = zarr.open_array(store, mode="r")
+    return _Complaining(array, path), array.chunks
+
+
+def _is_plain(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
+    """Whether a page is one piece of the file, of pixels as they are used."""
+    # Of a page after the first, tifffile looks at the first one's pieces.
+    pieces = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    joined = all(start + size == after[0] for (start, size), after in itertools.pairwise(pieces))
+    return bool(page.is_final) and joined
+
+
+class _MappedPages:
+    """Pages that lie in the file with something between them, as Bio-Formats writes them."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], series: tifffile.TiffPageSeries):
+        self.shape: tuple[int, ...] = tuple(series.shape)
+        self.dtype = dtype
+        self._bytes = np.memmap(path, np.uint8, "r")
+        self._offsets = [page.dataoffsets[0] for page in series if page is not None]
+        # The series has dropped axes of length 1 that the page may still have.
+        self._leading = next(
+            number
+            for number in range(len(self.shape) + 1)
+            if math.prod(self.shape[number:]) == series.keyframe.size
+            and math.prod(self.shape[:number]) == len(self._offsets)
+        )
+
+    def __getitem__(self, index: tuple[int | slice, ...], /) -> np.ndarray:
+        pages, within = index[: self._leading], index[self._leading :]
+        numbers = np.arange(len(self._offsets)).reshape(self.shape[: self._leading])[pages]
+        found = [self._page(int(number))[within] for number in np.ravel(numbers)]
+        return np.reshape(found, np.shape(numbers) + found[0].shape)
+
+    def _page(self, number: int) -> np.ndarray:
+        shape = self.shape[self._leading :]
+        return np.ndarray(shape, self.dtype, self._bytes, self._offsets[number])
+
+
+class _Complaining:
+    """An array for which what tifffile logs while it reads is an error, as in `read_tiff`."""
+
+    def __init__(self, array: LazyArray, path: Path):
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        self.dtype = array.dtype
+        self._array = array
+        self._path = path
+
+    def __getitem__(self, index: tuple[int | slice, ...], /) -> Any:
+        with no_complaints(self._path):
+            return self._array[index]
+
+
+def _reduction(base: tifffile.TiffPageSeries, series: tifffile.TiffPageSeries, axis: str) -> float:
+    """How much coarser a level of the pyramid is along an axis.
+
+    A level of 501 of 1001 pixels is reduced by 2: its last pixel is only half covered.
+    """
+    if axis not in base.axes or axis not in series.axes:
+        return 1.0
+    fine, coarse = base.shape[base.axes.index(axis)], series.shape[series.axes.index(axis)]
+    whole = round(fine / coarse)
+    exact = coarse in (fine // whole, math.ceil(fine / whole))
+    return float(whole) if exact else fine / coarse
+
+
+def _channel_names(xml: str | None) -> tuple[str, ...]:
+    """The names of the channels in OME's metadata; none unless every channel has one."""
+    pixels = ElementTree.fromstring(xml or "<OME/>").find(".//{*}Pixels")
+    names = [] if pixels is None else [c.get("Name") for c in pixels.findall("{*}Channel")]
+    return tuple(name for name in names if name) if all(names) else ()
+
+
+def write_tiff(
+    path: Path, channels_last: np.ndarray, *, spacing: Sequence[float] | None = None
+) -> None:
+    """Writes an ImageJ TIFF, all or nothing.
+
+    Args:
+      path: the file.
+      channels_last: `(*spatial, channels)` uint8, uint16 or float32, or what fits into them
+        without loss; bool becomes 0 and 1.
+      spacing: `(D,)` voxel edges in micrometres.
+
+    Raises:
+      InputError: a type that does not fit, a spacing that is no size, a volume of one plane.
+    """
+    if channels_last.ndim == 4 and channels_last.shape[0] == 1:
+        raise InputError(f"{path}: ImageJ TIFF cannot tell a volume of one plane from an image.")
+    stored = _imagej_type(channels_last, path)
+    axes = "ZCYX"[4 - stored.ndim :]
+    stored = np.moveaxis(stored, -1, -3)
+    if stored.shape[-3] == 1:
+        stored, axes = stored[..., 0, :, :], axes.replace("C", "")
+    metadata: dict[str, str | float] = {"axes": axes}
+    resolution = None
+    if spacing is not None:
+        if not all(0 < edge < math.inf for edge in spacing):
+            raise InputError(f"{path}: spacing {tuple(spacing)}; positive micrometres are needed.")
+        metadata["unit"] = "um"
+        if len(spacing) == 3:
+            metadata["spacing"] = float(spacing[0])
+        resolution = (1 / spacing[-1], 1 / spacing[-2])
+    with replacing(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            np.ascontiguousarray(stored),
+            imagej=True,
+            photometric="minisblack",
+            resolution=resolution,
+            metadata=metadata,
+        )
+
+
+def _imagej_type(array: np.ndarray, path: Path) -> np.ndarray:
+    if array.dtype in (np.uint8, np.uint16, np.float32):
+        return array
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    if array.dtype.kind in "ui" and array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max:
+        return array.astype(np.uint16)
+    raise InputError(
+        f"{path}: ImageJ TIFF cannot hold {array.dtype} without loss; use uint8, uint16 or float32."
+    )

@@ -1,0 +1,249 @@
+"""A trained model as one file: of a run, exported, or of those that the package brings.
+
+The file is a zip archive of config.json and model.json, the network's variables as one .npy file
+each, and a card in Markdown that says where it comes from. Reading it parses JSON and plain
+arrays; nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from cellcount_jax import config as settings
+from cellcount_jax import validation
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import existing_file, replacing
+from cellcount_jax.images.normalise import Normalisation
+from cellcount_jax.inference.cells import LoadedModel
+from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.network.sau_net import initial_variables
+
+MODEL_FILE = "model.zip"  # of a run, in its workdir
+CARD = "CARD.md"
+_FOLDER = Path(__file__).parents[1] / "models"
+_VARIABLES = "variables/"
+_MOST = 1000  # bytes that the header of an array may take
+# Archives of one content have the same bytes.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def load_model(source: str | Path) -> LoadedModel:
+    """Reads a trained model.
+
+    Args:
+      source: the workdir of a finished run of `cellcount_jax.main`, a file that `export_model`
+        wrote, or a name of `bundled_models`.
+
+    Raises:
+      InputError: it is none of these, or damaged.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = _in_workdir(path)
+    if path.is_file():
+        return _read_archive(path)
+    bundled = bundled_models()
+    if str(source) in bundled:
+        return _read_archive(bundled[str(source)])
+    raise InputError(
+        f"{source}: no such model; give the workdir of a finished run, a file of cellcount export,"
+        f" or one that the package brings: {', '.join(bundled) or 'there are none'}"
+    )
+
+
+def bundled_models() -> dict[str, Path]:
+    """The models that the package brings: name -> file."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.zip"))}
+
+
+def export_model(model: TrainedModel, path: Path, *, card: str) -> None:
+    """Writes a trained model as one file, whole or not at all.
+
+    Args:
+      model: calibrated.
+      path: of the file; the folder is made where it is missing.
+      card: Markdown that says what it was trained on, how, and how good it is.
+    """
+    contents = {
+        "config.json": _as_json(settings.to_json(model.config)),
+        "model.json": _as_json(to_json(model)),
+        CARD: card.encode(),
+    }
+    for name, value in _named(model.variables).items():
+        buffer = io.BytesIO()
+        np.save(buffer, np.asarray(value), allow_pickle=False)
+        contents[f"{_VARIABLES}{name}.npy"] = buffer.getvalue()
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in contents.items():
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content)
+
+
+def read_card(path: Path) -> str:
+    """The card of an exported model.
+
+    Raises:
+      InputError: the file is no such model.
+    """
+    with _opened(path) as archive:
+        return _member(archive, CARD, path).decode("utf-8", errors="replace")
+
+
+def digest(model: TrainedModel) -> str:
+    """A number for all that a model's results depend on, the same wherever it lies."""
+    found = hashlib.sha256(_as_json([settings.to_json(model.config), to_json(model)]))
+    for name, value in _named(model.variables).items():
+        found.update(name.encode() + np.ascontiguousarray(value).tobytes())
+    return found.hexdigest()
+
+
+def to_json(model: TrainedModel) -> dict[str, Any]:
+    """What belongs to a model beside its config and variables, for model.json."""
+    names = ("step", "channels", "spacing", "spacing_known", "thresholds", "count_factor")
+    stored = {name: getattr(model, name) for name in names}
+    return {**stored, "normalisation": model.normalisation.to_dict()}
+
+
+def _in_workdir(workdir: Path) -> Path:
+    """The model of a run."""
+    path = workdir / MODEL_FILE
+    if path.is_file():
+        return path
+    if (workdir / "checkpoints").is_dir():
+        raise InputError(
+            f"{path}: no such file, so the run was not evaluated, or by an older version; finish"
+            " it with the command that began it, or evaluate it with --mode=evaluate"
+        )
+    raise InputError(
+        f"{path}: no such file, so {workdir} is not the workdir of a finished run; train one with"
+        " cellcount train, or python -m cellcount_jax.main --config=... --workdir=..."
+    )
+
+
+def _read_archive(path: Path) -> LoadedModel:
+    with _opened(path) as archive:
+        parsed = []
+        for name in ("config.json", "model.json"):
+            try:
+                parsed.append(json.loads(_member(archive, name, path)))
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path}: {name} in it is not valid JSON ({error})") from error
+        config = settings.from_json(parsed[0], path, older=True)
+        try:
+            validation.validate(config)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        model = _from_json(parsed[1], config, path)
+        return dataclasses.replace(model, variables=_read_variables(archive, model, path))
+
+
+def _read_variables(archive: zipfile.ZipFile, model: TrainedModel, path: Path) -> Any:
+    """The arrays, in the shapes and types that the network has; no others are read."""
+    expected = jax.eval_shape(
+        lambda: initial_variables(jax.random.key(0), model.config, channels=model.channels)
+    )
+    found = []
+    for name, like in _named(expected).items():
+        size = like.size * like.dtype.itemsize
+        content = io.BytesIO(_member(archive, f"{_VARIABLES}{name}.npy", path, most=size + _MOST))
+        try:
+            np.lib.format.read_magic(content)
+            shape, columns_first, dtype = np.lib.format.read_array_header_1_0(content)
+        except ValueError as error:
+            raise InputError(f"{path}: {name} in it is no plain array ({error})") from error
+        if (shape, dtype) != (like.shape, like.dtype):
+            raise InputError(
+                f"{path}: {name} in it is {dtype} of {shape}, the network that its config"
+                f" describes has {like.dtype} of {like.shape}"
+            )
+        stored = content.read()
+        value = np.frombuffer(stored, dtype) if len(stored) == size else None
+        if value is None or not np.isfinite(value).all():
+            raise InputError(f"{path}: is damaged ({name} in it is incomplete or not finite)")
+        found.append(value.reshape(shape, order="F" if columns_first else "C"))
+    return jax.tree.unflatten(jax.tree.structure(expected), found)
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(existing_file(path))
+    except zipfile.BadZipFile as error:
+        raise InputError(
+            f"{path}: is not a model file ({error}); cellcount export writes one"
+        ) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path, *, most: int = 2**20) -> bytes:
+    """What a file of the archive holds, if that is not more than it can be in a model."""
+    try:
+        size = archive.getinfo(name).file_size
+        if size > most:
+            raise InputError(f"{path}: is not a model file, {name} in it has {size} bytes")
+        return archive.read(name)
+    except InputError:
+        raise
+    except KeyError:
+        raise InputError(f"{path}: is not a model file, it holds no {name}") from None
+    # Damaged archives raise anything, from zlib.error to EOFError.
+    except Exception as error:
+        raise InputError(f"{path}: is damaged ({error})") from error
+
+
+def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> LoadedModel:
+    """What `to_json` gave, without variables."""
+    try:
+        values = dict(stored)
+        normalisation = Normalisation.from_dict(values.pop("normalisation"))
+        values["spacing"] = tuple(map(float, values["spacing"]))
+        model = LoadedModel(config=config, variables=None, normalisation=normalisation, **values)
+        whole = _is_whole(model)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path / 'model.json'}: is not a model of this version") from error
+    if not whole:
+        raise InputError(f"{path / 'model.json'}: holds values that no model has")
+    return model
+
+
+def _is_whole(model: TrainedModel) -> bool:
+    """Whether all values that came from a file are ones that prediction can use."""
+    config, normalisation = model.config, model.normalisation
+    per_channel = model.channels if normalisation.method == "dataset" else 0
+    axes = config.data.ndim if normalisation.method in ("signal_to_noise", "contrast") else 0
+    numbers = (*normalisation.centre, *normalisation.scale, *model.thresholds.values())
+    return (
+        type(model.channels) is int
+        and model.channels > 0
+        and type(model.step) is int
+        and type(model.spacing_known) is bool
+        and len(model.spacing) == config.data.ndim
+        and all(0 < edge < math.inf for edge in model.spacing)
+        and config.detect.rule in model.thresholds
+        and all(math.isfinite(number) for number in (*numbers, model.count_factor))
+        and normalisation.method in settings.NORMALISATIONS
+        and len(normalisation.centre) == len(normalisation.scale) == per_channel
+        and len(normalisation.block) == axes
+        and all(type(size) is int and size > 0 for size in normalisation.block)
+    )
+
+
+def _named(tree: Any) -> Mapping[str, Any]:
+    """The leaves of a tree of dictionaries by their path, 'params/encoder/level_0/...'."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+
+def _as_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()

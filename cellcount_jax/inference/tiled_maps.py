@@ -1,0 +1,226 @@
+"""The network's maps of an image of any size: in tiles where it is large, equal to one piece.
+
+Convolutions need a halo of some voxels around a tile, attention whole blocks of the coarsest
+level. That level is small, so it is computed first, tile by tile, for the whole image
+(`encode`); then the map, tile by tile, from the tile's own finer levels and the coarse one, with
+attention on the blocks that the tile meets (`decode`). The halo is that of the convolutions
+alone. Images are read, and the coarse level is kept, by whoever calls: in memory (`compute`) or
+on a disk (`tasks.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import jax
+import ml_collections
+import numpy as np
+from jax import Array
+
+from cellcount_jax import config as settings
+from cellcount_jax.images.regions import Reader, Region, extent, within
+from cellcount_jax.inference import plan
+from cellcount_jax.network.sau_net import SAUNet, create_model
+
+Compiled = Callable[..., Array]
+_BLOCKS_TOGETHER = 16  # in one call for attention
+# While one thread computes, others read and write.
+_DEVICE = threading.Lock()
+
+
+class Stored(Protocol):
+    """What a part can be read of: a NumPy or Zarr array."""
+
+    def __getitem__(self, region: Any, /) -> Any:
+        """The part."""
+        ...
+
+
+def compute(config: ml_collections.ConfigDict, variables: Any, values: np.ndarray) -> np.ndarray:
+    """The maps of an image in memory.
+
+    Args:
+      config: of the experiment.
+      variables: `params` and `batch_stats` of its network.
+      values: `(*spatial, channels)` normalised intensities.
+
+    Returns:
+      `(*spatial, 1 or 2)` float32, the mean over mirror images with `config.predict.flips`;
+      probabilities with the 'mask' kernel; the second, with `config.target.count_head`, is the
+      cells' density.
+
+    Raises:
+      InputError: see `plan.plan`.
+    """
+    cut = plan.plan(config, values.shape[:-1])
+    found = np.empty((*cut.shape, 1 + config.target.count_head), np.float32)
+    coarse: list[np.ndarray] = []
+    for flip in () if cut.whole else cut.flips:
+        level = np.empty((*cut.coarse, coarse_features(config)), np.float32)
+        for index in range(len(cut.tiles)):
+            part = encode(config, variables, cut, values.__getitem__, index=index, flip=flip)
+            level[plan.coarse_core(cut, index)] = part
+        coarse.append(level)
+    for index, core in enumerate(cut.cores):
+        found[core] = decode(
+            config, variables, cut, values.__getitem__, lambda flip: coarse[flip], index=index
+        )
+    return found
+
+
+def coarse_features(config: ml_collections.ConfigDict) -> int:
+    """The channels of the coarsest level."""
+    features: int = config.model.features * 2 ** len(settings.strides(config))
+    return features
+
+
+def encode(
+    config: ml_collections.ConfigDict,
+    variables: Any,
+    cut: plan.Plan,
+    read: Reader,
+    *,
+    index: int,
+    flip: tuple[int, ...],
+) -> np.ndarray:
+    """A tile's part of the coarsest level of a mirror image.
+
+    Args:
+      config: of the experiment.
+      variables: of its network.
+      cut: the plan.
+      read: gives parts of the image.
+      index: of the tile.
+      flip: the axes along which the image is mirrored.
+
+    Returns:
+      `(*coarse core, channels)` float32, for `plan.coarse_core`.
+    """
+    tile = cut.tiles[index]
+    run = _encoded(ml_collections.FrozenConfigDict(config))
+    found = _on_device(run, variables, plan.mirrored(cut, read, flip, tile.outer)[None])[0]
+    return found[plan.coarser(tile.inner, cut.stride)]
+
+
+def decode(
+    config: ml_collections.ConfigDict,
+    variables: Any,
+    cut: plan.Plan,
+    read: Reader,
+    coarse: Callable[[int], Stored],
+    *,
+    index: int,
+) -> np.ndarray:
+    """The maps of a tile's core.
+
+    Args:
+      config: of the experiment.
+      variables: of its network.
+      cut: the plan.
+      read: gives parts of the image.
+      coarse: the number of a flip to the coarsest level `(*coarse, channels)` of that mirror
+        image, of which `plan.coarse_needed` is read; not called for a whole image.
+      index: of the tile.
+
+    Returns:
+      `(*core, 1 or 2)` float32, see `compute`.
+    """
+    frozen = ml_collections.FrozenConfigDict(config)
+    core = cut.cores[index]
+    mean = np.zeros((*extent(core), 1 + config.target.count_head), np.float32)
+    for number, flip in enumerate(cut.flips):
+        window = plan.window(cut, core, flip)
+        if cut.whole:
+            found = _on_device(_whole(frozen), variables, np.flip(read(core), flip)[None])[0]
+        else:
+            region = plan.coarse_needed(cut, index, flip)
+            level = _attend(frozen, variables, np.asarray(coarse(number)[region]), cut.block)
+            inside = within(plan.coarser(window, cut.stride), region)
+            values = plan.mirrored(cut, read, flip, window)
+            inputs = values[None], level[inside][None]
+            found = _on_device(_decoded(frozen), variables, *inputs)[0]
+        part = found[within(plan.flipped(core, cut.shape, flip), window)]
+        if config.target.kernel == "mask":
+            part = 1 / (1 + np.exp(-part))
+        mean += np.flip(part, flip)
+    return mean / len(cut.flips)
+
+
+def _on_device(run: Compiled, variables: Any, *inputs: np.ndarray) -> np.ndarray:
+    with _DEVICE:
+        return np.asarray(run(variables, *inputs))
+
+
+def _attend(
+    config: ml_collections.FrozenConfigDict,
+    variables: Any,
+    coarse: np.ndarray,
+    block: Sequence[int],
+) -> np.ndarray:
+    """Attention on whole blocks of the coarsest level."""
+    if not block:
+        return coarse
+    run = _attended(config)
+    attended = np.empty_like(coarse)
+    alike: dict[tuple[int, ...], list[Region]] = {}
+    for region in _blocks(coarse.shape[:-1], block):
+        alike.setdefault(coarse[region].shape, []).append(region)
+    for shape, regions in alike.items():
+        # In batches of one size, to compile once; blocks that the image's end cuts one by one.
+        size = _BLOCKS_TOGETHER if shape[:-1] == tuple(block) else 1
+        for first in range(0, len(regions), size):
+            some = regions[first : first + size]
+            batch = np.zeros((size, *shape), coarse.dtype)
+            for i, region in enumerate(some):
+                batch[i] = coarse[region]
+            for region, result in zip(some, _on_device(run, variables, batch), strict=False):
+                attended[region] = result
+    return attended
+
+
+def _blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Region]:
+    starts = [range(0, size, step) for size, step in zip(shape, block, strict=True)]
+    for corner in itertools.product(*starts):
+        ends = zip(corner, block, shape, strict=True)
+        yield tuple(slice(start, min(start + step, size)) for start, step, size in ends)
+
+
+@functools.cache
+def _whole(config: ml_collections.FrozenConfigDict) -> Compiled:
+    return jax.jit(create_model(config).apply)
+
+
+@functools.cache
+def _encoded(config: ml_collections.FrozenConfigDict) -> Compiled:
+    """Image to the coarsest level."""
+    model = create_model(config)
+    return jax.jit(lambda variables, x: model.apply(variables, x, method=SAUNet.encode)[-1])
+
+
+@functools.cache
+def _attended(config: ml_collections.FrozenConfigDict) -> Compiled:
+    """The coarsest level with what attention adds to it."""
+    model = create_model(config)
+
+    def run(variables: Any, x: Array) -> Any:
+        # It is kept as float32, whatever it was computed in.
+        return model.apply(variables, (x.astype(model.dtype),), method=SAUNet.attend)[-1]
+
+    return jax.jit(run)
+
+
+@functools.cache
+def _decoded(config: ml_collections.FrozenConfigDict) -> Compiled:
+    """Image and attended coarsest level to the map."""
+    model = create_model(config)
+
+    def run(variables: Any, x: Array, attended: Array) -> Any:
+        levels = model.apply(variables, x, method=SAUNet.encode)
+        levels = (*levels[:-1], attended.astype(model.dtype))
+        return model.apply(variables, levels, method=SAUNet.decode)
+
+    return jax.jit(run)

@@ -1,0 +1,1 @@
+"""The window of `cellcount label`, in napari."""

@@ -1,0 +1,233 @@
+"""The panel beside the slices: progress, proposals, keys and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from cellcount_jax.counting.announce import duration
+from cellcount_jax.data.blocks import DONE, IN_PROGRESS
+from cellcount_jax.images import exports
+from cellcount_jax.images.exports import read_cellfinder
+from cellcount_jax.images.points import read_points
+from cellcount_jax.label.window.block_map import BlockMap
+from cellcount_jax.label.window.canvas import KEYS, Canvas
+from cellcount_jax.label.window.proposal_panel import ProposalPanel, leave_on_enter
+
+MOUSE = (
+    ("click", "add a dot; on a dot, remove it"),
+    ("drag a dot", "move it"),
+    ("Shift + drag", "select dots"),
+)
+
+
+class LabelPanel(QWidget):
+    """All that is not in the slices.
+
+    Attributes:
+      canvas: what the panel is about.
+      proposals: the part that proposes.
+    """
+
+    def __init__(self, canvas: Canvas, *, model: str | None, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self.canvas, self._tell = canvas, tell
+        self.proposals = ProposalPanel(canvas, model=model, tell=tell)
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        layout.setContentsMargins(6, 6, 6, 6)
+        for title, part in (
+            ("Progress", self._progress()),
+            ("Proposals", self.proposals),
+            ("View", self._view()),
+            ("Mouse and keys", _keys()),
+            ("Files", self._files()),
+        ):
+            group = QGroupBox(title)
+            box = QVBoxLayout(group)
+            box.setContentsMargins(6, 6, 6, 6)
+            box.addWidget(part)
+            layout.addWidget(group)
+        layout.addStretch(1)
+        scroll = QScrollArea(widgetResizable=True)
+        scroll.setWidget(inside)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addWidget(scroll)
+        self.setMinimumWidth(310)
+        canvas.changed.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Shows how far the session is."""
+        session = self.canvas.session
+        blocks, dots, work = session.state.blocks, session.dots, session.work
+        verified = int(dots.verified.sum())
+        done = int((blocks == DONE).sum())
+        self._counts.setText(f"<b>{verified}</b> cells verified, {len(dots) - verified} proposed")
+        begun = int((blocks == IN_PROGRESS).sum())
+        self._blocks.setText(f"{done} of {blocks.size} blocks done, {begun} in progress")
+        self._bar.setValue(round(100 * done / blocks.size))
+        rate, left = work.per_minute, work.seconds_left(blocks)
+        told = [] if rate is None else [f"{rate:.0f} cells a minute"]
+        if left is not None and done < blocks.size:
+            told.append(f"{duration(left)} left")
+        self._rate.setText(", ".join(told) or "no pace yet")
+        self._here.setText(self._where())
+        is_done = blocks[self.canvas.view.block] == DONE
+        self._mark.setText("Not done yet (D)" if is_done else "Mark block done (D)")
+        for button, verb, what in (
+            (self._undo, "Undo", session.can_undo),
+            (self._redo, "Redo", session.can_redo),
+        ):
+            button.setEnabled(what is not None)
+            button.setText(f"{verb} {what}" if what else verb)
+        self._map.update()
+
+    def _progress(self) -> QWidget:
+        part = QWidget()
+        layout = QVBoxLayout(part)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._counts, self._blocks, self._rate, self._here = (QLabel() for _ in range(4))
+        self._here.setWordWrap(True)
+        self._here.setToolTip("of the present block, and of the dot in focus")
+        self._bar = QProgressBar(maximum=100)
+        self._map = BlockMap(self.canvas)
+        self._map.chosen.connect(self.canvas.go_to_block)
+        self._mark = _button("", self.canvas.mark, "Its dots are complete: training uses it.")
+        next_block = _button("Next block (B)", self.canvas.go_next_block, "that is to do")
+        self._undo = _button("Undo", self.canvas.undo, "Ctrl+Z")
+        self._redo = _button("Redo", self.canvas.redo, "Ctrl+Shift+Z")
+        for widget in (self._counts, self._blocks, self._bar, self._rate, self._map, self._here):
+            layout.addWidget(widget)
+        layout.addLayout(_row(self._mark, next_block))
+        layout.addLayout(_row(self._undo, self._redo))
+        return part
+
+    def _where(self) -> str:
+        """Slices of the present block, and the score of the dot in focus."""
+        session, canvas, told = self.canvas.session, self.canvas, []
+        if canvas.view.plane is not None:
+            part = session.grid.region(canvas.view.block)[canvas.view.plane[0]]
+            told.append(f"slices {part.start} to {part.stop - 1}")
+        if canvas.focus is not None:
+            score = session.dots.scores[session.dots.rows([canvas.focus])[0]]
+            if np.isfinite(score):
+                told.append(f"the dot's score {score:.2f}")
+        return "; ".join(told)
+
+    def _view(self) -> QWidget:
+        part = QWidget()
+        form = QFormLayout(part)
+        form.setContentsMargins(0, 0, 0, 0)
+        reach = QSpinBox(maximum=20)
+        reach.setValue(self.canvas.reach)
+        reach.setToolTip(
+            "Dots of so many slices before (up) and after (down) are seen as triangles."
+        )
+        reach.valueChanged.connect(self._set_reach)
+        leave_on_enter(reach)
+        snap = QCheckBox("place new dots on the brightest spot")
+        snap.toggled.connect(lambda on: setattr(self.canvas, "snap_on_add", on))
+        if len(self.canvas.session.edges) == 3:
+            form.addRow("nearby slices", reach)
+        form.addRow(snap)
+        return part
+
+    def _set_reach(self, planes: int) -> None:
+        self.canvas.reach = planes
+        self.canvas.refresh()
+
+    def _files(self) -> QWidget:
+        part = QWidget()
+        layout = QVBoxLayout(part)
+        layout.setContentsMargins(0, 0, 0, 0)
+        where = QLabel(f"Every act is kept at once; saved to {self.canvas.session.saved_to.name}")
+        where.setWordWrap(True)
+        layout.addWidget(where)
+        layout.addLayout(
+            _row(
+                _button("Save", self.canvas.save, "Ctrl+S"),
+                _button("Import ...", self._import, "dots from a CSV (napari's too) or XML file"),
+                _button("Export ...", self._export, "to napari's CSV or cellfinder's XML"),
+            )
+        )
+        return part
+
+    def _import(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileName(self, "Import dots", "", "Dots (*.csv *.xml)")
+        if chosen:
+            self.import_file(Path(chosen))
+
+    def import_file(self, path: Path) -> None:
+        """Adds the dots of a file, verified."""
+        ndim = len(self.canvas.session.edges)
+        read = read_cellfinder if path.suffix.lower() == ".xml" else read_points
+
+        def act() -> int:
+            return self.canvas.session.import_points(read(path, ndim=ndim), name=str(path))
+
+        count = self.canvas.do(act)
+        if count is not None:
+            self._tell(f"{count} dots added from {path.name}.")
+
+    def _export(self) -> None:
+        chosen, _ = QFileDialog.getSaveFileName(
+            self, "Export dots", "", "napari (*.csv);;cellfinder (*.xml)"
+        )
+        if chosen:
+            self.export_file(Path(chosen))
+
+    def export_file(self, path: Path) -> None:
+        """Writes the verified dots to a file of another program."""
+        dots = self.canvas.session.dots
+        points = np.asarray(dots.points[dots.verified])
+        xml = path.suffix.lower() == ".xml"
+        write = exports.write_cellfinder if xml else exports.write_napari
+
+        def act() -> bool:
+            write(path, points)
+            return True
+
+        if self.canvas.do(act):
+            self._tell(f"{len(points)} verified dots written to {path.name}.")
+
+
+def _keys() -> QWidget:
+    rows = [*MOUSE, *((key, what) for key, what, _ in KEYS)]
+    text = "".join(f"<tr><td><b>{key}</b>&nbsp;&nbsp;</td><td>{t}</td></tr>" for key, t in rows)
+    label = QLabel(f"<table>{text}</table>")
+    label.setWordWrap(True)
+    return label
+
+
+def _button(text: str, act: Callable[[], object], tip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    button.clicked.connect(lambda: act())
+    return button
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    for widget in widgets:
+        row.addWidget(widget, 1)
+    return row

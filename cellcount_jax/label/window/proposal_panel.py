@@ -1,0 +1,264 @@
+"""The part of the window that proposes dots, with a preview while parameters change."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QTimer
+from qtpy.QtCore import Signal as QtSignal
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.inference.model_file import bundled_models
+from cellcount_jax.label import proposals
+from cellcount_jax.label.window.canvas import Canvas
+
+_OTSU = "bright spots (Otsu)"
+_RUN, _EXPORTED = "a model from the folder of a run ...", "a model from an exported file ..."
+_WAIT = 300  # milliseconds after a parameter was changed
+_TIPS = {
+    "smooth": "sigma of the Gaussian that smooths the image",
+    "factor": "times Otsu's threshold: higher ones propose fewer cells",
+    "opening": "radius of the ball that must fit into a cell; 0: any",
+    "background": "sigma of a wide Gaussian that is subtracted; for cells on an uneven background"
+    " some six radii; 0: none",
+    "smallest": "the least volume (area) of a cell",
+    "split": "touching cells are cut at brightest places that are further apart; 0: never",
+}
+_MOST = 2**22  # voxels of a preview
+
+
+class ProposalPanel(QWidget):
+    """Parameters, a preview in the block that is shown, and a button that proposes everywhere."""
+
+    progressed = QtSignal(str, int, int)  # what, of how much, done
+
+    def __init__(self, canvas: Canvas, *, model: str | None, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._canvas, self._tell = canvas, tell
+        self._worker: Any = None
+        self._timer = QTimer(self, singleShot=True, interval=_WAIT)
+        self._timer.timeout.connect(self._show_preview)
+        self._method = QComboBox()
+        self._method.addItems([_OTSU, *bundled_models(), _RUN, _EXPORTED])
+        # A long path is cut rather than that it widens the panel.
+        self._method.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        if model is not None:
+            self._offer(model)
+        self._method.activated.connect(self._chosen)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._method)
+        self._boxes: dict[str, QDoubleSpinBox] = {}
+        self._otsu, self._of_model = QWidget(), QWidget()
+        form = QFormLayout(self._otsu)
+        form.setContentsMargins(0, 0, 0, 0)
+        unit = canvas.session.unit
+        for name, value in proposals.defaults(canvas.session).items():
+            if name in _TIPS:
+                step = max(0.1, (value or canvas.session.radius) / 10)
+                box = QDoubleSpinBox(decimals=2, maximum=1e6, singleStep=step)
+                box.setValue(value)
+                box.setToolTip(_TIPS[name])
+                leave_on_enter(box)
+                box.valueChanged.connect(lambda _: self._timer.start())
+                self._boxes[name] = box
+                power = f"^{len(canvas.session.edges)}" if name == "smallest" else ""
+                form.addRow(name if name == "factor" else f"{name} ({unit}{power})", box)
+        form = QFormLayout(self._of_model)
+        form.setContentsMargins(0, 0, 0, 0)
+        self._threshold = QDoubleSpinBox(decimals=2, maximum=0.99, singleStep=0.05)
+        self._threshold.setSpecialValueText("the model's own")
+        self._threshold.setToolTip("lowest score of a proposal; 0: as the model was calibrated")
+        leave_on_enter(self._threshold)
+        form.addRow("threshold", self._threshold)
+        layout.addWidget(self._otsu)
+        layout.addWidget(self._of_model)
+        row = QHBoxLayout()
+        self._preview = QCheckBox("preview")
+        self._preview.setToolTip("shows in blue what would be proposed in this block")
+        self._preview.toggled.connect(self._show_preview)
+        self._propose = QPushButton("Propose")
+        self._propose.setToolTip(
+            "Replaces the proposals that are there; what you placed or verified stays."
+        )
+        self._propose.clicked.connect(self._start)
+        row.addWidget(self._preview)
+        row.addWidget(self._propose, 1)
+        layout.addLayout(row)
+        self._bar = QProgressBar(visible=False)
+        layout.addWidget(self._bar)
+        self._block: tuple[int, ...] | None = None
+        self._found = np.zeros((0, len(canvas.session.edges)))
+        self.progressed.connect(self._show_progress)
+        canvas.changed.connect(self._moved)
+        self._chosen()
+
+    @property
+    def busy(self) -> bool:
+        """Whether proposals are being made."""
+        return self._worker is not None
+
+    def stop(self) -> None:
+        """Ends what is being made; nothing is proposed then."""
+        if self._worker is not None:
+            self._worker.quit()
+
+    def _offer(self, model: str) -> None:
+        if self._method.findText(model) < 0:
+            self._method.insertItem(self._method.findText(_RUN), model)
+        self._method.setCurrentText(model)
+
+    def _chosen(self, _: int = 0) -> None:
+        path = None
+        if self._method.currentText() == _RUN:
+            path = QFileDialog.getExistingDirectory(self, _RUN)
+        elif self._method.currentText() == _EXPORTED:
+            path, _ = QFileDialog.getOpenFileName(self, _EXPORTED, "", "Models (*.zip)")
+        if path:
+            self._offer(path)
+        elif path is not None:  # nothing was chosen
+            self._method.setCurrentIndex(0)
+        otsu = self._method.currentText() == _OTSU
+        self._otsu.setVisible(otsu)
+        self._of_model.setVisible(not otsu)
+        self._preview.setVisible(otsu)
+        self._method.clearFocus()  # the keys are those of the slices again
+        self._show_preview()
+
+    def _parameters(self) -> dict[str, Any]:
+        return {name: round(box.value(), 6) for name, box in self._boxes.items()}
+
+    def _moved(self) -> None:
+        if self._preview.isChecked():
+            if self._canvas.view.block != self._block:
+                self._timer.start()
+            else:
+                self._canvas.show_preview(self._found)
+
+    def _show_preview(self, _: object = None) -> None:
+        """Otsu's proposals in the block that is shown, with a threshold of its own."""
+        self._found = self._found[:0]
+        if self._preview.isChecked() and self._method.currentText() == _OTSU:
+            session, self._block = self._canvas.session, self._canvas.view.block
+            region = _limited(session.grid.region(self._block), self._canvas.view.place)
+            start = np.array([part.start for part in region])
+            try:
+                values = session.intensities(region)
+                points, _ = proposals.otsu(values, edges=session.edges, **self._parameters())
+                self._found = points + start
+            except (InputError, OSError) as error:
+                self._tell(str(error))
+        self._canvas.show_preview(self._found)
+
+    # The whole image, in a thread: the window stays alive
+
+    def _start(self) -> None:
+        if self._worker is not None:
+            self.stop()
+            return
+        session, method = self._canvas.session, self._method.currentText()
+        if method == _OTSU:
+            parameters = self._parameters()
+
+            def make() -> Any:
+                found = proposals.otsu_image(session, progress=self._progress, **parameters)
+                return *found, {"method": "otsu", **parameters}
+        else:
+            threshold = self._threshold.value() or None
+
+            def make() -> Any:
+                return proposals.from_model(
+                    session, method, threshold=threshold, progress=self._progress
+                )
+
+        self._worker = create_worker(_result, make)
+        self._worker.returned.connect(self._made)
+        self._worker.finished.connect(self._ended)
+        self._propose.setText("Stop")
+        self._bar.setRange(0, 0)
+        self._bar.setVisible(True)
+        self._worker.start()
+
+    def _made(self, made: Any) -> None:
+        if self._worker is None or self._worker.abort_requested:
+            return
+        if isinstance(made, Exception):
+            self._tell(str(made))
+            return
+        points, scores, by = made
+        self._preview.setChecked(False)
+        count = self._canvas.propose(points, scores, by)
+        if count is not None:
+            self._tell(f"{count} proposals, from {len(points)} found.")
+
+    def _ended(self) -> None:
+        self._worker = None
+        self._propose.setText("Propose")
+        self._bar.setVisible(False)
+
+    def _show_progress(self, what: str, total: int, done: int) -> None:
+        self._bar.setFormat(f"{what} %p %")
+        self._bar.setRange(0, 100)
+        self._bar.setValue(round(100 * done / max(total, 1)))
+
+    @contextlib.contextmanager
+    def _progress(self, title: str, total: int) -> Iterator[Any]:
+        """As the proposals tell how far they are; in their thread."""
+        yield _Steps(self, title, total)
+
+
+class _Steps:
+    def __init__(self, panel: ProposalPanel, title: str, total: int) -> None:
+        self._panel, self._title, self._total, self._done = panel, title, total, 0
+
+    def update(self, done: int) -> None:
+        """As a progress bar's."""
+        worker = self._panel._worker
+        if worker is not None and worker.abort_requested:
+            raise InputError("Stopped: nothing was proposed.")
+        self._done += done
+        self._panel.progressed.emit(self._title, self._total, self._done)
+
+
+def leave_on_enter(box: QAbstractSpinBox) -> None:
+    """Enter ends the work in a box: the keys are those of the slices again."""
+    box.lineEdit().returnPressed.connect(box.clearFocus)
+
+
+def _result(make: Callable[[], Any]) -> Any:
+    """What is made, or the error that a user can do something about."""
+    try:
+        return make()
+    except (InputError, OSError, MemoryError) as error:
+        return error
+
+
+def _limited(region: tuple[slice, ...], place: np.ndarray) -> tuple[slice, ...]:
+    """A part of a large region around a place."""
+    voxels = float(np.prod([part.stop - part.start for part in region]))
+    share = min(1.0, (_MOST / voxels) ** (1 / len(region)))
+    parts = []
+    for part, at in zip(region, place, strict=True):
+        size = max(1, int((part.stop - part.start) * share))
+        start = min(max(int(at) - size // 2, part.start), part.stop - size)
+        parts.append(slice(start, start + size))
+    return tuple(parts)

@@ -1,0 +1,103 @@
+"""The neighbourhood of a place in 3D, beside the slices."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.qt import QtViewer
+from qtpy.QtCore import QTimer
+
+from cellcount_jax.label.dots import Dots
+from cellcount_jax.label.window.canvas import Canvas
+from cellcount_jax.label.window.layers import PROPOSED, VERIFIED, show
+from cellcount_jax.label.window.view import camera_of
+
+_WIDE = 16  # radii of a cell, the edge of what is shown
+_MOST = 2**21  # voxels, which software renders in some tens of milliseconds
+_WAIT = 150  # milliseconds after the cursor has moved
+
+
+class VolumeView(QtViewer):
+    """A second viewer, docked: a volume rendering with the same dots, which follows the cursor."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        self._canvas = canvas
+        self._model = ViewerModel(title="3D", ndisplay=3)
+        super().__init__(self._model)
+        self.setMinimumSize(280, 280)
+        session = canvas.session
+        shape, edges = np.asarray(session.grid.shape), session.edges
+        # A cube in micrometres, and no more than is quick to draw.
+        half = np.maximum(1, np.ceil(_WIDE / 2 * session.radius / edges))
+        half *= min(1.0, (_MOST / math.prod((2 * half + 1).tolist())) ** (1 / 3))
+        self._half = np.minimum(np.maximum(half.astype(int), 1), shape)
+        self._centre: np.ndarray | None = None
+        self._shown_dots: Dots | None = None
+        self._image = self._model.add_image(
+            np.zeros((2, 2, 2), np.float32),
+            name="neighbourhood",
+            scale=edges,
+            colormap="gray",
+            rendering="mip",
+            contrast_limits=canvas.layers.image.contrast_limits,
+        )
+        self._dots = self._model.add_points(
+            ndim=3, name="dots", scale=edges, border_width=0, shading="spherical"
+        )
+        self._here = self._model.add_points(
+            np.zeros((1, 3)),
+            name="place",
+            scale=edges,
+            size=0.5 * canvas.layers.dot_size,
+            symbol="cross",
+        )
+        self._timer = QTimer(self, singleShot=True, interval=_WAIT)
+        self._timer.timeout.connect(self._follow)
+        canvas.view.viewer.cursor.events.position.connect(self._moved)
+        canvas.changed.connect(self._moved)
+        self._show(canvas.view.place, turn=True)
+
+    def _moved(self, _: object = None) -> None:
+        self._timer.start()
+
+    def _follow(self) -> None:
+        self._show(self._canvas.view.pointed)
+        if self._shown_dots is not self._canvas.session.dots:
+            self._show_dots()
+
+    def _show(self, place: np.ndarray, *, turn: bool = False) -> None:
+        """Shows a neighbourhood; another one than now only if the place is not well inside."""
+        session = self._canvas.session
+        show(self._here, place[None])
+        if self._centre is not None and (np.abs(place - self._centre) <= self._half / 2).all():
+            return
+        shape = np.asarray(session.grid.shape)
+        self._centre = np.floor(place + 0.5).astype(int)
+        start = np.maximum(self._centre - self._half, 0)
+        stop = np.minimum(self._centre + self._half + 1, shape)
+        self._image.data = session.intensities(tuple(map(slice, start.tolist(), stop.tolist())))
+        self._image.translate = start * session.edges
+        self._show_dots()
+        camera = camera_of(self._model)
+        if turn:
+            camera.angles = (0, -30, 60)
+            extent = float((2 * self._half * session.edges).max())
+            camera.zoom = self.minimumWidth() / (1.2 * extent)
+        camera.center = tuple((0.5 * (start + stop - 1) * session.edges).tolist())
+
+    def _show_dots(self) -> None:
+        assert self._centre is not None
+        dots = self._shown_dots = self._canvas.session.dots
+        near = (np.abs(dots.points - self._centre) <= self._half).all(1)
+        colours = np.where(dots.verified[near], VERIFIED, PROPOSED)
+        size = 0.7 * self._canvas.layers.dot_size
+        show(self._dots, dots.points[near], face_color=colours.tolist(), size=size)
+
+    def closeEvent(self, event: object) -> None:
+        """Lets the canvas go."""
+        self._timer.stop()
+        self._canvas.changed.disconnect(self._moved)
+        self._canvas.view.viewer.cursor.events.position.disconnect(self._moved)
+        super().closeEvent(event)

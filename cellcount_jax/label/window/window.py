@@ -1,0 +1,175 @@
+"""The labelling window: napari with a session in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.label.session import Session
+
+# In a process of its own, as Qt aborts where it cannot be: a context that Qt and vispy both see.
+_PROBE = """
+import sys
+from OpenGL import platform
+from qtpy.QtGui import QOffscreenSurface, QOpenGLContext
+from qtpy.QtWidgets import QApplication
+
+application, surface, context = QApplication([]), QOffscreenSurface(), QOpenGLContext()
+surface.create()
+drawn = context.create() and context.makeCurrent(surface) and platform.GetCurrentContext()
+sys.exit(0 if drawn else 3)
+"""
+_NO_OPENGL = 3
+
+
+def check() -> None:
+    """Makes sure that a window can be shown.
+
+    Raises:
+      InputError: napari is not installed, or there is no display or no OpenGL on it. Qt itself
+        would end the process.
+    """
+    try:
+        import napari  # noqa: F401
+        import qtpy  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "Labelling needs napari and Qt, which are not installed:"
+            f' pip install "cellcount_jax[label]" ({error})'
+        ) from error
+    platform = os.environ.get("QT_QPA_PLATFORM", "")
+    shown = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    if sys.platform.startswith("linux") and not shown and platform not in ("offscreen", "minimal"):
+        raise InputError(
+            "Labelling needs a display, and there is none (DISPLAY and WAYLAND_DISPLAY are not"
+            " set); run it on the machine you sit at, or through ssh -X, VNC or a remote desktop."
+        )
+    tried = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
+    if tried.returncode == _NO_OPENGL:
+        raise InputError(
+            "Labelling needs OpenGL, and there is none on this display; install a driver (on Debian"
+            " libgl1-mesa-dri draws without a graphics card), or run it on the machine you sit at."
+        )
+    if tried.returncode:
+        lines = [line for line in tried.stderr.splitlines() if line.strip()]
+        raise InputError(
+            "Qt cannot open a window on this display"
+            f" ({lines[0].strip() if lines else f'status {tried.returncode}'}); a library may be"
+            " missing, on Debian libegl1, libgl1, libxcb-cursor0 or libxkbcommon-x11-0."
+        )
+
+
+def open_window(path: Path, *, model: str | None = None, **options: Any) -> Any:
+    """Opens an image for labelling in a new viewer of napari.
+
+    Args:
+      path: the image.
+      model: that is offered for proposals.
+      options: as `Session` takes them.
+
+    Returns:
+      The `napari.Viewer`; the session is saved and closed with its window.
+
+    Raises:
+      InputError: see `Session`, and `proposals.fitting_model`.
+    """
+    import napari
+
+    from cellcount_jax.label import proposals
+
+    session = Session(path, **options)
+    try:
+        if model is not None:  # an error now rather than when it is asked
+            proposals.fitting_model(session, model)
+        viewer = napari.Viewer(title=f"{session.source.name}: cellcount")
+        panel = _panel(viewer, session, model)
+        viewer.window.add_dock_widget(panel, name="Label cells", area="right")
+        _settle(viewer, panel)
+    except BaseException:
+        session.close()
+        raise
+    return viewer
+
+
+def run(path: Path, *, model: str | None = None, **options: Any) -> None:
+    """Opens the window and returns when it is closed.
+
+    Raises:
+      InputError: see `check` and `open_window`.
+    """
+    check()
+    import napari
+
+    open_window(path, model=model, **options)
+    napari.run()
+
+
+def label_widget() -> Any:
+    """What napari's menu opens: the panel for the image of the active layer.
+
+    A viewer has one, shown again where its dock was closed: labelling ends with the window.
+
+    Raises:
+      InputError: there is no such layer, or it is not from a file.
+    """
+    import napari
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication
+
+    from cellcount_jax.label.window.panel import LabelPanel
+
+    viewer = napari.current_viewer()
+    for widget in QApplication.allWidgets():
+        if isinstance(widget, LabelPanel) and widget.canvas.view.viewer is viewer:
+            return widget  # whose dock was closed
+    layer = None if viewer is None else viewer.layers.selection.active
+    path = None if layer is None else layer.source.path
+    if path is None:
+        raise InputError(
+            "Choose the layer of an image that was opened from a file: its dots are stored beside"
+            " it."
+        )
+    session = Session(Path(path))
+    lists = viewer.layers, viewer.mouse_drag_callbacks, viewer.mouse_double_click_callbacks
+    before = [list(items) for items in lists]
+    try:
+        viewer.layers.remove(layer)  # the session has its own, with the voxel size
+        panel = _panel(viewer, session, None)
+    except BaseException:
+        for items, old in zip(lists, before, strict=True):
+            items[:] = old
+        session.close()
+        raise
+    QTimer.singleShot(0, lambda: _settle(viewer, panel))  # once napari has docked it
+    return panel
+
+
+def _panel(viewer: Any, session: Session, model: str | None) -> Any:
+    from napari.utils.notifications import show_info
+
+    from cellcount_jax.label.window.canvas import Canvas
+    from cellcount_jax.label.window.events import drag
+    from cellcount_jax.label.window.panel import LabelPanel
+
+    canvas = Canvas(viewer, session, tell=show_info)
+    viewer.mouse_drag_callbacks.append(drag(canvas))
+    if session.recovered:
+        show_info(f"{session.recovered} acts of a window that was killed were found again.")
+    for note in session.notes:
+        show_info(note)
+    return LabelPanel(canvas, model=model, tell=show_info)
+
+
+def _settle(viewer: Any, panel: Any) -> None:
+    """What is beside a panel that is in its window."""
+    from cellcount_jax.label.window.events import WindowEvents
+
+    if len(panel.canvas.session.edges) == 3:
+        from cellcount_jax.label.window.volume_view import VolumeView
+
+        viewer.window.add_dock_widget(VolumeView(panel.canvas), name="3D", area="right")
+    WindowEvents(panel).arrange()

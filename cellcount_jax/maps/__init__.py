@@ -1,0 +1,1 @@
+"""Dots to maps and maps to dots: pure functions."""

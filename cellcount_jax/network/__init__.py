@@ -1,0 +1,1 @@
+"""The SAU-Net, its layers and their convolutions."""

@@ -1,0 +1,230 @@
+"""The network's layers: convolutions in the form that is fast on their backend, norm, pooling.
+
+Parameters have the shapes and the meaning of `flax.linen.Conv` and `ConvTranspose`
+(`kernel` `(*window, in, out)`, `bias` `(out,)`), whatever form computes them. On GPU and TPU
+that is XLA's; its CPU backend is slow at 3D convolutions and at the gradients of all, so that
+there a convolution is `native`'s, or, where that is not to be had or the numbers are float64,
+a sum of XLA's 2D convolutions over the depth taps. On every backend
+
+* a 1x1 convolution is a matrix product,
+* a transposed convolution whose window is its stride is a matrix product and a reshape: it has
+  no overlap to add up.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from cellcount_jax.network import native
+
+# Uniform: a truncated normal takes XLA seconds to compile for every shape.
+_INIT = nn.initializers.he_uniform()
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """The type for sums, and for what is compared: bfloat16 has three digits."""
+    return jnp.dtype(jnp.float32) if dtype == jnp.bfloat16 else jnp.dtype(dtype)
+
+
+def convolve(x: Array, kernel: Array) -> Array:
+    """Convolution with stride 1 and zero padding to the same size.
+
+    Args:
+      x: `(batch, *spatial, in)`.
+      kernel: `(*window, in, out)`, odd window.
+
+    Returns:
+      `(batch, *spatial, out)`.
+    """
+    window = kernel.shape[:-2]
+    if all(size == 1 for size in window):
+        return x @ kernel.reshape(kernel.shape[-2:])
+    if jax.default_backend() != "cpu":
+        return _xla(x, kernel)
+    if x.dtype == jnp.bfloat16:
+        # As an accelerator does it: sums in float32, the result rounded.
+        return convolve(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
+    if x.dtype == jnp.float32 and native.available():
+        return _in_volumes(x, kernel)
+    return _convolve_plane(x, kernel) if len(window) == 2 else _convolve_by_depth(x, kernel)
+
+
+def _in_volumes(x: Array, kernel: Array) -> Array:
+    """The C++ convolution; a plane is a volume of one slice."""
+    if kernel.ndim == 5:
+        return _convolve_volume(x, kernel)
+    return jnp.squeeze(_convolve_volume(x[:, None], kernel[None]), 1)
+
+
+@jax.custom_vjp
+def _convolve_volume(x: Array, kernel: Array) -> Array:
+    return native.convolve(x, kernel)
+
+
+def _convolve_volume_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return native.convolve(x, kernel), (x, kernel)
+
+
+def _convolve_volume_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    dx = native.convolve(dy, _mirrored(kernel))
+    return dx, native.weight_gradient(x, dy, kernel.shape[:3])
+
+
+_convolve_volume.defvjp(_convolve_volume_forward, _convolve_volume_backward)
+
+
+def _mirrored(kernel: Array) -> Array:
+    """The kernel whose convolution with dy is the gradient in x."""
+    return jnp.flip(kernel, range(kernel.ndim - 2)).swapaxes(-1, -2)
+
+
+def _xla(x: Array, kernel: Array) -> Array:
+    spatial = "DHW"[-(kernel.ndim - 2) :]
+    numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+    ones = (1,) * len(spatial)
+    return jax.lax.conv_general_dilated(x, kernel, ones, "SAME", dimension_numbers=numbers)
+
+
+@jax.custom_vjp
+def _convolve_plane(x: Array, kernel: Array) -> Array:
+    """2D convolution whose gradients are convolutions in the standard layout.
+
+    Inside a loop, XLA's CPU backend computes the derived weight gradient in its own odd
+    layout without a fast kernel, 50 to 300 times slower.
+    """
+    return _xla(x, kernel)
+
+
+def _convolve_plane_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _xla(x, kernel), (x, kernel)
+
+
+def _convolve_plane_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    dx = _xla(dy, _mirrored(kernel))
+    # The weight gradient is a convolution too: channels in the role of the batch, the
+    # batch in that of the channels, and dy in that of the kernel.
+    pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    dw = jax.lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        dy.transpose(1, 2, 0, 3),
+        (1, 1),
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return dx, dw.transpose(1, 2, 0, 3)
+
+
+_convolve_plane.defvjp(_convolve_plane_forward, _convolve_plane_backward)
+
+
+def _convolve_by_depth(x: Array, kernel: Array) -> Array:
+    batch, depth, *plane, channels = x.shape
+    taps = kernel.shape[0]
+    padded = jnp.pad(x, ((0, 0), (taps // 2, taps // 2), (0, 0), (0, 0), (0, 0)))
+    total = jnp.zeros((), x.dtype)
+    for tap in range(taps):
+        slices = jax.lax.slice_in_dim(padded, tap, tap + depth, axis=1)
+        flat = slices.reshape(batch * depth, *plane, channels)
+        total = total + _convolve_plane(flat, kernel[tap])
+    return total.reshape(batch, depth, *plane, kernel.shape[-1])
+
+
+def upsample(x: Array, kernel: Array) -> Array:
+    """Transposed convolution whose window equals its stride.
+
+    Args:
+      x: `(batch, *spatial, in)`.
+      kernel: `(*stride, in, out)`.
+
+    Returns:
+      `(batch, *(spatial * stride), out)`.
+    """
+    stride = kernel.shape[:-2]
+    ndim = len(stride)
+    features = kernel.shape[-1]
+    # As in flax, the window is mirrored: its last entry makes the first voxel.
+    kernel = jnp.flip(kernel, range(ndim))
+    # (*stride, in, out) -> (in, *stride * out): one product gives all voxels of a window.
+    matrix = jnp.moveaxis(kernel, -2, 0).reshape(x.shape[-1], -1)
+    y = (x @ matrix).reshape(*x.shape[:-1], *stride, features)
+    order = [0]
+    for axis in range(ndim):
+        order += [1 + axis, 1 + ndim + axis]
+    y = y.transpose(*order, 2 * ndim + 1)
+    spatial = [size * s for size, s in zip(x.shape[1:-1], stride, strict=True)]
+    return y.reshape(x.shape[0], *spatial, features)
+
+
+class _Affine(nn.Module):
+    features: int
+    window: Sequence[int]
+    dtype: Any = jnp.float32
+    bias_init: Callable[..., Array] = nn.initializers.zeros
+
+    def apply_kernel(self, x: Array, operation: Callable[[Array, Array], Array]) -> Array:
+        shape = (*self.window, x.shape[-1], self.features)
+        kernel = self.param("kernel", _INIT, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        y = operation(x.astype(self.dtype), kernel.astype(self.dtype))
+        # The gradient of the bias is a sum over all voxels: not in bfloat16.
+        wide = at_least_float32(self.dtype)
+        y = y.astype(wide) + bias.astype(wide).reshape((1,) * (y.ndim - 1) + (-1,))
+        return y.astype(self.dtype)
+
+
+class Conv(_Affine):
+    """Convolution, stride 1, zero padding: `(batch, *spatial, in)` to `(..., features)`."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return self.apply_kernel(x, convolve)
+
+
+class ConvTranspose(_Affine):
+    """Transposed convolution whose stride is its window; the spatial sizes grow by it."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return self.apply_kernel(x, upsample)
+
+
+class Norm(nn.Module):
+    """Batch norm (running statistics unless `train`) or instance norm, by `kind`."""
+
+    kind: str
+    momentum: float
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        if self.kind == "instance":
+            return nn.InstanceNorm(dtype=self.dtype)(x)
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            axis_name=self.axis_name if train else None,
+            dtype=self.dtype,
+        )(x)
+
+
+def max_pool(x: Array, stride: Sequence[int]) -> Array:
+    """Maximum over windows of `stride`, axis by axis and pair by pair.
+
+    The gradient of `jnp.max` divides by how many voxels equal the maximum, and that is 0/0
+    where the compiler computes the input again with other rounding; that of a pair does not.
+    """
+    for axis, step in enumerate(stride, start=1):
+        windows = x.reshape(*x.shape[:axis], -1, step, *x.shape[axis + 1 :])
+        parts = (jax.lax.index_in_dim(windows, i, axis + 1, keepdims=False) for i in range(step))
+        x = functools.reduce(jnp.maximum, parts)
+    return x

@@ -1,0 +1,270 @@
+"""SAU-Net: a U-Net with self-attention at its bottleneck, in 2D and 3D.
+
+`SAUNet` is an `Encoder`, a `SelfAttention` on the coarsest level and a `Decoder`, each to
+be called alone (`encode`, `attend`, `decode`), so that noise can be put on the features
+between them and two decoders can share one encoder pass. Images are `(batch, *spatial,
+channels)`; the number of spatial axes is that of `strides`.
+
+Source: Guo et al., SAU-Net, 2021, with the details of the paper's authors' code: a level
+is twice convolution, ReLU, norm, in this order. Ours: batch norm and attention within fixed
+blocks, so that a large image can be predicted in tiles with the same result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from flax import linen as nn
+from jax import Array
+
+from cellcount_jax import config as settings
+from cellcount_jax.network.attention import SelfAttention
+from cellcount_jax.network.layers import Conv, ConvTranspose, Norm, at_least_float32, max_pool
+
+Levels = tuple[Array, ...]
+
+
+class ConvLevel(nn.Module):
+    """Twice: 3-wide convolution, ReLU, norm."""
+
+    features: int
+    ndim: int
+    norm: dict[str, Any]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        for i in range(2):
+            x = Conv(self.features, (3,) * self.ndim, dtype=self.dtype, name=f"conv_{i}")(x)
+            x = Norm(**self.norm, name=f"norm_{i}")(nn.relu(x), train=train)
+        return x
+
+
+def _level(remat: bool) -> type[ConvLevel]:
+    """The class of levels: one that forgets what is inside, if wanted (`train` is argument 2)."""
+    return nn.remat(ConvLevel, static_argnums=(2,)) if remat else ConvLevel
+
+
+class Encoder(nn.Module):
+    """The contracting half: `(batch, *spatial, channels)` to its levels, finest first."""
+
+    features: int
+    strides: Sequence[Sequence[int]]
+    norm: dict[str, Any]
+    dtype: Any
+    remat: bool
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Levels:
+        levels: Levels = ()
+        ndim = x.ndim - 2
+        level = _level(self.remat)
+        for i in range(len(self.strides) + 1):
+            if i:
+                x = max_pool(x, self.strides[i - 1])
+            features = self.features * 2**i
+            x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train)
+            levels += (x,)
+        return levels
+
+
+class Decoder(nn.Module):
+    """The expanding half: levels, finest first, to maps `(batch, *spatial, 1 or 2)` float32.
+
+    Attributes:
+      linear: no ReLU on the output (logits, for the full-annotation baseline).
+      output_scale: what the map is divided by: the network learns a target times this.
+      count_scale: the same of the second map, a density, whose integral is the count; 0 = there
+        is none. It has no ReLU, which would make the mean of an uncertain zero positive.
+    """
+
+    strides: Sequence[Sequence[int]]
+    norm: dict[str, Any]
+    dtype: Any
+    remat: bool
+    linear: bool
+    head_bias: float
+    output_scale: float
+    count_scale: float
+
+    @nn.compact
+    def __call__(self, levels: Levels, *, train: bool) -> Array:
+        x = levels[-1]
+        ndim = x.ndim - 2
+        level = _level(self.remat)
+        for i in reversed(range(len(self.strides))):
+            features = levels[i].shape[-1]
+            x = ConvTranspose(features, self.strides[i], dtype=self.dtype, name=f"up_{i}")(x)
+            x = Norm(**self.norm, name=f"up_norm_{i}")(nn.relu(x), train=train)
+            x = jnp.concatenate([levels[i], x], axis=-1)
+            x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train)
+        # Not in bfloat16: neighbours on a peak would come out equal.
+        exact = at_least_float32(self.dtype)
+        bias = nn.initializers.constant(self.head_bias)
+        map = Conv(1, (1,) * ndim, dtype=exact, bias_init=bias, name="head")(x)
+        map = (map if self.linear else nn.relu(map)) / self.output_scale
+        if not self.count_scale:
+            return map
+        density = Conv(1, (1,) * ndim, dtype=exact, name="count_head")(x) / self.count_scale
+        return jnp.concatenate([map, density], axis=-1)
+
+
+class SAUNet(nn.Module):
+    """Image to maps, `(batch, *spatial, channels)` to `(batch, *spatial, 1 or 2)`, any size.
+
+    Attributes:
+      features: channels of the finest level, doubling per level.
+      strides: pooling per level and axis; one level more than entries.
+      norm: 'batch' or 'instance'.
+      norm_momentum: of the running statistics.
+      block: size of the attention blocks in image voxels; None = global, () = no attention.
+      dropout: rate on the attention weights.
+      linear: output logits instead of a non-negative map.
+      head_bias: initial bias of the last convolution.
+      output_scale: the map is divided by this.
+      count_scale: a second map, the cells' density, is divided by this; 0 = there is none.
+      axis_name: the mapped axis over which batch norm averages while training.
+      dtype: of the computation; parameters, norms' statistics and the head stay float32.
+      remat: whether training computes the inside of a level again for its gradient, for less
+        memory and more time on GPUs and TPUs; on CPUs memory stays as it is.
+    """
+
+    features: int = 32
+    strides: Sequence[Sequence[int]] = ((2, 2),) * 3
+    norm: str = "batch"
+    norm_momentum: float = 0.95
+    block: Sequence[int] | None = None
+    dropout: float = 0.3
+    linear: bool = False
+    head_bias: float = 1.0
+    output_scale: float = 100.0
+    count_scale: float = 0.0
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    def setup(self) -> None:
+        norm = {
+            "kind": self.norm,
+            "momentum": self.norm_momentum,
+            "axis_name": self.axis_name,
+            "dtype": self.dtype,
+        }
+        self.encoder = Encoder(self.features, self.strides, norm, self.dtype, self.remat)
+        if self.block != ():
+            block = None if self.block is None else _divide(self.block, self._total_stride())
+            self.attention = SelfAttention(block, self.dropout, norm, self.dtype)
+        self.decoder = Decoder(
+            strides=self.strides,
+            norm=norm,
+            dtype=self.dtype,
+            remat=self.remat,
+            linear=self.linear,
+            head_bias=self.head_bias,
+            output_scale=self.output_scale,
+            count_scale=self.count_scale,
+        )
+
+    def encode(self, x: Array, *, train: bool = False) -> Levels:
+        """The encoder's levels, finest first; the spatial sizes must divide by the stride."""
+        return self.encoder(x, train=train)
+
+    def attend(self, levels: Levels, *, train: bool = False, keys: Array | None = None) -> Levels:
+        """Self-attention on the coarsest level; `keys` `(batch,)` switch dropout on."""
+        if self.block == ():
+            return levels
+        return (*levels[:-1], self.attention(levels[-1], train=train, keys=keys))
+
+    def decode(self, levels: Levels, *, train: bool = False) -> Array:
+        """The maps from attended levels."""
+        return self.decoder(levels, train=train)
+
+    def __call__(self, x: Array, *, train: bool = False, keys: Array | None = None) -> Array:
+        """The maps of an image of any size: padded with zeros at the far ends, then cut."""
+        spatial = x.shape[1:-1]
+        ends = [-n % s for n, s in zip(spatial, self._total_stride(), strict=True)]
+        x = jnp.pad(x, ((0, 0), *((0, e) for e in ends), (0, 0)))
+        levels = self.attend(self.encode(x, train=train), train=train, keys=keys)
+        full = self.decode(levels, train=train)
+        return full[(slice(None), *(slice(n) for n in spatial))]
+
+    def _total_stride(self) -> tuple[int, ...]:
+        return tuple(math.prod(column) for column in zip(*self.strides, strict=True))
+
+
+def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = None) -> SAUNet:
+    """The network that a config describes."""
+    c = config.model
+    blocks = {"block": tuple(config.train.crop), "global": None, "none": ()}
+    return SAUNet(
+        features=c.features,
+        strides=settings.strides(config),
+        norm=c.norm,
+        norm_momentum=c.norm_momentum,
+        block=blocks[c.attention],
+        dropout=c.dropout,
+        linear=config.target.kernel == "mask",
+        head_bias=0.0 if config.target.kernel == "mask" else c.head_bias,
+        output_scale=1.0 if config.target.kernel == "mask" else config.target.scale,
+        count_scale=settings.count_scale(config) if config.target.count_head else 0.0,
+        axis_name=axis_name,
+        dtype=_computation_dtype(c.dtype),
+        remat=c.remat,
+    )
+
+
+def initial_variables(
+    key: Array, config: ml_collections.ConfigDict, *, channels: int, axis_name: str | None = None
+) -> Any:
+    """Initial weights and running statistics of the network that a config describes.
+
+    Args:
+      key: random key of the weights.
+      config: the experiment.
+      channels: of the images.
+      axis_name: the mapped axis that batch norm averages over.
+
+    Returns:
+      `params` and `batch_stats`, float32, or float64 for a model that computes in it.
+    """
+    model = create_model(config, axis_name=axis_name)
+    variables = model.init(key, jnp.zeros((1, *config.train.crop, channels)))
+    # Flax makes them float32; a float64 model needs them in float64, statistics included.
+    dtype = jnp.promote_types(model.dtype, jnp.float32)
+    variables = jax.tree.map(lambda x: x.astype(dtype), variables)
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def _computation_dtype(name: str) -> Any:
+    """The type of a setting; 'auto' is what the accelerator is made for."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def tile_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """How far around a region, in voxels per axis, the image acts on it by convolutions.
+
+    On its part of the coarsest level, if it lies on the grid of that level; and on its map
+    where the coarsest level, which attention has mixed, is given. Two 3-wide convolutions reach
+    2 voxels of their level, in the encoder and in the decoder; pooling and its inverse reach to
+    the ends of their windows.
+    """
+    radii = []
+    for column in zip(*strides, strict=True):
+        *finer, coarsest = (math.prod(column[:i]) for i in range(len(column) + 1))
+        on_coarsest = 2 * (sum(finer) + coarsest)
+        on_map = 4 * sum(finer) + finer[-1] - 1
+        radii.append(max(on_coarsest, on_map))
+    return tuple(radii)
+
+
+def _divide(block: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
+    if any(b % s for b, s in zip(block, stride, strict=True)):
+        raise ValueError(f"attention block {tuple(block)} is not a multiple of stride {stride}")
+    return tuple(b // s for b, s in zip(block, stride, strict=True))

@@ -1,0 +1,281 @@
+"""Pictures of results: predictions drawn over an image, maps in colour, panels side by side.
+
+Pictures are `(height, width, 3)` uint8 RGB arrays. Markers differ in shape as well as in colour,
+and the colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import replacing
+
+GREEN = (0, 158, 115)
+VERMILION = (213, 94, 0)
+YELLOW = (240, 228, 66)
+ORANGE = (230, 159, 0)
+
+_LONGER_SIDE = 1100
+_BAND = 40  # height of the heading, of the legend and of one line of a panel's title
+_MARKER = 23  # size of a marker, odd, so that it has a middle
+_DARK = (24, 24, 24)
+_DIMMED = 0.4
+
+# Sixteen equally spaced colours of matplotlib's "magma" (CC0).
+_MAGMA = np.array(
+    [
+        *[(0, 0, 4), (11, 9, 36), (32, 17, 75), (59, 15, 112)],
+        *[(87, 21, 126), (114, 31, 129), (140, 41, 129), (168, 50, 125)],
+        *[(196, 60, 117), (222, 73, 104), (241, 96, 93), (250, 127, 94)],
+        *[(254, 159, 109), (254, 191, 132), (253, 222, 160), (252, 253, 191)],
+    ],
+    np.float64,
+)
+
+
+class _Group(NamedTuple):
+    """Dots that are drawn alike, with their place in the legend."""
+
+    word: str
+    kind: str
+    colour: tuple[int, int, int]
+    points: np.ndarray
+
+
+def overlay(
+    image: np.ndarray,
+    *,
+    predicted: np.ndarray,
+    true: np.ndarray | None = None,
+    matched_predicted: np.ndarray | None = None,
+    matched_true: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
+    spacing: Sequence[float] | None = None,
+    title: str = "",
+) -> np.ndarray:
+    """Draws predictions over an image: green rings found, crosses wrong, squares missed.
+
+    A volume is shown as its maximum projection along z, with all its dots. Contrast runs from
+    the 1st to the 99.8th percentile.
+
+    Args:
+      image: `(*spatial, channels)` raw intensities; three channels are shown as RGB, of any
+        other number the brightest channel.
+      predicted: `(P, D)` predicted points in voxels.
+      true: `(N, D)` true points; without them the predictions are only drawn and counted.
+      matched_predicted: `(P,)` bool, which predictions have a true point; needed with `true`.
+      matched_true: `(N,)` bool, which true points were found; needed with `true`.
+      valid: `(*spatial,)` bool, the region that was scored; the rest is dimmed.
+      spacing: `(D,)` voxel size in micrometres, for a scale bar; none without it.
+      title: heading, such as the image's name.
+
+    Returns:
+      A picture: a heading, the image enlarged by the largest whole factor with which its
+      longer side is at most 1100 pixels (1 for a larger image), and a legend with the counts.
+
+    Raises:
+      InputError: when the points, the flags or the region do not fit the image or each other.
+    """
+    ndim = image.ndim - 1
+    if ndim not in (2, 3):
+        raise InputError(f"image has shape {image.shape}; it must be (y, x, c) or (z, y, x, c).")
+    if valid is not None and valid.shape != image.shape[:-1]:
+        raise InputError(f"valid has shape {valid.shape}; the image has {image.shape[:-1]}.")
+    groups, summary = _judge(ndim, predicted, true, matched_predicted, matched_true)
+
+    plane = _grey_levels(image)
+    if valid is not None:
+        inside = np.asarray(valid if ndim == 2 else valid.any(axis=0))
+        plane = np.where(inside[..., None], plane, plane * _DIMMED)
+    height, width = plane.shape[:2]
+    factor = max(1, _LONGER_SIDE // max(height, width))
+    picture = Image.fromarray(np.rint(plane).astype(np.uint8))
+    picture = picture.resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    for group in groups:
+        stamp = _stamp(group.kind, group.colour)
+        for y, x in group.points[:, -2:]:
+            # Voxel centres are at integers, and a voxel has become `factor` pixels.
+            left, top = (round((v + 0.5) * factor - 0.5) - _MARKER // 2 for v in (x, y))
+            picture.paste(stamp, (left, top), stamp)
+    if spacing is not None:
+        _draw_scale_bar(picture, float(spacing[-1]) / factor)
+    return _frame(picture, title, groups, summary)
+
+
+def save_overlay(path: str | os.PathLike[str], image: np.ndarray, **options: Any) -> None:
+    """Writes `overlay(image, **options)` to a PNG file, whole or not at all."""
+    save_picture(path, overlay(image, **options))
+
+
+def save_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+    """Writes a picture to a PNG file, whole or not at all.
+
+    Args:
+      path: the file; an existing one is replaced, a missing folder made.
+      picture: `(height, width, 3)` uint8.
+    """
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def mosaic(pictures: Sequence[np.ndarray], *, titles: Sequence[str] | None = None) -> np.ndarray:
+    """Puts pictures side by side on white, with their tops aligned, each below its title.
+
+    Args:
+      pictures: `(height, width, 3)` uint8 arrays, sizes may differ.
+      titles: one for each picture; a title may have several lines.
+
+    Returns:
+      One picture.
+
+    Raises:
+      InputError: for no pictures, or another number of titles.
+    """
+    titles = [""] * len(pictures) if titles is None else titles
+    if not pictures or len(titles) != len(pictures):
+        raise InputError(f"{len(titles)} titles for {len(pictures)} pictures; give one for each.")
+    gap = 16
+    top = _BAND * max(title.count("\n") + 1 for title in titles) if any(titles) else gap
+    width = sum(picture.shape[1] for picture in pictures) + gap * (len(pictures) + 1)
+    height = top + max(picture.shape[0] for picture in pictures) + gap
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    left = gap
+    for picture, title in zip(pictures, titles, strict=True):
+        middle = (left + picture.shape[1] / 2, top / 2)
+        draw.multiline_text(middle, title, "black", _font(), anchor="mm", align="center")
+        canvas.paste(Image.fromarray(picture), (left, top))
+        left += picture.shape[1] + gap
+    return np.asarray(canvas)
+
+
+def colourise(
+    map: np.ndarray, *, lowest: float | None = None, highest: float | None = None
+) -> np.ndarray:
+    """Shows a map in colours of evenly rising lightness, from black over purple to yellow.
+
+    Args:
+      map: any shape, finite.
+      lowest: the value shown darkest; the map's minimum by default.
+      highest: the value shown brightest; the map's maximum by default. Values outside the
+        two are shown as the nearer one.
+
+    Returns:
+      `(*map.shape, 3)` uint8.
+    """
+    lowest = float(np.min(map)) if lowest is None else lowest
+    highest = float(np.max(map)) if highest is None else highest
+    level = _rescale(np.asarray(map, np.float64), lowest, highest)
+    anchors = np.linspace(0, 1, len(_MAGMA))
+    colours = [np.interp(level, anchors, channel) for channel in _MAGMA.T]
+    return np.rint(np.stack(colours, axis=-1)).astype(np.uint8)
+
+
+def _judge(
+    ndim: int,
+    predicted: np.ndarray,
+    true: np.ndarray | None,
+    matched_predicted: np.ndarray | None,
+    matched_true: np.ndarray | None,
+) -> tuple[list[_Group], str]:
+    """Sorts the dots into groups, and writes the legend's second half."""
+    for name, points, matched in (
+        ("predicted", predicted, matched_predicted),
+        ("true", true, matched_true),
+    ):
+        if points is not None and (points.ndim != 2 or points.shape[1] != ndim):
+            raise InputError(f"{name} has shape {points.shape}; it must be (N, {ndim}).")
+        if (matched is None) != (true is None):
+            raise InputError(f"matched_{name} and true must be given together or not at all.")
+        if points is not None and matched is not None and matched.shape != (len(points),):
+            raise InputError(f"matched_{name} has shape {matched.shape} for {len(points)} points.")
+    if true is None or matched_predicted is None or matched_true is None:
+        return [_Group("predicted", "ring", ORANGE, predicted)], ""
+    return [
+        _Group("found", "ring", GREEN, predicted[matched_predicted]),
+        _Group("wrong", "cross", VERMILION, predicted[~matched_predicted]),
+        _Group("missed", "square", YELLOW, true[~matched_true]),
+    ], f"|   true {len(true)}, predicted {len(predicted)}"
+
+
+def _grey_levels(image: np.ndarray) -> np.ndarray:
+    """`(y, x, 3)` levels from 0 to 255 of an image, or of a volume's maximum projection."""
+    plane = image.max(axis=0) if image.ndim == 4 else image
+    if plane.shape[-1] != 3:
+        plane = np.repeat(plane.max(axis=-1, keepdims=True), 3, axis=-1)
+    lowest, highest = np.percentile(plane, (1, 99.8))
+    return 255 * _rescale(plane.astype(np.float64), lowest, highest)
+
+
+def _rescale(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+    if highest <= lowest:
+        return np.zeros_like(values)
+    return np.clip((values - lowest) / (highest - lowest), 0, 1)
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(20)
+
+
+@functools.cache
+def _stamp(kind: str, colour: tuple[int, int, int]) -> Image.Image:
+    """A marker with a dark rim, so that it shows on bright images too; smooth by shrinking."""
+    finer = 4
+    size = _MARKER * finer
+    stamp = Image.new("RGBA", (size, size), (*colour, 0))
+    draw = ImageDraw.Draw(stamp)
+    box = (4 * finer, 4 * finer, size - 4 * finer, size - 4 * finer)
+    left, top, right, bottom = box
+    for ink, pen, grown in ((_DARK, 5 * finer, finer), (colour, 3 * finer, 0)):
+        grown_box = (left - grown, top - grown, right + grown, bottom + grown)
+        if kind == "ring":
+            draw.ellipse(grown_box, outline=(*ink, 255), width=pen)
+        elif kind == "square":
+            draw.rectangle(grown_box, outline=(*ink, 255), width=pen)
+        else:
+            draw.line((left, top, right, bottom), (*ink, 255), pen)
+            draw.line((left, bottom, right, top), (*ink, 255), pen)
+    return stamp.resize((_MARKER, _MARKER), Image.Resampling.BOX)
+
+
+def _draw_scale_bar(picture: Image.Image, micrometres_per_pixel: float) -> None:
+    """A bar of a round length, about a sixth of the width, in the lower right corner."""
+    about = picture.width * micrometres_per_pixel / 6
+    power = 10.0 ** np.floor(np.log10(about))
+    length = max(step * power for step in (1, 2, 5) if step * power <= about)
+    right, bottom = picture.width - 16, picture.height - 16
+    left = right - round(length / micrometres_per_pixel)
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((left, bottom - 5, right, bottom), "white", "black")
+    middle = ((left + right) / 2, bottom - 10)
+    text = f"{length:g} um"
+    draw.text(middle, text, "white", _font(), anchor="mb", stroke_width=2, stroke_fill="black")
+
+
+def _frame(picture: Image.Image, title: str, groups: list[_Group], summary: str) -> np.ndarray:
+    """Adds the heading above and the legend below."""
+    font = _font()
+    entries = [f"{group.word} {len(group.points)}" for group in groups]
+    steps = [_MARKER + 8 + round(font.getlength(entry)) + 24 for entry in entries]
+    legend = 12 + sum(steps) + round(font.getlength(summary)) + 12
+    width = max(picture.width, legend, round(font.getlength(title)) + 24)
+    canvas = Image.new("RGB", (width, picture.height + 2 * _BAND), _DARK)
+    canvas.paste(picture, (0, _BAND))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((12, _BAND // 2), title, "white", font, anchor="lm")
+    left, middle = 12, picture.height + _BAND + _BAND // 2
+    for group, entry, step in zip(groups, entries, steps, strict=True):
+        stamp = _stamp(group.kind, group.colour)
+        canvas.paste(stamp, (left, middle - _MARKER // 2), stamp)
+        draw.text((left + _MARKER + 8, middle), entry, "white", font, anchor="lm")
+        left += step
+    draw.text((left, middle), summary, "white", font, anchor="lm")
+    return np.asarray(canvas)

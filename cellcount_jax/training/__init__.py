@@ -1,0 +1,1 @@
+"""The training loop, one pure step, batches, and the folder of a run."""

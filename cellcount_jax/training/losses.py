@@ -1,0 +1,174 @@
+"""The two losses of the paper's equation 3, elementwise: the caller reduces.
+
+All maps are `(batch, *spatial, 1)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from cellcount_jax.maps.targets import gaussian_filter_along
+
+
+def density_loss(prediction: Array, target: Array, *, dot_weight: float = 0.0) -> Array:
+    """Squared error of a density map, the first term of equation 3, elementwise.
+
+    .. math:: (1 + w M) (f - M)^2
+
+    Args:
+      prediction: f, map of the network, any shape.
+      target: M, map of the dots, same shape.
+      dot_weight: w; 0 is the paper's. A larger one asks for more near the dots, where the
+        few voxels lie that separate cells.
+
+    Returns:
+      Same shape.
+    """
+    return (1.0 + dot_weight * target) * jnp.square(prediction - target)
+
+
+def mask_loss(logits: Array, target: Array) -> Array:
+    """Sigmoid cross-entropy of whole-cell masks, elementwise (full-annotation baseline)."""
+    return optax.sigmoid_binary_cross_entropy(logits, target)
+
+
+def focal_weight(
+    teacher: Array, *, sigma: float = 1.0, radius: int = 2, floor: float = 0.1
+) -> Array:
+    """Weight that is high around the cells that the teacher sees, zero elsewhere.
+
+    .. math:: \\alpha = \\sum_{d' \\in D'} N(d', \\sigma^2)
+
+    D' are the local maxima of the teacher's map (a 3-wide maximum filter), found above
+    `floor` only: on a flat background every voxel equals its neighbours' maximum. The kernel
+    sums to 1 over its 2 radius + 1 taps an axis. No gradient passes.
+
+    Args:
+      teacher: `(batch, *spatial, 1)` map in units where a dot is about 1.
+      sigma: width of the Gaussian in voxels.
+      radius: its reach in voxels.
+      floor: lowest value of a local maximum.
+
+    Returns:
+      alpha, same shape as `teacher`.
+
+    Source: paper, section 3.2; 5 taps and sigma 1 from the authors' code; the floor from
+    FIDT (Liang et al. 2021).
+    """
+    teacher = jax.lax.stop_gradient(teacher)
+    window = (1, *(3,) * (teacher.ndim - 2), 1)
+    highest = jax.lax.reduce_window(
+        teacher, -jnp.inf, jax.lax.max, window, (1,) * teacher.ndim, "SAME"
+    )
+    weight = ((teacher == highest) & (teacher > floor)).astype(teacher.dtype)
+    for axis in range(1, teacher.ndim - 1):
+        weight = gaussian_filter_along(weight, axis, sigma, radius)
+    return weight
+
+
+def focal_consistency_loss(student: Array, teacher: Array, weight: Array) -> Array:
+    """Weighted squared error to the teacher, the second term of equation 3, elementwise.
+
+    .. math:: \\alpha \\, |f_{dec}(\\delta(f_{enc}(I'))) - f_{\\hat\\theta}(I')|^2
+
+    The teacher and the weight pass no gradient. To be averaged over the voxels whose weight
+    is not zero [authors], of which there may be none.
+
+    Args:
+      student: map from perturbed features or images.
+      teacher: map of the same weights without perturbation and dropout, same shape.
+      weight: alpha, from `focal_weight`, or ones.
+
+    Returns:
+      Same shape.
+    """
+    teacher = jax.lax.stop_gradient(teacher)
+    return jax.lax.stop_gradient(weight) * jnp.square(student - teacher)
+
+
+def ramp_up(step: Array | int, length: float) -> Array:
+    """Weight of the consistency loss, from exp(-5) to 1.
+
+    .. math:: w(s) = \\exp(5 (\\min(s / length, 1) - 1))
+
+    Args:
+      step: training step, from 0.
+      length: steps until the weight is 1; 0 = at once.
+
+    Returns:
+      Scalar float.
+
+    Source: Ouali et al. 2020, as in the authors' code.
+    """
+    one = jnp.ones(())
+    progress = jnp.minimum(jnp.asarray(step, one.dtype) / length, 1.0) if length > 0 else one
+    return jnp.exp(5.0 * (progress - 1.0))
+
+
+def feature_noise(
+    key: Array, levels: Sequence[Array], *, strength: float = 1.0, last_only: bool = True
+) -> tuple[Array, ...]:
+    """Multiplies features by noise from U(1 - strength, 1 + strength).
+
+    One noise map is shared over the batch [authors].
+
+    Args:
+      key: random key.
+      levels: encoder levels, each `(batch, *spatial, channels)`, finest first.
+      strength: half the width of the noise; 1 is the authors' U(0, 2).
+      last_only: the coarsest level only [paper], else every level [authors].
+
+    Returns:
+      The levels.
+    """
+    keys = jax.random.split(key, len(levels))
+    first = len(levels) - 1 if last_only else 0
+    noisy = list(levels)
+    for i in range(first, len(levels)):
+        noise = jax.random.uniform(
+            keys[i], levels[i].shape[1:], levels[i].dtype, 1 - strength, 1 + strength
+        )
+        noisy[i] = levels[i] * noise[None]
+    return tuple(noisy)
+
+
+def image_perturbation(key: Array, image: Array, *, kind: str, strength: float) -> Array:
+    """Random noise, contrast, brightness or sharpness of one image.
+
+    Args:
+      key: random key.
+      image: `(*spatial, channels)` in normalised units.
+      kind: 'noise', adds N(0, (0.2 s)^2); 'contrast', stretches about the mean by a factor
+        of exp(U(-0.5 s, 0.5 s)); 'brightness', adds U(-0.5 s, 0.5 s); 'sharpness', adds
+        U(-s, s) times the difference to a blurred copy.
+      strength: s.
+
+    Returns:
+      The image, same shape and dtype.
+
+    Raises:
+      ValueError: the kind is unknown.
+    """
+    half = 0.5 * strength
+
+    def uniform(limit: float) -> Array:
+        return jax.random.uniform(key, (), image.dtype, -limit, limit)
+
+    if kind == "noise":
+        return image + 0.2 * strength * jax.random.normal(key, image.shape, image.dtype)
+    if kind == "contrast":
+        mean = image.mean()
+        return mean + (image - mean) * jnp.exp(uniform(half))
+    if kind == "brightness":
+        return image + uniform(half)
+    if kind == "sharpness":
+        blurred = image
+        for axis in range(image.ndim - 1):
+            blurred = gaussian_filter_along(blurred, axis, 1.0, 2)
+        return image + uniform(strength) * (image - blurred)
+    raise ValueError(f"unknown perturbation {kind!r}")

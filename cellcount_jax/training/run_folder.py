@@ -1,0 +1,188 @@
+"""Checkpoints: orbax behind `save`, `restore` and `latest`.
+
+A checkpoint is a folder `checkpoints/<step>`, written under another name and renamed when
+whole. Arrays are stored without their placement, so that a run restores on any number of
+devices. With several processes only the first calls these functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from cellcount_jax import config as settings
+from cellcount_jax.errors import InputError
+from cellcount_jax.images import files
+from cellcount_jax.training.step import create_train_state
+
+Tree = TypeVar("Tree")
+
+
+def save(folder: Path, step: int, tree: Any, *, keep: int) -> None:
+    """Writes a checkpoint, whole or not at all, and removes all but the newest `keep`.
+
+    Args:
+      folder: the workdir's `checkpoints`.
+      step: number of the finished step.
+      tree: arrays, on any devices.
+      keep: how many checkpoints stay.
+    """
+    path = folder.absolute() / str(step)
+    with _quiet():
+        stored = ocp.args.StandardSave(jax.device_get(tree))
+        _checkpointer().save(path, args=stored, force=True)
+    # A later step than the one just finished is a damaged one that was passed over.
+    kept = [s for s in steps(folder) if s <= step][-keep:]
+    for other in set(steps(folder)) - set(kept):
+        shutil.rmtree(folder / str(other))
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that there are checkpoints of, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def latest(folder: Path) -> int | None:
+    """The step of the newest checkpoint, whole or damaged; None if there is none."""
+    return max(steps(folder), default=None)
+
+
+def restore(folder: Path, like: Tree) -> tuple[int, Tree] | None:
+    """Reads the newest checkpoint that is whole, and says which ones it passed over.
+
+    Args:
+      folder: the workdir's `checkpoints`.
+      like: a tree of the same structure, shapes and types.
+
+    Returns:
+      Step and tree (NumPy arrays), or None if there is no checkpoint at all.
+
+    Raises:
+      InputError: there are checkpoints, and none of them can be read, or the newest that can is
+        of arrays of other shapes.
+    """
+    available = steps(folder)
+    template = ocp.args.StandardRestore(jax.device_get(like))
+    for step in reversed(available):
+        path = folder.absolute() / str(step)
+        try:
+            with _quiet():
+                tree = _checkpointer().restore(path, args=template)
+        except (PermissionError, MemoryError):
+            raise
+        # Orbax raises whatever its storage layers do; any of it means that this one is damaged.
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            logging.warning("%s: damaged, passed over (%s)", path, reason[0][:200])
+            continue
+        # Orbax gives arrays as they were stored, whatever it is asked for.
+        if _shapes(tree) != _shapes(like):
+            raise InputError(
+                f"{path}: is of another network than this config and data make, for example for"
+                " images with another number of channels; use another workdir"
+            )
+        return step, tree
+    if available:
+        raise InputError(
+            f"{folder}: none of the checkpoints of steps {available} can be read; remove the folder"
+            " to train from the start"
+        )
+    return None
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    return [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+@functools.cache
+def _checkpointer() -> ocp.Checkpointer:
+    # Orbax would otherwise wait for the other processes.
+    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax reports each of its steps at the level of info; only its warnings matter."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+# How an image is cut for prediction changes nothing in a run.
+_MAY_DIFFER = ("predict.max_voxels",)
+
+
+def claim(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Makes a folder this config's, or makes sure that it already is.
+
+    Raises:
+      InputError: it is another run's; names the settings that differ.
+    """
+    if (workdir / "config.json").exists():
+        compare(workdir, config)
+        return
+    if (workdir / "checkpoints").exists():
+        raise InputError(f"{workdir}: holds checkpoints without a config.json; use another workdir")
+    files.write_json(workdir / "config.json", settings.to_json(config))
+
+
+def compare(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Makes sure that a folder is that of a run of this config.
+
+    Raises:
+      InputError: it is not; names the settings that differ.
+    """
+    path = workdir / "config.json"
+    try:
+        stored = settings.flatten(json.loads(path.read_text()))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, so there is no run to evaluate") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not valid JSON ({error})") from error
+    given = settings.flatten(settings.to_json(config))
+    differing = [
+        f"{key} (there {stored.get(key, 'missing')!r}, given {given.get(key, 'missing')!r})"
+        for key in sorted(stored.keys() | given.keys())
+        if stored.get(key, "missing") != given.get(key, "missing") and key not in _MAY_DIFFER
+    ]
+    if differing:
+        raise InputError(
+            f"{workdir}: holds a run of another config; use another workdir, or the same"
+            f" settings. They differ in {', '.join(differing)}"
+        )
+
+
+def restore_variables(
+    workdir: Path, config: ml_collections.ConfigDict, *, channels: int
+) -> tuple[int, Any]:
+    """Step and network variables of a run's latest whole checkpoint.
+
+    Raises:
+      InputError: there is none.
+    """
+    shapes = jax.eval_shape(
+        lambda: create_train_state(jax.random.key(0), config, channels=channels)
+    )
+    like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    restored = restore(workdir / "checkpoints", like)
+    if restored is None:
+        raise InputError(f"{workdir / 'checkpoints'}: holds no checkpoint; train first")
+    return restored[0], restored[1].variables

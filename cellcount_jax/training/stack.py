@@ -1,0 +1,194 @@
+"""A data set's training images as device arrays.
+
+Images of different sizes are stacked into one array, padded at the far ends; crops come from
+inside each image's own box, so that the padding is never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+from flax import struct
+from jax import Array
+from scipy import ndimage
+
+from cellcount_jax.data.sample import Dataset, Sample, voxels_inside
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.normalise import Normalisation
+from cellcount_jax.maps import targets
+
+_FEW = 0.1  # of the labelled voxels: less than this is told
+
+
+@struct.dataclass
+class ImageStack:
+    """Images of one kind, stacked.
+
+    Attributes:
+      images: `(N, *spatial, channels)` float32, normalised.
+      low: `(N, D)` int32, first voxel of the box that crops come from.
+      high: `(N, D)` int32, one past its last voxel.
+      valid: `(N, *spatial)` bool, where the target is known; None for unlabelled images.
+      points: `(N, K, D)` int32, voxels of the dots inside the valid region, or None.
+      mask: `(N, K)` bool, or None.
+      size: `(N, D)` int32, of the images without padding, or None.
+      cells: `(N, *spatial)` float32, 1 inside cells, for the full-annotation target only,
+        else None.
+    """
+
+    images: Array
+    low: Array
+    high: Array
+    valid: Array | None = None
+    points: Array | None = None
+    mask: Array | None = None
+    size: Array | None = None
+    cells: Array | None = None
+
+
+@struct.dataclass
+class TrainingData:
+    """What lives on the device while training."""
+
+    labelled: ImageStack
+    unlabelled: ImageStack | None
+
+
+def on_device(
+    dataset: Dataset, normalisation: Normalisation, config: ml_collections.ConfigDict
+) -> TrainingData:
+    """Stacks a data set's training images.
+
+    Raises:
+      InputError: a crop does not fit an image, or the full-annotation target has no labels.
+    """
+    labelled = _stack(dataset.labelled, normalisation, config, with_labels=True)
+    if config.consistency.weight == 0 or config.train.batch_unlabelled == 0:
+        return TrainingData(labelled, None)
+    # Without unlabelled images the labelled ones serve, their dots unused.
+    without = dataset.unlabelled or dataset.labelled
+    return TrainingData(labelled, _stack(without, normalisation, config, with_labels=False))
+
+
+def _stack(
+    samples: Sequence[Sample],
+    normalisation: Normalisation,
+    config: ml_collections.ConfigDict,
+    *,
+    with_labels: bool,
+) -> ImageStack:
+    crop = tuple(config.train.crop)
+    for sample in samples:
+        if any(size < c for size, c in zip(sample.shape, crop, strict=True)):
+            raise InputError(
+                f"{sample.source or sample.name}: the image is {_by(sample.shape)} voxels, smaller"
+                f" than config.train.crop = {_by(crop)}; choose a smaller crop"
+            )
+    shape = tuple(max(sizes) for sizes in zip(*(s.shape for s in samples), strict=True))
+    images = np.stack([_padded(normalisation(s.image), shape) for s in samples])
+    boxes = [_box(s, crop) for s in samples]
+    low = np.asarray([b[0] for b in boxes], np.int32)
+    high = np.asarray([b[1] for b in boxes], np.int32)
+    if not with_labels:
+        return ImageStack(jnp.asarray(images), jnp.asarray(low), jnp.asarray(high))
+    dots = [voxels_inside(s) for s in samples]
+    most = max(1, *(len(d) for d in dots))
+    points = np.zeros((len(samples), most, len(shape)), np.int32)
+    mask = np.zeros((len(samples), most), bool)
+    for i, d in enumerate(dots):
+        points[i, : len(d)] = d
+        mask[i, : len(d)] = True
+    counted = [trusted(s, config) for s in samples]
+    _tell_unused(samples, counted)
+    valid = np.stack([_padded(c, shape) for c in counted])
+    cells = None
+    if config.target.kernel == "mask":
+        cells = jnp.asarray(np.stack([_padded(_cells(s), shape) for s in samples]))
+    return ImageStack(
+        images=jnp.asarray(images),
+        low=jnp.asarray(low),
+        high=jnp.asarray(high),
+        valid=jnp.asarray(valid),
+        points=jnp.asarray(points),
+        mask=jnp.asarray(mask),
+        size=jnp.asarray([s.shape for s in samples], jnp.int32),
+        cells=cells,
+    )
+
+
+def trusted(sample: Sample, config: ml_collections.ConfigDict) -> np.ndarray:
+    """Where a labelled sample's target is known, `(*spatial,)` bool.
+
+    Outside the valid region there may be dots that nobody placed. A voxel inside counts where
+    none of them could change its target: with the inverse-distance kernel where a known dot, or
+    the end of the kernel, is as near as the region's edge; with a Gaussian one, beyond its reach.
+    """
+    if sample.valid is None:
+        return np.ones(sample.shape, bool)
+    if config.target.kernel == "mask" or sample.valid.all():
+        return sample.valid
+    edges, unit = sample.spacing, config.target.unit or min(sample.spacing)
+    to_unknown = ndimage.distance_transform_edt(sample.valid, sampling=edges)
+    if config.target.kernel == "gaussian":
+        return to_unknown > targets.GAUSSIAN_REACH * config.target.sigma * unit
+    if config.target.count_head:
+        whole = to_unknown > targets.GAUSSIAN_REACH * config.target.count_sigma * unit
+    else:
+        whole = sample.valid
+    known = to_unknown > config.target.max_distance * unit
+    apart = np.ones(sample.shape, bool)
+    apart[tuple(voxels_inside(sample).T)] = False
+    if not apart.all():
+        known |= to_unknown >= ndimage.distance_transform_edt(apart, sampling=edges)
+    return whole & known
+
+
+def _tell_unused(samples: Sequence[Sample], counted: Sequence[np.ndarray]) -> None:
+    """Warns of images whose labelled part is learned from hardly at all."""
+    for sample, known in zip(samples, counted, strict=True):
+        if sample.valid is not None and known.sum() < _FEW * sample.valid.sum():
+            logging.warning(
+                "%s: %.1f %% of what is labelled is learned from, as elsewhere dots beyond its end"
+                " could change the map; label more cells, or larger and neighbouring parts",
+                sample.source or sample.name,
+                100 * known.sum() / sample.valid.sum(),
+            )
+
+
+def _cells(sample: Sample) -> np.ndarray:
+    """The mask target of a whole image, so that a crop's edge does not change it."""
+    if sample.labels is None:
+        raise InputError(
+            f"{sample.source or sample.name}: config.target.kernel = 'mask' needs a full annotation"
+            f" ({sample.name}_labels.tif) of every labelled image, and this one has none"
+        )
+    return np.asarray(targets.mask_target(jnp.asarray(sample.labels)))
+
+
+def _box(sample: Sample, crop: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The box that crops come from: all of the image, or what holds its valid region."""
+    if sample.valid is None or sample.points is None:
+        return [0] * len(sample.shape), list(sample.shape)
+    low, high = [], []
+    for axis in range(sample.valid.ndim):
+        others = tuple(a for a in range(sample.valid.ndim) if a != axis)
+        used = np.flatnonzero(sample.valid.any(axis=others))
+        if not used.size:
+            raise InputError(f"{sample.source or sample.name}: the valid region is empty")
+        # A region smaller than the crop may lie at the image's end: the crop starts before it.
+        low.append(min(int(used[0]), sample.shape[axis] - crop[axis]))
+        high.append(int(used[-1]) + 1)
+    return low, high
+
+
+def _padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    ends = [(0, n - size) for n, size in zip(shape, array.shape, strict=False)]
+    return np.pad(array, ends + [(0, 0)] * (array.ndim - len(shape)))
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,329 @@
+"""The training loop: data on the device, steps in compiled runs, checkpoints, evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from absl import logging
+from jax import Array
+
+from cellcount_jax import config as settings
+from cellcount_jax import validation
+from cellcount_jax.data import datasets, synthetic
+from cellcount_jax.data.sample import Dataset, Sample
+from cellcount_jax.errors import InputError
+from cellcount_jax.evaluation import evaluate
+from cellcount_jax.images import normalise
+from cellcount_jax.inference import plan
+from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.maps import targets
+from cellcount_jax.training import batches, parallel, progress, run_folder, stack
+from cellcount_jax.training.run_folder import restore_variables
+from cellcount_jax.training.step import (
+    Metrics,
+    TrainState,
+    create_train_state,
+    train_step,
+)
+
+
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """Trains, or goes on training, and evaluates at the end.
+
+    Args:
+      config: the experiment.
+      workdir: folder for all that the run writes; one of the same config is resumed.
+
+    Returns:
+      The content of evaluation/metrics.json, or None if a signal stopped the run early.
+
+    Raises:
+      InputError: a setting or a file cannot be used; nothing has been written then.
+    """
+    validation.validate(config)
+    devices = jax.devices()
+    shares = {
+        name: parallel.split_batch(config.train[name], len(devices), f"train.{name}")
+        for name in ("batch_labelled", "batch_unlabelled")
+    }
+    dataset = load_dataset(config)
+    normalisation = fit_normalisation(dataset, config)
+    _check_predictable(dataset, config)
+    if config.train.tensorboard:
+        progress.require_tensorboard()
+    data = stack.on_device(dataset, normalisation, config)
+    parallel.on_first(lambda: run_folder.claim(workdir, config))
+    logging.info("data: %s", dataset.description)
+    if data.unlabelled is not None and not dataset.unlabelled:
+        logging.info("no unlabelled images: the consistency loss uses the labelled ones")
+    logging.info("%s, results in %s", parallel.describe(), workdir)
+
+    state, key = initial_state(config, dataset)
+    restored = parallel.on_first(lambda: run_folder.restore(workdir / "checkpoints", state))
+    if restored is not None:
+        state = restored[1]
+        logging.info("resuming %s after step %d of %d", workdir, restored[0], config.train.steps)
+    state = parallel.from_first(state)
+    geometry = targets.target_geometry(config, dataset.labelled[0].spacing)
+    step = functools.partial(
+        draw_and_step,
+        config=config,
+        geometry=geometry,
+        peak=targets.peak_value(config, geometry),
+        shares=shares,
+    )
+    scan = functools.partial(parallel.scanned, length=config.train.scan_length, devices=devices)
+    phases = [scan(functools.partial(step, frozen=frozen)) for frozen in (False, True)]
+
+    def score(state: TrainState) -> dict[str, Any]:
+        state = jax.device_get(state)
+        model = _trained(int(state.step), state.variables, dataset, normalisation, config)
+        return evaluate.evaluate(model, dataset, workdir)
+
+    state, data, key = parallel.replicate((state, data, key), devices)
+    trained = _loop(phases, state, data, key, config, workdir, score)
+    return None if trained is None else parallel.on_first(lambda: score(trained))
+
+
+def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates the latest checkpoint of a run.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+
+    Returns:
+      The content of evaluation/metrics.json.
+
+    Raises:
+      InputError: there is no checkpoint, or the config is another.
+    """
+    validation.validate(config)
+    run_folder.compare(workdir, config)
+    if run_folder.latest(workdir / "checkpoints") is None:
+        raise InputError(f"{workdir}: has no checkpoint to evaluate; train first")
+    dataset = load_dataset(config)
+    logging.info("data: %s", dataset.description)
+    channels = dataset.labelled[0].image.shape[-1]
+    step, variables = restore_variables(workdir, config, channels=channels)
+    normalisation = fit_normalisation(dataset, config)
+    model = _trained(step, variables, dataset, normalisation, config)
+    return evaluate.evaluate(model, dataset, workdir)
+
+
+def load_dataset(config: ml_collections.ConfigDict) -> Dataset:
+    """The data set of a config: its folder, or the built-in synthetic one.
+
+    Raises:
+      InputError: see `datasets.load`; or the images have another number of dimensions.
+    """
+    d = config.data
+    if d.kind == "synthetic" or not d.dir:
+        if d.kind == "folder":
+            raise InputError("config.data.dir = '': name the folder with your images")
+        numbers = [None if n < 0 else n for n in (d.num_labelled, d.num_unlabelled)]
+        return synthetic.synthetic_dataset(
+            ndim=d.ndim, seed=d.split_seed, num_labelled=numbers[0], num_unlabelled=numbers[1]
+        )
+    dataset = datasets.load(d, seed=d.split_seed)
+    first = dataset.labelled[0]
+    if len(first.shape) != d.ndim:
+        raise InputError(
+            f"{first.source}: is {len(first.shape)}D, but config.data.ndim = {d.ndim}; set"
+            f" config.data.ndim = {len(first.shape)} with a train.crop and detect.min_distance of"
+            f" {len(first.shape)} numbers"
+        )
+    return dataset
+
+
+def fit_normalisation(
+    dataset: Dataset, config: ml_collections.ConfigDict
+) -> normalise.Normalisation:
+    """The normalisation of a data set's training images, labelled or not.
+
+    Raises:
+      InputError: names an image, of training or test, that cannot be normalised so.
+    """
+    training = (*dataset.labelled, *dataset.unlabelled)
+    fitted = normalise.fit(
+        (s.image for s in training),
+        config.data.normalisation,
+        background=config.data.background,
+        spacing=training[0].spacing,
+    )
+    for sample in itertools.chain(training, *dataset.tests.values()):
+        with _naming(sample):
+            fitted(sample.image)
+    return fitted
+
+
+def initial_state(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[TrainState, Array]:
+    """The state at step 0 and the key of all steps, as the config's seed makes them."""
+    init_key, key = jax.random.split(jax.random.key(config.seed))
+    create = functools.partial(
+        create_train_state,
+        config=config,
+        channels=dataset.labelled[0].image.shape[-1],
+        axis_name=parallel.AXIS,
+    )
+    # It runs once: compiling it well takes ten times as long as compiling it badly.
+    quickly = {"xla_backend_optimization_level": 1}
+    return jax.jit(create, compiler_options=quickly)(init_key), key
+
+
+def _check_predictable(dataset: Dataset, config: ml_collections.ConfigDict) -> None:
+    """Makes sure, before hours of training, that the images can be evaluated afterwards."""
+    for sample in itertools.chain(dataset.labelled, *dataset.tests.values()):
+        with _naming(sample):
+            plan.plan(config, sample.shape)
+
+
+@contextlib.contextmanager
+def _naming(sample: Sample) -> Iterator[None]:
+    """Says in an error which image it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{sample.source or sample.name}: {error}") from error
+
+
+def _trained(
+    step: int,
+    variables: Any,
+    dataset: Dataset,
+    normalisation: normalise.Normalisation,
+    config: ml_collections.ConfigDict,
+) -> TrainedModel:
+    first = dataset.labelled[0]
+    return TrainedModel(
+        config=config,
+        step=step,
+        variables=variables,
+        normalisation=normalisation,
+        channels=first.image.shape[-1],
+        spacing=first.spacing,
+        spacing_known=first.spacing_known,
+    )
+
+
+def draw_and_step(
+    state: TrainState,
+    data: stack.TrainingData,
+    key: Array,
+    *,
+    config: ml_collections.ConfigDict,
+    geometry: targets.TargetGeometry,
+    peak: float,
+    shares: dict[str, int],
+    frozen: bool = False,
+) -> tuple[TrainState, Metrics]:
+    """Draws this device's share of a batch and takes a step on it, as `parallel.scanned` runs it.
+
+    Args:
+      state: before the step.
+      data: all images, on the device.
+      key: of the step, the same on every device.
+      config: the experiment.
+      geometry: of its targets.
+      peak: the target's value at a lone dot.
+      shares: `batch_labelled` and `batch_unlabelled` of one device.
+      frozen: see `train_step`.
+
+    Returns:
+      The state after the step, and its losses.
+    """
+    keys = jax.random.split(key, 3)
+    batch = batches.draw_batch(
+        keys[:2], data, config=config, geometry=geometry, shares=shares, axis_name=parallel.AXIS
+    )
+    return train_step(
+        state,
+        batch,
+        keys[2],
+        config=config,
+        peak=peak,
+        frozen=frozen,
+        axis_name=parallel.AXIS,
+    )
+
+
+def _loop(
+    phases: Sequence[Callable[[Any, Any, Array], tuple[Any, Any]]],
+    state: TrainState,
+    data: stack.TrainingData,
+    key: Array,
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    score: Callable[[TrainState], dict[str, Any]],
+) -> TrainState | None:
+    """Trains, at the end in the second phase; None if a signal asked to stop."""
+    t = config.train
+    step, freeze_step = int(state.step), settings.freeze_step(config)
+    recording: contextlib.AbstractContextManager[progress.Record] = contextlib.nullcontext(
+        lambda step, values: None
+    )
+    if parallel.is_first():
+        recording = progress.recording(
+            workdir, after_step=step, total=t.steps, tensorboard=t.tensorboard
+        )
+    with stop_requested() as stopping, recording as record:
+        while step < t.steps:
+            started = time.perf_counter()
+            state, losses = phases[step >= freeze_step](state, data, key)
+            means = {name: float(values.mean()) for name, values in losses.items()}
+            step += t.scan_length
+            record(step, {**means, "seconds": round(time.perf_counter() - started, 4)})
+            if not all(map(math.isfinite, means.values())):
+                raise InputError(
+                    f"training diverged: the loss is {means['loss']} at step {step}, the gradient's"
+                    f" norm {means['gradient_norm']}; lower config.optim.learning_rate ="
+                    f" {config.optim.learning_rate}"
+                )
+            # Before the checkpoint: a run that resumes from it does not evaluate this step again.
+            if t.evaluate_every and step % t.evaluate_every == 0 and step < t.steps:
+                content = parallel.on_first(functools.partial(score, state))
+                if content is not None:
+                    record(step, {name: content[name] for name in ("f1", "mae", "threshold")})
+            stop = parallel.any_process(stopping())
+            if step % t.checkpoint_every == 0 or step == t.steps or stop:
+                folder = workdir / "checkpoints"
+                save = functools.partial(run_folder.save, folder, step, state)
+                parallel.on_first(functools.partial(save, keep=t.keep_checkpoints))
+            if stop:
+                logging.info("stopped after step %d; the same command goes on from there", step)
+                return None
+    return state
+
+
+@contextlib.contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turns SIGTERM and Ctrl-C into a question the loop can ask; the second one kills."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may handle signals; a notebook or a plugin may use another.
+        yield lambda: False
+        return
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def remember(number: int, _: Any) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    for number in (int(signal.SIGTERM), int(signal.SIGINT)):
+        before[number] = signal.signal(number, remember)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

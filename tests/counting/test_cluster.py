@@ -1,0 +1,360 @@
+"""Counting on dask's workers: real processes, one of which is killed, and errors from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from cellcount_jax import cli
+from cellcount_jax.counting import cluster, engines, job_file
+from cellcount_jax.counting import count as counting
+from cellcount_jax.errors import InputError
+from cellcount_jax.images import sources, whole
+from cellcount_jax.images.inputs import Input
+from cellcount_jax.images.regions import Array
+from cellcount_jax.inference import model_file, tasks, trained_model
+from cellcount_jax.inference.cells import LoadedModel
+from cellcount_jax.inference.tasks import Engine, Job, Task
+
+LIMIT = 12 * 32 * 32
+TASKS = 3 * 24  # of the volume, a third of them to encode its tiles
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+INSTALLED = importlib.util.find_spec("distributed") is not None
+needs_dask = pytest.mark.skipif(
+    not INSTALLED, reason="distributed is not installed: pip install 'cellcount_jax[cluster]'"
+)
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory, cells_3d: Path) -> Path:
+    """12x80x120 voxels."""
+    path = tmp_path_factory.mktemp("images") / "a.npy"
+    np.save(
+        path, np.tile(whole.read_image(cells_3d / "test" / "test.tif").pixels[..., 0], (1, 2, 3))
+    )
+    return path
+
+
+@pytest.fixture
+def model(run_3d: Path) -> LoadedModel:
+    """A model that cuts the volume in tiles."""
+    model = model_file.load_model(run_3d)
+    model.config.predict.update({"max_voxels": LIMIT, "flips": False})
+    return model
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Any]:
+    """Two processes."""
+    from distributed import LocalCluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        # As the fixture quick_compiling, in other processes.
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setenv("DASK_LOGGING__DISTRIBUTED", "error")
+        with LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=":0"
+        ) as started:
+            yield started
+
+
+def count(
+    model: LoadedModel,
+    volume: Path,
+    output: Path,
+    engine: Callable[[Job], Engine] = engines.in_threads,
+) -> bytes:
+    options = counting.Options()
+    counting.count_files(
+        model, [Input("a", volume)], output, options=options, name="m", engine=engine
+    )
+    return (output / "a" / "points.csv").read_bytes()
+
+
+class Watched:
+    """A progress bar that calls a function after each task."""
+
+    def __init__(self, told: Callable[..., None]) -> None:
+        self.update = told
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def after(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]) -> list[int]:
+    """Does something when a number of tasks are done; gives the count, in a list."""
+    done = [0]
+
+    def told() -> None:
+        done[0] += 1
+        if done[0] == number:
+            do()
+
+    def progress(title: str, total: int, *, unit: str = "tile") -> Watched:
+        return Watched(told if unit == "tile" else lambda _: None)
+
+    monkeypatch.setattr(engines, "progress", progress)
+    return done
+
+
+@needs_dask
+def test_a_worker_that_is_killed_changes_no_byte(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: Any,
+    model: LoadedModel,
+    volume: Path,
+) -> None:
+    expected = count(model, volume, tmp_path / "threads")
+    before = [nanny.pid for nanny in workers.workers.values()]
+    done = after(monkeypatch, TASKS // 2, lambda: os.kill(before[0], signal.SIGKILL))
+    with cluster.engines_on(workers.scheduler_address) as engine:
+        found = count(model, volume, tmp_path / "dask", engine)
+    assert found == expected and found.count(b"\n") > 50
+    assert done == [TASKS]
+    for name in ("job.json", "model.zip"):
+        assert (tmp_path / "dask" / "a" / "work" / name).exists()
+    end = time.monotonic() + 30
+    while before[0] in (now := [nanny.pid for nanny in workers.workers.values()]) or None in now:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert now[1] == before[1], "only one was killed"
+
+
+@needs_dask
+def test_a_count_that_is_stopped_leaves_no_task_and_goes_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: Any,
+    model: LoadedModel,
+    volume: Path,
+) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    after(monkeypatch, TASKS // 3 + 2, stop)
+    with cluster.engines_on(workers.scheduler_address) as engine:
+        with pytest.raises(KeyboardInterrupt):
+            count(model, volume, tmp_path / "dask", engine)
+        end = time.monotonic() + 20
+        while workers.scheduler.tasks:
+            assert time.monotonic() < end, "tasks are left"
+            time.sleep(0.05)
+        done = after(monkeypatch, -1, stop)
+        monkeypatch.setattr(cluster, "_AHEAD", 3)
+        found = count(model, volume, tmp_path / "dask", engine)
+    assert TASKS // 3 < done[0] < TASKS * 2 // 3
+    assert found == count(model, volume, tmp_path / "threads")
+
+
+@needs_dask
+def test_an_error_on_a_worker_is_the_same_error_here(
+    tmp_path: Path, workers: Any, model: LoadedModel, volume: Path
+) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.load(volume).astype(np.float32))
+    opening = {"channel": None, "time": None, "spacing": None, "level": 0, "as_slices": False}
+    with sources.open_source(path, channel=None) as source:
+        origin = job_file.origin(path, opening, rescale=False)
+        job = Job(model, source, tmp_path / "work", origin=origin)
+        job.folder.mkdir()
+        tasks.prepare(job)
+        values = np.load(path)
+        values[5, 40, 60] = np.nan
+        np.save(path, values)
+        todo = tasks.tasks(job, "encode")
+        with cluster.engines_on(workers.scheduler_address) as engine:
+            with pytest.raises(InputError, match=r"a\.npy: NaN, infinite") as there:
+                engine(job)(todo, "encoding")
+            path.unlink()
+            with pytest.raises(InputError, match=r"worker on .*a\.npy: no such file"):
+                engine(job)(todo, "encoding")
+    np.save(path, values)
+    with sources.open_source(path) as source, pytest.raises(InputError) as here:
+        engines.in_threads(dataclasses.replace(job, image=source))(todo, "encoding")
+    first, second = (str(error.value).split(" at (z, y, x)")[0] for error in (here, there))
+    assert first == second
+
+
+@needs_dask
+def test_a_task_that_ends_its_workers_is_given_up(workers: Any) -> None:
+    from distributed import Client
+
+    allowed, workers.scheduler.allowed_failures = workers.scheduler.allowed_failures, 0
+    try:
+        with Client(workers, set_as_default=False) as client:
+            future = client.submit(os._exit, 1, pure=False, retries=cluster._RETRIES)
+            with pytest.raises(InputError, match="a tile was given up as 1 workers died"):
+                cluster._check(future, "local")
+            client.wait_for_workers(2, timeout=30)
+    finally:
+        workers.scheduler.allowed_failures = allowed
+
+
+@needs_dask
+def test_a_worker_of_another_version_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: Any,
+    model: LoadedModel,
+    volume: Path,
+) -> None:
+    import distributed.versions
+
+    # Here, and not in the workers' processes.
+    get = distributed.versions.get_versions
+
+    def another(*arguments: Any, **options: Any) -> Any:
+        told = get(*arguments, **options)
+        if "cellcount_jax" in told["packages"]:
+            told["packages"]["cellcount_jax"] = "9.9"
+        return told
+
+    monkeypatch.setattr(distributed.versions, "get_versions", another)
+    with (
+        cluster.engines_on(workers.scheduler_address) as engine,
+        pytest.raises(
+            InputError, match=r"the worker tcp://.* has cellcount_jax .*here is .* 9\.9 on"
+        ),
+    ):
+        count(model, volume, tmp_path, engine)
+
+
+@needs_dask
+def test_the_command_with_processes_of_its_own(
+    tmp_path: Path,
+    model: LoadedModel,
+    volume: Path,
+    run_3d: Path,
+    run_module: Callable[..., tuple[int, str, str]],
+) -> None:
+    expected = count(model, volume, tmp_path / "threads")
+    arguments = ("count", volume, "--model", run_3d, "--output", tmp_path / "out", "--fast")
+    status, out, errors = run_module(
+        "cli", *arguments, "--max-voxels", str(LIMIT), "--scheduler", "local"
+    )
+    assert status == 0, errors
+    assert (tmp_path / "out" / "a" / "points.csv").read_bytes() == expected
+    assert f"in {TASKS // 3} tiles of" in out and "of memory for each worker" in out
+    told = [line for line in errors.replace("\r", "\n").splitlines() if "/s]" not in line]
+    assert not [line for line in told if line and "does not tell the voxel size" not in line]
+
+
+@needs_dask
+@pytest.mark.parametrize(
+    ("platform", "devices", "visible", "expected"),
+    [
+        ("gpu", 2, None, [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]),
+        ("gpu", 2, "3,5", [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "5"}]),
+        ("tpu", 4, None, [{}]),
+        ("cpu", 1, None, [{"NPROC": "5"}, {"NPROC": "5"}]),
+    ],
+)
+def test_each_local_worker_has_a_gpu_or_cores_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    platform: str,
+    devices: int,
+    visible: str | None,
+    expected: list[dict[str, str]],
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    there = [SimpleNamespace(platform=platform, id=i) for i in range(devices)]
+    monkeypatch.setattr(jax, "local_devices", lambda: there)
+    monkeypatch.setattr("dask.system.CPU_COUNT", 11)
+    assert cluster._environments() == expected
+    monkeypatch.setattr("dask.system.CPU_COUNT", 1)
+    if platform == "cpu":
+        assert cluster._environments() == [{"NPROC": "1"}]
+
+
+@needs_dask
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nothing://here", "here"])
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(cluster, "_TIMEOUT_S", 0.5)
+    with (
+        pytest.raises(InputError, match=f"--scheduler {address}: cannot be reached"),
+        cluster.engines_on(address),
+    ):
+        pass
+
+
+def test_without_dask_the_remedy_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    volume: Path,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    arguments = ["count", str(volume), "--model", "nuclei3d"]
+    arguments += ["--output", str(tmp_path / "out"), "--scheduler", "local"]
+    assert cli.main(arguments) == 1
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and 'pip install "cellcount_jax[cluster]"' in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_comes_back_from_its_folder(tmp_path: Path, model: LoadedModel) -> None:
+    values = np.random.default_rng(0).normal(100, 10, (12, 80, 120)).astype(np.float32)
+    path = tmp_path / "b.npy"
+    np.save(path, values)
+    opening: dict[str, Any] = {"channel": 0, "spacing": (1.0, 1.0, 1.0), "level": 0}
+    with sources.open_source(path, **opening) as source:
+        image = trained_model.resampled(model, source, source.spacing)
+        assert image is not source
+        origin = job_file.origin(path, opening, rescale=True)
+        job = Job(model, image, tmp_path / "work", origin=origin)
+        mark = job_file.save(job)
+        again = job_file.reopen(job.folder, mark)
+        assert job_file.reopen(job.folder, mark) is again, "it stays open"
+        assert model_file.digest(again.model) == model_file.digest(model)
+        assert again.cut == job.cut and not job.cut.whole
+        region = (slice(0, 5), slice(60, 80), slice(3, 50))
+        np.testing.assert_array_equal(again.image.read(region), image.read(region))
+        assert job_file.reopen(job.folder, job_file.save(job)) is not again
+        with pytest.raises(InputError, match="of another count"):
+            job_file.reopen(job.folder, mark)
+    with pytest.raises(ValueError, match="in memory"):
+        job_file.save(dataclasses.replace(job, origin=None))
+
+
+def test_a_job_that_cannot_be_opened(tmp_path: Path, model: LoadedModel, volume: Path) -> None:
+    task = Task("encode", 0)
+    pytest.importorskip("dask", reason="distributed is not installed")
+    missing = cluster.run_on_worker(str(tmp_path / "none"), "1", task)
+    assert isinstance(missing, InputError)
+    assert "worker on " in str(missing) and "where every worker finds them" in str(missing)
+    job = Job(
+        model,
+        Array(np.load(volume), 3),
+        tmp_path,
+        origin=job_file.origin(volume, {}, rescale=False),
+    )
+    mark = job_file.save(job)
+    stored = json.loads((tmp_path / "job.json").read_text())
+    for change, words in (
+        ({"version": "9.9"}, "is being counted by cellcount_jax 9.9, and here is"),
+        ({"path": "/nowhere/a.npy"}, "/nowhere/a.npy: no such file or folder; the images"),
+    ):
+        (tmp_path / "job.json").write_text(json.dumps({**stored, **change}))
+        wrong = cluster.run_on_worker(str(tmp_path), mark, task)
+        assert isinstance(wrong, InputError) and words in str(wrong)

@@ -1,0 +1,67 @@
+"""A folder that is replaced is the old one or the whole new one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import replacing_folder
+
+
+def make(folder: Path, text: str) -> None:
+    folder.mkdir()
+    (folder / "a").write_text(text)
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.zarr"
+    for text in ("one", "two"):
+        with replacing_folder(path) as temporary:
+            make(temporary, text)
+            (temporary / text).write_text("")
+        assert texts(path.parent) == {"a.zarr/a": text, f"a.zarr/{text}": ""}
+
+
+def test_the_old_folder_stays_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zarr"
+    make(path, "old")
+    with pytest.raises(KeyError), replacing_folder(path) as temporary:
+        make(temporary, "new")
+        raise KeyError
+    assert texts(tmp_path) == {"a.zarr/a": "old"}
+    rename = os.rename
+
+    def full(old: Path, new: Path) -> None:
+        if str(old).endswith(".tmp"):
+            raise OSError("no space")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(OSError, match="no space"), replacing_folder(path) as temporary:
+        make(temporary, "new")
+    assert texts(tmp_path) == {"a.zarr/a": "old"}
+
+
+def test_a_link_is_replaced_and_not_what_it_points_to(tmp_path: Path) -> None:
+    make(tmp_path / "target", "kept")
+    (tmp_path / "a.zarr").symlink_to(tmp_path / "target", target_is_directory=True)
+    with replacing_folder(tmp_path / "a.zarr") as temporary:
+        make(temporary, "new")
+    assert texts(tmp_path) == {"a.zarr/a": "new", "target/a": "kept"}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.zarr").write_text("mine")
+    with pytest.raises(InputError, match="is a file"), replacing_folder(tmp_path / "a.zarr"):
+        raise AssertionError
+    assert texts(tmp_path) == {"a.zarr": "mine"}

@@ -1,0 +1,200 @@
+"""Models in files: round trips, damaged ones, and none that could execute anything."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images import whole as formats
+from cellcount_jax.inference import model_file, trained_model
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+Members = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def exported(run_2d: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "new" / "mine.zip"
+    model_file.export_model(model_file.load_model(run_2d), path, card="# Mine\n\nDots: 3.\n")
+    return path
+
+
+def members(path: Path) -> Members:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write(path: Path, content: Members) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, value in content.items():
+            archive.writestr(name, value)
+
+
+def test_an_exported_model_is_the_model(exported: Path, run_2d: Path, cells_2d: Path) -> None:
+    trained, loaded = model_file.load_model(run_2d), model_file.load_model(str(exported))
+    assert model_file.to_json(loaded) == model_file.to_json(trained)
+    assert loaded.config.to_dict() == trained.config.to_dict()
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, trained.variables)
+    image = formats.read_image(cells_2d / "test" / "t0.png").pixels
+    for ours, theirs in zip(
+        trained_model.predict(loaded, image), trained_model.predict(trained, image), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert model_file.read_card(exported) == "# Mine\n\nDots: 3.\n"
+
+
+def test_the_same_model_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.zip"
+    model_file.export_model(model_file.load_model(exported), again, card="# Mine\n\nDots: 3.\n")
+    assert again.read_bytes() == exported.read_bytes()
+
+
+def test_a_model_of_an_older_version_has_the_defaults(exported: Path, tmp_path: Path) -> None:
+    content = members(exported)
+    config = json.loads(content["config.json"])
+    del config["train"]["cut_margin"]
+    path = tmp_path / "older.zip"
+    write(path, {**content, "config.json": json.dumps(config).encode()})
+    assert model_file.load_model(path).config.train.cut_margin == 0.0
+    config["train"]["from_the_future"] = 1
+    write(path, {**content, "config.json": json.dumps(config).encode()})
+    with pytest.raises(InputError, match=r"older\.zip: .*settings train\.from_the_future"):
+        model_file.load_model(path)
+
+
+def test_bundled_models_load(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
+    for name, path in model_file.bundled_models().items():
+        assert model_file.load_model(name).thresholds["peaks"] > 0
+        assert path.stat().st_size < 8e6 and model_file.read_card(path).startswith("# ")
+    monkeypatch.setattr(model_file, "_FOLDER", exported.parent)
+    assert list(model_file.bundled_models()) == ["mine"]
+    assert model_file.load_model("mine").step == model_file.load_model(exported).step
+    with pytest.raises(InputError, match="nuclei4d: no such model; .* brings: mine"):
+        model_file.load_model("nuclei4d")
+
+
+class Exploit:
+    """Unpickling it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def saved(value: Any, *, allow_pickle: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, value, allow_pickle=allow_pickle)
+    return buffer.getvalue()
+
+
+def first_array(content: Members) -> str:
+    return next(name for name in content if name.endswith(".npy"))
+
+
+def huge(array: bytes) -> bytes:
+    """A header that promises an array of many terabytes."""
+    shape = np.load(io.BytesIO(array)).shape
+    text = array.decode("latin1").replace(str(shape), str((10**13, 1)), 1)
+    return text.encode("latin1")
+
+
+def with_member(name: str, value: bytes) -> Callable[[Members], Members]:
+    return lambda content: {**content, name: value}
+
+
+def changed_array(change: Callable[[bytes], bytes]) -> Callable[[Members], Members]:
+    def apply(content: Members) -> Members:
+        name = first_array(content)
+        return {**content, name: change(content[name])}
+
+    return apply
+
+
+def infinite(array: bytes) -> bytes:
+    return saved(np.full_like(np.load(io.BytesIO(array)), np.inf))
+
+
+def another_type(array: bytes) -> bytes:
+    return saved(np.load(io.BytesIO(array)).astype(np.float16))
+
+
+BROKEN: dict[str, tuple[Callable[[Members], Members], str]] = {
+    "no config": (
+        lambda c: {k: v for k, v in c.items() if k != "config.json"},
+        "it holds no config.json",
+    ),
+    "no array": (
+        lambda c: {k: v for k, v in c.items() if k != first_array(c)},
+        "it holds no variables/",
+    ),
+    "torn JSON": (with_member("model.json", b'{"a": '), "model.json in it is not valid JSON"),
+    "no object": (with_member("config.json", b"[1]"), "are no JSON object"),
+    "another object": (with_member("model.json", b"[1]"), "is not a model of this version"),
+    "large JSON": (with_member("model.json", b" " * 2**21), "model.json in it has 2097152 bytes"),
+    "an impossible setting": (
+        lambda c: {
+            **c,
+            "config.json": c["config.json"].replace(b'"levels": 2', b'"levels": 99'),
+        },
+        "config.model.levels = 99",
+    ),
+    "no array header": (changed_array(lambda _: b"nothing"), "is no plain array"),
+    "a truncated array": (changed_array(lambda a: a[:-8]), "is damaged"),
+    "an array that is too large": (changed_array(lambda a: a + b"0" * 10**6), "in it has"),
+    "a lying header": (changed_array(huge), "describes has"),
+    "another type": (changed_array(another_type), "in it is float16"),
+    "infinite": (changed_array(infinite), "incomplete or not finite"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_model_is_an_error_that_names_the_file(
+    exported: Path, tmp_path: Path, change: Callable[[Members], Members], words: str
+) -> None:
+    path = tmp_path / "broken.zip"
+    content = members(exported)
+    write(path, change(content))
+    with pytest.raises(InputError) as error:
+        model_file.load_model(path)
+    assert words in str(error.value) and "\n" not in str(error.value)
+    assert str(path) in str(error.value) or "config.model" in str(error.value)
+
+
+def test_nothing_in_a_model_is_executed(exported: Path, tmp_path: Path) -> None:
+    path, trace = tmp_path / "evil.zip", tmp_path / "was_here"
+    evil = np.empty(1, object)
+    evil[0] = Exploit(trace)
+    for value in (saved(evil, allow_pickle=True), pickle.dumps(evil[0])):
+        write(path, changed_array(lambda _, value=value: value)(members(exported)))  # type: ignore[misc]
+        with pytest.raises(InputError):
+            model_file.load_model(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip archive", b"PK\x03\x04 almost"])
+def test_another_file_is_no_model(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.zip"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.zip: (is not a model file|the file is empty)"):
+        model_file.load_model(path)
+
+
+def test_every_truncation_is_noticed(exported: Path, tmp_path: Path) -> None:
+    whole, path = exported.read_bytes(), tmp_path / "cut.zip"
+    for size in range(1, len(whole), len(whole) // 7):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"cut\.zip"):
+            model_file.load_model(path)

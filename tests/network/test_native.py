@@ -1,0 +1,177 @@
+"""The C++ convolutions: against XLA's in value and gradient, and how they are had."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import Array
+
+from cellcount_jax.network import native
+
+WINDOW = st.sampled_from([1, 3, 5])
+SIZES = st.tuples(*[st.integers(1, 9)] * 3)
+# Around the widths of vector registers and of the panels made of them.
+CHANNELS = st.sampled_from([1, 2, 3, 5, 8, 13, 16, 24, 31, 32, 33, 48, 64])
+
+
+@pytest.fixture(autouse=True)
+def kernels() -> None:
+    if not native.available():
+        pytest.skip("there is no C++ compiler")
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """As in a process that has not asked for the library yet."""
+    native._prefix.cache_clear()
+    yield
+    native._prefix.cache_clear()
+
+
+def oracle(x: Array, kernel: Array) -> Array:
+    numbers = ("NDHWC", "DHWIO", "NDHWC")
+    with jax.numpy_dtype_promotion("strict"):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1, 1), "SAME", dimension_numbers=numbers, precision="highest"
+        )
+
+
+def difference(actual: Array, expected: Array) -> float:
+    assert actual.shape == expected.shape and actual.dtype == expected.dtype
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def check(
+    batch: int, spatial: tuple[int, ...], window: tuple[int, ...], inputs: int, outputs: int
+) -> None:
+    rng = np.random.default_rng(0)
+
+    def random(*shape: int) -> Array:
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    x, kernel = random(batch, *spatial, inputs), random(*window, inputs, outputs)
+    dy = random(batch, *spatial, outputs)
+    expected, pullback = jax.vjp(oracle, x, kernel)
+    assert difference(native.convolve(x, kernel), expected) < 1e-5
+    actual = native.weight_gradient(x, dy, window)
+    assert difference(actual, pullback(dy)[1]) < 1e-5
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), SIZES, st.tuples(WINDOW, WINDOW, WINDOW), CHANNELS, CHANNELS)
+def test_equals_xla(
+    batch: int, spatial: tuple[int, ...], window: tuple[int, ...], inputs: int, outputs: int
+) -> None:
+    check(batch, spatial, window, inputs, outputs)
+
+
+@pytest.mark.parametrize(
+    ("batch", "spatial", "window", "inputs", "outputs"),
+    [
+        (2, (1, 200, 70), (1, 3, 3), 32, 16),  # rows in several pieces
+        (1, (9, 33, 65), (3, 3, 3), 40, 32),  # channels in several groups
+        (2, (1, 3, 3), (1, 3, 3), 256, 512),  # sums too large for slices
+        (1, (1, 2, 3000), (1, 3, 3), 70, 4),  # a row larger than the scratch memory
+    ],
+)
+def test_equals_xla_at_sizes_that_are_cut(
+    batch: int, spatial: tuple[int, ...], window: tuple[int, ...], inputs: int, outputs: int
+) -> None:
+    check(batch, spatial, window, inputs, outputs)
+
+
+def test_nothing_gives_nothing() -> None:
+    x = jnp.zeros((0, 2, 4, 4, 3))
+    assert native.convolve(x, jnp.ones((1, 3, 3, 3, 5))).shape == (0, 2, 4, 4, 5)
+    gradient = native.weight_gradient(x, jnp.zeros((0, 2, 4, 4, 5)), (1, 3, 3))
+    np.testing.assert_array_equal(gradient, np.zeros((1, 3, 3, 3, 5)))
+
+
+_BITS = """
+import hashlib, jax, numpy as np
+from cellcount_jax import native
+x, dy = (jax.random.normal(jax.random.key(i), (2, 5, 40, 50, 24)) for i in range(2))
+kernel = jax.random.normal(jax.random.key(2), (3, 3, 3, 24, 24))
+made = native.convolve(x, kernel), native.weight_gradient(x, dy, (3, 3, 3))
+print(*(hashlib.sha256(np.asarray(m).tobytes()).hexdigest() for m in made))
+"""
+
+
+def test_the_same_bits_on_any_number_of_threads() -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2 or shutil.which("taskset") is None:
+        pytest.skip("needs two processors and taskset")
+    found = [
+        subprocess.run(
+            ["taskset", "-c", ",".join(map(str, cpus)), sys.executable, "-c", _BITS],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for cpus in (allowed[:1], allowed)
+    ]
+    assert found[0] == found[1] != ""
+
+
+def test_built_once_and_found_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler = native._compiler()
+    assert compiler is not None
+    library = native._build(compiler)
+    made = library.stat().st_mtime_ns
+    assert native._build(compiler) == library
+    assert library.stat().st_mtime_ns == made
+    assert list(library.parent.iterdir()) == [library], "something was left behind"
+
+
+def test_switched_off(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLCOUNT_NATIVE", "0")
+    assert not native.available()
+
+
+def test_without_a_compiler(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: None)
+    assert not native.available()
+    assert "there is no C++ compiler; install g++ or clang, or pip install ziglang" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"), [("/no/such/c++", "No such file"), ("false", "returned non-zero")]
+)
+def test_a_compiler_that_fails(
+    fresh: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    compiler: str,
+    reason: str,
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert not native.available()
+    assert f"{compiler} could not compile them: " in caplog.text and reason in caplog.text
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_cache_folder_that_cannot_be_made(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert not native.available()
+    assert "could not compile them" in caplog.text and str(tmp_path / "file") in caplog.text
