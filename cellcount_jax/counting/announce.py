@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 
 import numpy as np
 
+from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.sources import Source
 from cellcount_jax.inference import tiled_maps, trained_model
 from cellcount_jax.inference.tasks import Job
@@ -85,10 +85,10 @@ def describe_image(source: Source) -> str:
     """What was read, in a line."""
     voxels = "unknown voxel size"
     if source.spacing is not None:
-        voxels = f"voxels of {_by(source.spacing)} um ({source.spacing_source})"
+        voxels = f"voxels of {size_text(source.spacing)} um ({source.spacing_source})"
     channels = f", {source.channels} channels" if source.channels > 1 else ""
     return (
-        f"{source.path}: {source.kind}, {source.axes} of {_by(source.stored_shape)}"
+        f"{source.path}: {source.kind}, {source.axes} of {size_text(source.stored_shape)}"
         f" {source.dtype}{channels}, {voxels}"
     )
 
@@ -97,7 +97,7 @@ def warning(model: TrainedModel, source: Source, *, rescale: bool) -> str | None
     """Where cells may look larger or smaller to the model than those that it knows; or None."""
     if not model.spacing_known:
         return None
-    known = _by(model.spacing)
+    known = size_text(model.spacing)
     if source.spacing is None:
         return (
             f"warning: {source.path}: the file does not tell the voxel size; it is taken to be that"
@@ -108,11 +108,7 @@ def warning(model: TrainedModel, source: Source, *, rescale: bool) -> str | None
     if rescale or all(abs(r - 1) < _ALIKE for r in ratios):
         return None
     return (
-        f"warning: {source.path}: voxels of {_by(source.spacing)} um, but the model was trained on"
+        f"warning: {source.path}: voxels of {size_text(source.spacing)} um, but the model was trained on"
         f" {known} um; cells look larger or smaller to it than they are. --rescale resamples the"
         " image"
     )
-
-
-def _by(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)

@@ -1,4 +1,4 @@
-"""Images that are read a part at a time: any array, and a resampled image."""
+"""Regions of images, and images that are read a region at a time: any array, a resampled image."""
 
 from __future__ import annotations
 
@@ -146,3 +146,13 @@ def lies_in(points: np.ndarray, region: Region) -> np.ndarray:
 def extent(region: Region) -> tuple[int, ...]:
     """The size of a region."""
     return tuple(part.stop - part.start for part in region)
+
+
+def voxels_of(points: np.ndarray) -> np.ndarray:
+    """Indices `(N, D)` int64 of the voxels that points `(N, D)` lie in: floor(x + 0.5)."""
+    return np.floor(np.asarray(points) + 0.5).astype(np.int64)
+
+
+def size_text(sizes: Sequence[float]) -> str:
+    """Sizes of axes as text, for example "256 x 256" or "6 x 1.62 x 1.62"."""
+    return " x ".join(f"{size:g}" if isinstance(size, float) else str(size) for size in sizes)
