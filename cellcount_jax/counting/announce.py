@@ -108,7 +108,7 @@ def warning(model: TrainedModel, source: Source, *, rescale: bool) -> str | None
     if rescale or all(abs(r - 1) < _ALIKE for r in ratios):
         return None
     return (
-        f"warning: {source.path}: voxels of {size_text(source.spacing)} um, but the model was trained on"
-        f" {known} um; cells look larger or smaller to it than they are. --rescale resamples the"
-        " image"
+        f"warning: {source.path}: voxels of {size_text(source.spacing)} um, but the model was"
+        f" trained on {known} um; cells look larger or smaller to it than they are. --rescale"
+        " resamples the image"
     )
