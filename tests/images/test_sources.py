@@ -892,7 +892,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, name):
 
     for owner, function in ((tifffile, "TiffFile"), (np, "load"), (zarr, "open")):
         monkeypatch.setattr(owner, function, refuse)
-    monkeypatch.setattr("cellcount_jax.images.slices.read_png", refuse)
+    monkeypatch.setattr("cellcount_jax.images.png.read_png", refuse)
     with pytest.raises(InputError, match=r"cannot be opened.*Permission denied\)") as error:
         open_source(path)
     assert_names_it(error, path)

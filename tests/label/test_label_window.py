@@ -79,8 +79,8 @@ _PRELUDE = """
     from qtpy.QtGui import QKeyEvent, QMouseEvent
     from qtpy.QtTest import QTest
     from qtpy.QtWidgets import QApplication
-    from cellcount_jax.label import window
-    from cellcount_jax.label.widget import LabelPanel
+    from cellcount_jax.label.window import window
+    from cellcount_jax.label.window.panel import LabelPanel
 
     def wait(seconds=0.2):
         end = time.monotonic() + seconds
@@ -455,7 +455,7 @@ def test_what_is_seen(display: str, volume: Path, tmp_path: Path) -> None:
         picture = viewer.screenshot({str(tmp_path / "canvas.png")!r}, canvas_only=True, flash=False)
         told["green"] = int(((picture[..., 1] > 180) & (picture[..., 0] < 100)).sum())
         told["bright"] = int((picture[..., :3].min(-1) > 150).sum())
-        from cellcount_jax.label.volume_view import VolumeView
+        from cellcount_jax.label.window.volume_view import VolumeView
         view = next(w for w in app.allWidgets() if isinstance(w, VolumeView))
         told["scale"] = [float(s) for s in view._image.scale]
         told["dots"] = view._dots.data.tolist()
