@@ -96,7 +96,7 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
     training_maps = [trained_model.predict_maps(model, s.image) for s in dataset.labelled]
     known = {id(s.image): m for s, m in zip(dataset.labelled, training_maps, strict=True)}
     model, reached = calibrate(model, dataset.labelled, training_maps)
-    about = f"# {config.name}\n\nTrained on {dataset.description}, step {model.step}.\n"
+    about = f"# {config.name}\n\n{dataset.description}; step {model.step} of training.\n"
     model_file.export_model(model, workdir / model_file.MODEL_FILE, card=about)
     sets = dataset.tests or {"train": dataset.labelled}
     if not dataset.tests:

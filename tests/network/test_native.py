@@ -100,7 +100,7 @@ def test_nothing_gives_nothing() -> None:
 
 _BITS = """
 import hashlib, jax, numpy as np
-from cellcount_jax import native
+from cellcount_jax.network import native
 x, dy = (jax.random.normal(jax.random.key(i), (2, 5, 40, 50, 24)) for i in range(2))
 kernel = jax.random.normal(jax.random.key(2), (3, 3, 3, 24, 24))
 made = native.convolve(x, kernel), native.weight_gradient(x, dy, (3, 3, 3))

@@ -1,6 +1,6 @@
 """Several devices give what one device gives, and a run in pieces what a run at once gives.
 
-`python -m tests.test_parallel` is what runs on four virtual devices, in float64, because
+`python -m tests.training.test_parallel` is what runs on four virtual devices, in float64, because
 their number cannot change within a process. It prints what it found as JSON.
 """
 
@@ -102,7 +102,7 @@ def four_devices() -> dict[str, Any]:
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.test_parallel"],
+        [sys.executable, "-m", "tests.training.test_parallel"],
         cwd=Path(__file__).parents[2],
         env=environment,
         capture_output=True,

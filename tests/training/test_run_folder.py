@@ -22,8 +22,9 @@ from cellcount_jax.training.step import create_train_state
 _SAVE_ON_FOUR_DEVICES = """
 import pathlib, sys
 import jax, numpy as np
-from cellcount_jax import checkpoint, config, parallel
-from cellcount_jax.step import create_train_state
+from cellcount_jax import config
+from cellcount_jax.training import parallel, run_folder
+from cellcount_jax.training.step import create_train_state
 
 settings = config.default_config()
 settings.model.features = 2
@@ -35,7 +36,7 @@ devices = jax.local_devices()
 assert len(devices) == 4
 state = parallel.replicate(state, devices)
 assert len(jax.tree.leaves(state.params)[0].devices()) == 4
-checkpoint.save(pathlib.Path(sys.argv[1]), 3, state, keep=1)
+run_folder.save(pathlib.Path(sys.argv[1]), 3, state, keep=1)
 """
 
 
