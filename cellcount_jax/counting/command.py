@@ -1,0 +1,157 @@
+"""`cellcount count`: the cells of images and volumes, from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from cellcount_jax import cache
+from cellcount_jax.counting import cluster, count, engines, results
+from cellcount_jax.images import inputs
+from cellcount_jax.inference import model_file
+from cellcount_jax.inference.tasks import Engine, Job
+
+EXAMPLES = """\
+examples:
+  cellcount count image.tif --model nuclei3d --output counted/
+  cellcount count my_images/ more/b.png --model runs/mine --output counted/
+  cellcount count brain.ome.zarr --model mine.zip --output counted/ --spacing 6,1.62,1.62 --rescale
+  cellcount count brain.ome.zarr --model nuclei3d --output counted/ --dry-run
+  cellcount count brain.ome.zarr --model nuclei3d --output counted/ --scheduler local
+
+For each input a folder with points.csv (id, place in voxels and in um, score), report.html to
+look at and summary.json with all that is needed to repeat it; counts.csv has a row an input.
+A large image is counted in tiles; the same command goes on where it was stopped.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `cellcount count`."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        help="TIFF, OME-TIFF, PNG, NumPy or OME-Zarr, or folders of them; for a model of volumes a"
+        " folder of 2D images is one volume of slices",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="workdir of a finished run, an exported file, or a bundled model (cellcount models)",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--threshold", type=float, help="on the map, 0 to 1; default: the model's own"
+    )
+    inputs.add_source(parser)
+    parser.add_argument(
+        "--rescale", action="store_true", help="resample images to the voxels of the training"
+    )
+    parser.add_argument(
+        "--diameter",
+        type=float,
+        help="of the cells in pixels, about: resample 2D images to that of the training",
+    )
+    parser.add_argument(
+        "--max-voxels",
+        type=int,
+        help="cut a larger image in tiles of this size (default: as trained,"
+        " config.predict.max_voxels); more needs more memory",
+    )
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="without the mean over mirror images: volumes 8 times as fast, a little less exact",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would be done, and what it takes"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the results of another count in --output"
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="compute the tiles of large images on the workers of this dask scheduler, or, with"
+        " 'local', in several processes here (docs/cluster.md)",
+    )
+    parser.add_argument(
+        "--mask", type=Path, help="image of the tissue, of the same extent: count where it is not 0"
+    )
+    parser.add_argument(
+        "--regions", type=Path, help="label volume of the same extent: counts per region too"
+    )
+    parser.add_argument(
+        "--region-names", type=Path, help="CSV file with the columns id and name, for --regions"
+    )
+    parser.add_argument(
+        "--density",
+        type=float,
+        nargs="?",
+        const=100.0,
+        metavar="UM",
+        help="write density.zarr too, cells per mm3 in cubes of so many um (default 100; voxels"
+        " where their size is unknown)",
+    )
+    parser.add_argument("--parquet", action="store_true", help="write points.parquet too")
+    parser.add_argument("--cellfinder", action="store_true", help="write points.xml too")
+    parser.add_argument("--napari", action="store_true", help="write points_napari.csv too")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Counts; returns the exit status."""
+    cache.keep_programs()
+    if options.scheduler == cluster.LOCAL:
+        # A worker has the GPU; this process leaves it the memory.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    model = model_file.load_model(options.model)
+    config = model.config.copy_and_resolve_references()
+    if options.max_voxels is not None:
+        config.predict.max_voxels = options.max_voxels
+    if options.fast:
+        config.predict.flips = False
+    model = dataclasses.replace(model, config=config)
+    found = inputs.find_inputs(options.inputs, ndim=config.data.ndim)
+    wanted = count.Options(
+        threshold=options.threshold,
+        rescale=options.rescale,
+        diameter=options.diameter,
+        spacing=options.spacing,
+        channel=options.channel,
+        time=options.time,
+        level=options.level,
+        mask=options.mask,
+        outputs=results.Outputs(
+            parquet=options.parquet,
+            cellfinder=options.cellfinder,
+            napari=options.napari,
+            density=options.density,
+            regions=options.regions,
+            region_names=options.region_names,
+        ),
+        dry_run=options.dry_run,
+        overwrite=options.overwrite,
+    )
+    with contextlib.ExitStack() as stack:
+        engine: Callable[[Job], Engine] = engines.in_threads
+        if options.scheduler is not None:
+            engine = stack.enter_context(cluster.engines_on(options.scheduler))
+        rows = count.count_files(
+            model,
+            found,
+            options.output,
+            options=wanted,
+            name=options.model,
+            tell=lambda line: print(line, flush=True),
+            engine=engine,
+        )
+    if options.dry_run:
+        return 0
+    total = sum(row["count"] for row in rows)
+    several = f"{total} cells in {len(rows)} inputs, " if len(rows) > 1 else ""
+    print(f"{several}written to {options.output}")
+    return 0

@@ -1,0 +1,55 @@
+"""`cellcount export` and `cellcount models`: trained models in files, from the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cellcount_jax.inference import model_file
+
+EXPORT_EXAMPLES = """\
+example:
+  cellcount export runs/mine mine.zip --card about.md
+
+The file holds settings, weights and the card. It is read without executing anything in it.
+"""
+MODELS_EXAMPLES = """\
+examples:
+  cellcount models
+  cellcount models nuclei3d
+  cellcount models mine.zip"""
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `cellcount export`."""
+    parser.add_argument("workdir", type=Path, help="of a finished run")
+    parser.add_argument("file", type=Path, help="to write, e.g. mine.zip")
+    parser.add_argument("--card", type=Path, help="Markdown text that says what the model is")
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Writes a model as one file; returns the exit status."""
+    model = model_file.load_model(options.workdir)
+    card = "" if options.card is None else options.card.read_text(encoding="utf-8")
+    card = card or f"# {options.file.stem}\n\nExported from {options.workdir}, step {model.step}.\n"
+    model_file.export_model(model, options.file, card=card)
+    print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def add_models_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `cellcount models`."""
+    parser.add_argument("name", nargs="?", help="of a bundled model, or an exported file")
+
+
+def run_models(options: argparse.Namespace) -> int:
+    """Lists the bundled models, or prints the card of one; returns the exit status."""
+    bundled = model_file.bundled_models()
+    if options.name is not None:
+        print(model_file.read_card(bundled.get(options.name, Path(options.name))))
+        return 0
+    for name, path in bundled.items():
+        lines = model_file.read_card(path).splitlines()
+        text = [line for line in lines if line.strip() and not line.startswith("#")]
+        print(f"{name:16} {text[0] if text else ''}")
+    return 0
