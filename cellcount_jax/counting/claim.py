@@ -1,47 +1,38 @@
-"""Whose a folder of results is: one count's alone, apart from the user's own files."""
+"""Ownership of a results folder: it is of one count, and apart from the user's own files."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cellcount_jax.counting import job_file, results
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files
+from cellcount_jax.inference import tasks
 
 FILE = "count.json"
-# All that a count writes into the folder of an input; nothing else is ever removed there. The claim
-# goes last, so that a folder from which some are gone is still known as that of a count.
-_WRITTEN = (
-    "summary.json",
-    "points.csv",
-    "points.parquet",
-    "points.xml",
-    "points_napari.csv",
-    "regions.csv",
-    "density.zarr",
-    "overlay.png",
-    "report.html",
-    "work",
-    FILE,
-)
-# The same of its folder `work`.
-_WORK = ("survey.npz", "coarse", "map.zarr", "peaks", "done", "job.json", "model.zip")
+WORK = "work"
+# Nothing else is ever removed. The claim goes last: a folder that has lost other files is still
+# known as that of a count.
+_REMOVABLE = (*results.FILES, WORK, FILE)
+_REMOVABLE_WORK = (*tasks.FILES, *job_file.FILES)
 
 
 def check_apart(folders: Iterable[Path], files: Iterable[Path]) -> None:
-    """Makes sure that no folder of results is, holds or lies in what the user brought.
+    """Makes sure that no results folder is, holds or lies in a file or folder that is read.
 
     Args:
       folders: of results, resolved.
       files: images, masks and label volumes, files or folders.
 
     Raises:
-      InputError: names the folder and the file.
+      InputError: with the folder and the file.
     """
-    # A link is the user's as much as what it leads to.
+    # A link belongs to the user as much as its target.
     own = {place: path for path in files for place in (path.resolve(), _unlinked(path))}
     holders = {parent: path for place, path in own.items() for parent in place.parents}
     for folder in folders:
@@ -59,11 +50,11 @@ def check_apart(folders: Iterable[Path], files: Iterable[Path]) -> None:
 
 
 def check_table(path: Path, header: str) -> None:
-    """Makes sure that a table of all counts may be written.
+    """Makes sure that a table of all counts does not replace another file.
 
     Args:
-      path: of it.
-      header: how the first line of such a table begins.
+      path: the table.
+      header: the beginning of its first line.
 
     Raises:
       InputError: there is another file of this name.
@@ -75,19 +66,19 @@ def check_table(path: Path, header: str) -> None:
 
 
 def check(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Makes sure that a folder may become a count's.
+    """Makes sure that a count may write into a folder.
 
     Args:
-      folder: of the results of one input, resolved.
+      folder: for the results of one input, resolved.
       identity: all that the result depends on but the threshold, for JSON.
       overwrite: whether the results of another count may be deleted.
 
     Raises:
-      InputError: it is another count's, and names what differs; or it has files with the names of
-        results that are of no count.
+      InputError: it holds the results of another count, with the settings that differ; or files
+        with the names of results that no count wrote.
     """
     if not _is_claimed(folder):
-        if taken := [name for name in _WRITTEN if _lexists(folder / name)]:
+        if taken := [name for name in _REMOVABLE if os.path.lexists(folder / name)]:
             raise InputError(
                 f"{folder / taken[0]}: is not of a count, and would be replaced; move it, or give"
                 " another --output"
@@ -100,7 +91,7 @@ def check(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False)
 
 
 def take(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Makes a folder that was checked a count's; another's results in it are deleted."""
+    """Claims a folder that was checked for a count; the results of another count are deleted."""
     if _is_claimed(folder) and _differing(folder, identity):
         _remove_results(folder)
     if not (folder / FILE).exists():
@@ -112,12 +103,12 @@ def _is_claimed(folder: Path) -> bool:
 
 
 def _differing(folder: Path, identity: Mapping[str, Any]) -> list[str]:
-    """What differs, in words; nothing where there are no results."""
+    """The settings in which the count of a folder differs, as text."""
     path = folder / FILE
     try:
         stored = json.loads(path.read_text())
     except (OSError, ValueError):
-        return [f"what it says of itself ({path.name} is missing or damaged)"]
+        return [f"its settings ({path.name} is missing or damaged)"]
     given = json.loads(json.dumps(identity))
     return [
         f"{key} (there {stored.get(key)!r}, given {given.get(key)!r})"
@@ -127,11 +118,11 @@ def _differing(folder: Path, identity: Mapping[str, Any]) -> list[str]:
 
 
 def _remove_results(folder: Path) -> None:
-    """Removes what a count wrote, and nothing else."""
-    for name in _WRITTEN:
+    """Removes the files of a count, and nothing else."""
+    for name in _REMOVABLE:
         path = folder / name
-        if name == "work" and path.is_dir() and not path.is_symlink():
-            for part in _WORK:
+        if name == WORK and path.is_dir() and not path.is_symlink():
+            for part in _REMOVABLE_WORK:
                 _remove(path / part)
             if not any(path.iterdir()):
                 path.rmdir()
@@ -140,7 +131,7 @@ def _remove_results(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Removes a file or folder; of a link the link alone."""
+    """Removes a file, a folder, or a link but not its target."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -148,9 +139,5 @@ def _remove(path: Path) -> None:
 
 
 def _unlinked(path: Path) -> Path:
-    """The path itself where it is a link, without links before its last part."""
+    """The path of a link itself, with its parents resolved; of anything else its target."""
     return path.parent.resolve() / path.name if path.is_symlink() else path.resolve()
-
-
-def _lexists(path: Path) -> bool:
-    return path.exists() or path.is_symlink()

@@ -1,7 +1,7 @@
-"""The tasks of a count on a cluster of dask: of processes on this machine, or of other machines.
+"""The tasks of a count on dask's workers: processes of this machine, or of other machines.
 
-A worker gets the name of a folder and a task, and opens the job there (`job_file.py`). What it
-finds it leaves in the folder, so a task that is done twice, or half and then again, does no harm.
+A worker gets a folder and a task, opens the job in the folder (`job_file.py`) and leaves its result
+there, so a task that is done twice, or half and then again, does no harm.
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 LOCAL = "local"
-# Tasks that the scheduler knows of at a time: enough for each of 100 workers to have some ahead.
-_AHEAD = 1000
-# Of a task that fails with what may pass, such as a disk that does not answer.
-_RETRIES = 3
-_CORES = 4  # of a worker on a CPU
+_MAX_SUBMITTED = 1000  # tasks at a time, enough for 100 workers to have some ahead
+_RETRIES = 3  # of a task whose error may pass, such as a disk that does not answer
+_CORES_PER_WORKER = 4  # on a CPU
 _TIMEOUT_S = 20
 _NAME = "cellcount_jax"
 
@@ -48,11 +46,11 @@ def engines_on(scheduler: str) -> Iterator[Callable[[Job], Engine]]:
         machine, which start with the first task and end with the block.
 
     Yields:
-      What gives the engine of a job; the job needs an `origin`.
+      A function from a job, which needs an `origin`, to its engine.
 
     Raises:
-      InputError: dask.distributed is not installed, there is no such scheduler, or, while an engine
-        runs, what is wrong with a task or a worker.
+      InputError: dask.distributed is not installed, there is no such scheduler; or, while an engine
+        runs, a task or a worker fails.
     """
     if importlib.util.find_spec("distributed") is None:
         raise InputError(
@@ -78,7 +76,7 @@ def engines_on(scheduler: str) -> Iterator[Callable[[Job], Engine]]:
 
 
 def run_on_worker(folder: str, mark: str, task: Sequence[Any]) -> InputError | None:
-    """Does a task, in a worker's process.
+    """Runs a task in a worker's process.
 
     Args:
       folder: of the job.
@@ -86,7 +84,7 @@ def run_on_worker(folder: str, mark: str, task: Sequence[Any]) -> InputError | N
       task: a `Task`.
 
     Returns:
-      What is wrong with the input, on any worker; if it were raised, dask would try again.
+      An error of the input, which is the same on any worker; dask would retry if it were raised.
     """
     import dask
 
@@ -95,7 +93,7 @@ def run_on_worker(folder: str, mark: str, task: Sequence[Any]) -> InputError | N
     except InputError as error:
         return InputError(f"worker on {platform.node()}: {error}")
     try:
-        # Some files are read as arrays of dask; on a worker these would become tasks themselves.
+        # Some files are read as dask arrays, which would become tasks of the cluster themselves.
         with dask.config.set(scheduler="threads"):
             tasks.run(job, Task(*task))
     except InputError as error:
@@ -104,30 +102,30 @@ def run_on_worker(folder: str, mark: str, task: Sequence[Any]) -> InputError | N
 
 
 def dask_setup(worker: Any) -> None:
-    """What dask calls in a worker process of the local cluster when it starts.
+    """Prepares a worker process of the local cluster; called by dask when it starts.
 
     A terminal sends Ctrl-C to all processes, but the one that the user started ends the others.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # It tells of tasks that are cancelled then.
+    # A warning for each task that is cancelled then.
     logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
 
 
 def _run_all(
     client: Client, scheduler: str, job: tuple[str, str], todo: Sequence[Task], title: str
 ) -> None:
-    """Runs the tasks of a job, which is given by its folder and mark."""
+    """Runs tasks of a job, which is given by its folder and mark."""
     from distributed import as_completed
 
-    send = _sent()
+    function = _importing_function()
 
     def submit(task: Task) -> Future:
-        return client.submit(send, *job, tuple(task), pure=False, retries=_RETRIES)
+        return client.submit(function, *job, tuple(task), pure=False, retries=_RETRIES)
 
     waiting = iter(todo)
     running = as_completed(loop=client.loop)
     try:
-        running.update([submit(task) for task in itertools.islice(waiting, _AHEAD)])
+        running.update([submit(task) for task in itertools.islice(waiting, _MAX_SUBMITTED)])
         with engines.progress(title, len(todo)) as bar:
             for future in running:
                 _check(future, scheduler)
@@ -139,22 +137,22 @@ def _run_all(
         raise
 
 
-def _sent() -> Callable[..., InputError | None]:
-    """What the workers get; a function in a function is sent as code, not by its name, so that the
-    scheduler, which looks into all that it is sent, needs nothing of this package."""
+def _importing_function() -> Callable[..., InputError | None]:
+    """`run_on_worker` without this package: an inner function is sent as code, not by its name, and
+    the scheduler, which unpacks all that it is sent, may not have the package."""
 
     def cellcount(*arguments: Any) -> InputError | None:
         import importlib
 
-        here: Any = importlib.import_module("cellcount_jax.counting.cluster")
-        found: InputError | None = here.run_on_worker(*arguments)
-        return found
+        module: Any = importlib.import_module("cellcount_jax.counting.cluster")
+        error: InputError | None = module.run_on_worker(*arguments)
+        return error
 
     return cellcount
 
 
 def _check(future: Future, scheduler: str) -> None:
-    """Raises what went wrong with a task, as an error of one line where the user can do something.
+    """Raises the error of a task, as an `InputError` where the user can do something.
 
     Raises:
       InputError: of the task; or its worker died again and again, has not got the package, or the
@@ -163,7 +161,7 @@ def _check(future: Future, scheduler: str) -> None:
     from distributed import CancelledError, KilledWorker
 
     try:
-        wrong = future.result()
+        error_of_input = future.result()
     except KilledWorker as error:
         raise InputError(
             f"--scheduler {scheduler}: a tile was given up as {error.allowed_failures + 1} workers"
@@ -180,31 +178,31 @@ def _check(future: Future, scheduler: str) -> None:
             f"--scheduler {scheduler}: a worker has no {error.name}; install the same version of"
             f" {_NAME} everywhere"
         ) from error
-    if wrong is not None:
-        raise wrong
+    if error_of_input is not None:
+        raise error_of_input
 
 
 @contextlib.contextmanager
 def _client(scheduler: str) -> Iterator[Client]:
-    """A connection to a scheduler, which is started where it is the local one."""
+    """A connection to a scheduler; the local one is started."""
     from distributed import Client
     from distributed.comm import resolve_address
 
-    # Each process would tell at length that it starts and ends: this one, and those it starts.
+    # Without these, each process logs at length that it starts and ends.
     logging.getLogger("distributed").setLevel(logging.WARNING)
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     with contextlib.ExitStack() as stack:
         try:
-            at: Any = scheduler
+            address: Any = scheduler
             if scheduler == LOCAL:
-                at = stack.enter_context(_local_cluster())
+                address = stack.enter_context(_local_cluster())
             else:
-                resolve_address(scheduler)  # a client that cannot takes long to give up
-            client = Client(at, timeout=_TIMEOUT_S, set_as_default=False)
+                resolve_address(scheduler)  # a client takes long to give up
+            client = Client(address, timeout=_TIMEOUT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"--scheduler {scheduler}: cannot be reached ({error}); give the address that the"
-                " scheduler tells when it starts, such as tcp://10.0.0.5:8786, or 'local'"
+                " scheduler logs when it starts, such as tcp://10.0.0.5:8786, or 'local'"
             ) from error
         yield stack.enter_context(client)
 
@@ -218,10 +216,10 @@ def _wait_for_workers(client: Client, scheduler: str) -> None:
     if not client.nthreads():
         log.warning("--scheduler %s: has no workers yet, waiting for one", scheduler)
     client.wait_for_workers(1)
-    told: Any = client.get_versions(packages=[_NAME])
-    ours = _versions(told["client"])
-    for address, worker in told["workers"].items():
-        theirs = _versions(worker)
+    versions: Any = client.get_versions(packages=[_NAME])
+    ours = _version_text(versions["client"])
+    for address, worker in versions["workers"].items():
+        theirs = _version_text(worker)
         if theirs != ours:
             raise InputError(
                 f"--scheduler {scheduler}: the worker {address} has {theirs}, and here is {ours};"
@@ -229,14 +227,14 @@ def _wait_for_workers(client: Client, scheduler: str) -> None:
             )
 
 
-def _versions(told: Mapping[str, Any]) -> str:
-    python = ".".join(told["host"]["python"].split(".")[:2])
-    return f"{_NAME} {told['packages'][_NAME] or 'missing'} on Python {python}"
+def _version_text(process: Mapping[str, Any]) -> str:
+    python = ".".join(process["host"]["python"].split(".")[:2])
+    return f"{_NAME} {process['packages'][_NAME] or 'missing'} on Python {python}"
 
 
 @contextlib.contextmanager
 def _local_cluster() -> Iterator[Any]:
-    """Workers on this machine: one a GPU where there are several, else one for some cores."""
+    """Workers on this machine: one for each GPU, or one for some cores."""
     from distributed import Nanny, Scheduler, SpecCluster
 
     workers = {
@@ -244,7 +242,7 @@ def _local_cluster() -> Iterator[Any]:
             "cls": Nanny,
             "options": {
                 "nthreads": 1,
-                # Dask would stop a worker that has more than its share, but tiles may be large.
+                # No limit: dask would stop a worker that takes more than its share.
                 "memory_limit": 0,
                 "env": environment,
                 "dashboard": False,
@@ -260,7 +258,7 @@ def _local_cluster() -> Iterator[Any]:
 
 
 def _environments() -> list[dict[str, str]]:
-    """What each of the workers on this machine has in its environment."""
+    """The environment variables of each worker on this machine."""
     from dask.system import CPU_COUNT
 
     devices = jax.local_devices()
@@ -270,6 +268,6 @@ def _environments() -> list[dict[str, str]]:
         return [{"CUDA_VISIBLE_DEVICES": name} for name in names]
     if devices[0].platform != "cpu":
         return [{}]
-    number = max(1, CPU_COUNT // _CORES)
-    # XLA starts so many threads.
+    number = max(1, CPU_COUNT // _CORES_PER_WORKER)
+    # The number of threads that XLA starts.
     return [{"NPROC": str(CPU_COUNT // number)}] * number

@@ -146,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
             options.output,
             options=wanted,
             name=options.model,
-            tell=lambda line: print(line, flush=True),
+            show=lambda line: print(line, flush=True),
             engine=engine,
         )
     if options.dry_run:

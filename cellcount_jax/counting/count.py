@@ -1,4 +1,4 @@
-"""Counting the cells in files: each input to a folder of results, all of them to one table."""
+"""Counts of files: a folder of results for each input, and one table of all of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cellcount_jax.inference.trained_model import TrainedModel
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a count is made with, beside its model.
+    """Settings of a count, beside its model.
 
     Attributes:
       threshold: on the map, in (0, 1); None = the model's.
@@ -37,8 +37,8 @@ class Options:
       channel: number or name of the one to use, None = all; time: the time point; level: of a
         pyramid, 0 is the finest; see `sources.open_source`.
       mask: file of the tissue, of the image's extent: where it is 0, nothing is counted.
-      outputs: what is written beside points.csv, report.html and summary.json.
-      dry_run: only say what would be done.
+      outputs: further files, beside points.csv, report.html and summary.json.
+      dry_run: only describe the images and the work on them.
       overwrite: delete the results of another count where they are in the way.
     """
 
@@ -62,7 +62,7 @@ def count_files(
     *,
     options: Options,
     name: str,
-    tell: Callable[[str], None] = lambda _: None,
+    show: Callable[[str], None] = lambda _: None,
     engine: Callable[[Job], Engine] = engines.in_threads,
 ) -> list[dict[str, Any]]:
     """Counts the cells in files, one after the other.
@@ -76,16 +76,16 @@ def count_files(
         counts.csv has a row an input.
       options: see `Options`.
       name: of the model, for the summaries.
-      tell: gets lines for people about each input.
-      engine: gives what runs the tasks of an image that is cut, see `cluster.engines_on`.
+      show: called with each line that describes an input, its work or its result.
+      engine: makes the engine that runs the tasks of an image in tiles, see `cluster.engines_on`.
 
     Returns:
-      The rows of counts.csv; none with `options.dry_run`, which only tells.
+      The rows of counts.csv; none with `options.dry_run`.
 
     Raises:
-      InputError: a folder of results is, holds or lies in a file that is read (nothing is done
-        then); a file cannot be read or does not fit the model, or its folder holds the results
-        of another count; what was counted before it stays, and counts.csv is not written.
+      InputError: a results folder is, holds or lies in a file that is read (nothing is done then);
+        a file cannot be read or does not fit the model, or its folder holds the results of another
+        count; the results of earlier inputs stay, and counts.csv is not written.
     """
     _check_options(model, options)
     folders = [(output / item.name).resolve() for item in inputs]
@@ -107,9 +107,9 @@ def count_files(
         }
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(sources.open_source(item.path, **opening))
-            tell(announce.describe_image(source))
-            if warning := announce.warning(model, source, rescale=options.rescale):
-                tell(warning)
+            show(announce.describe_image(source))
+            if warning := announce.voxel_size_warning(model, source, rescale=options.rescale):
+                show(warning)
             results.check(source, options.outputs)
             origin = job_file.origin(
                 item.path, opening, rescale=options.rescale, diameter=options.diameter
@@ -118,16 +118,16 @@ def count_files(
             identity = _identity(model, source, options, digest)
             claim.check(folder, identity, overwrite=options.overwrite)
             if options.dry_run or not job.cut.whole:
-                # Of workers elsewhere the speed is not known.
+                # The speed of workers elsewhere is not known.
                 here = options.dry_run or engine is engines.in_threads
-                tell(announce.describe_job(job, timed=here))
+                show(announce.describe_job(job, timed=here))
             if options.dry_run:
                 continue
             summary = count_source(
                 job, source, identity, options=options, name=name, engine=engine(job)
             )
         seconds = time.perf_counter() - started
-        tell(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
+        show(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
         rows.append(
             {
                 "input": str(item.path),
@@ -162,7 +162,7 @@ def count_source(
     rule = model.config.detect.rule
     threshold = model.thresholds[rule]
     if options.threshold is not None:
-        # FIDT's is a share of the highest peak already.
+        # FIDT's threshold is a share of the highest peak already.
         peak = 1.0 if rule == "fidt" else trained_model.target_peak(model)
         threshold = options.threshold * peak
     if job.cut.whole:
@@ -175,7 +175,7 @@ def count_source(
     if isinstance(image, Resampled):
         found = found.moved(image.back)
     summary = {
-        **results.about(source, found),
+        **results.summarise(source, found),
         "channel": options.channel,
         "time": options.time,
         "level": options.level,
@@ -200,11 +200,7 @@ def _job(
     origin: Mapping[str, Any],
     stack: contextlib.ExitStack,
 ) -> Job:
-    """What is to be done for an input; the stack closes its mask.
-
-    Raises:
-      InputError: it does not fit the model.
-    """
+    """The job of an input; the stack closes its mask."""
     try:
         trained_model.check_fits(model, len(source.shape), source.channels)
         spacing = source.spacing if options.rescale else None
@@ -213,7 +209,7 @@ def _job(
         if options.mask is not None:
             labels = open_labels(options.mask, shape=source.shape, spacing=source.spacing)
             mask = region_counts.Mask(stack.enter_context(labels))
-        job = Job(model, image, folder / "work", mask, origin)
+        job = Job(model, image, folder / claim.WORK, mask, origin)
         _ = job.cut
     except InputError as error:
         several = options.channel is None and source.channels > model.channels
@@ -223,7 +219,7 @@ def _job(
 
 
 def _identity(model: TrainedModel, source: Source, options: Options, digest: str) -> dict[str, Any]:
-    """All that the result depends on, but the threshold."""
+    """All that the result depends on but the threshold, as JSON."""
     mask = options.mask
     return {
         "input": str(source.path.resolve()),
@@ -245,9 +241,9 @@ def _identity(model: TrainedModel, source: Source, options: Options, digest: str
 
 
 def _modified(path: Path) -> list[int] | None:
-    """Size and time of a file; of a folder the files in it may be as old as they like."""
-    about = path.stat()
-    return None if path.is_dir() else [about.st_size, about.st_mtime_ns]
+    """Size and time of a file; None for a folder, since its time is not that of its files."""
+    found = path.stat()
+    return None if path.is_dir() else [found.st_size, found.st_mtime_ns]
 
 
 def _check_options(model: TrainedModel, options: Options) -> None:

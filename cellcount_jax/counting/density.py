@@ -1,4 +1,4 @@
-"""How densely cells lie: their number in each bin of a grid, over the bin's volume, as an image."""
+"""The density of cells as an image: their number in each bin of a grid, over the bin's volume."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import zarr
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import replacing_folder
 from cellcount_jax.images.points import from_corner
+from cellcount_jax.images.regions import size_text
 
-# Bins of a grid, at most: 2 GB while they are counted.
-_MOST_BINS = 2**26
+_MAX_BINS = 2**26  # 2 GB while they are counted
 _CHUNK = {2: (512, 512), 3: (64, 64, 64)}
 _GZIP: Any = {"id": "gzip", "level": 5}
 _METADATA = (".zattrs", ".zgroup", "zarr.json")
@@ -73,17 +73,17 @@ def density_map(
     voxel = (1.0,) * len(shape) if spacing is None else spacing
     block = [max(round(edge / v), 1) for v in voxel]
     grid = [(n - 1 + b // 2) // b + 1 for n, b in zip(shape, block, strict=True)]
-    if math.prod(grid) > _MOST_BINS:
+    if math.prod(grid) > _MAX_BINS:
         raise InputError(
-            f"{name} is {edge:g}, which makes {' x '.join(map(str, grid))} bins; up to"
-            f" {_MOST_BINS} are possible, so give a longer edge."
+            f"{name} is {edge:g}, which makes {size_text(grid)} bins; up to"
+            f" {_MAX_BINS} are possible, so give a longer edge."
         )
     unit, volume = unit_and_volume(len(shape), spacing)
     half = [b // 2 for b in block]
     voxels = np.minimum(from_corner(points, shape).astype(np.int64), np.asarray(shape) - 1)
     number = np.ravel_multi_index(tuple(((voxels + half) // block).T), grid)
     counts = np.bincount(number, minlength=math.prod(grid)).reshape(grid)
-    # How many voxels of the image the bins have along each axis.
+    # Voxels of the image in the bins along each axis.
     sizes: list[Any] = [
         np.diff(np.clip(b * np.arange(g + 1) - h, 0, n))
         for n, b, h, g in zip(shape, block, half, grid, strict=True)
@@ -160,14 +160,14 @@ def write_density(
 
 
 def unit_and_volume(ndim: int, spacing: Sequence[float] | None) -> tuple[str, float]:
-    """What densities are per, and how much of it a voxel is.
+    """The unit of size that densities are given per, and the size of a voxel in it.
 
     Args:
       ndim: spatial dimensions.
       spacing: `(D,)` voxel edges in micrometres, or None.
 
     Returns:
-      'mm3', 'mm2' or 'voxel'; and the voxel's volume in it.
+      'mm3', 'mm2' or 'voxel'; and the voxel's volume or area in it.
     """
     if spacing is None:
         return "voxel", 1.0

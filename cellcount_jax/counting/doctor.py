@@ -1,4 +1,4 @@
-"""`cellcount doctor`: what this machine has, and a small count as a check."""
+"""`cellcount doctor`: versions, devices and memory of this machine, and a small count."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from cellcount_jax.network import native
 
 
 def run(options: argparse.Namespace) -> int:
-    """Says what there is; returns the exit status."""
-    import jax  # starts its backends, which is what is to be seen
+    """Prints what this machine has, and counts; returns the exit status."""
+    import jax  # here, since it starts the devices that are to be listed
 
     packages = ("cellcount_jax", "jax", "jaxlib", "flax", "numpy", "scipy", "tifffile")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check_image(spacing: Sequence[float]) -> tuple[np.ndarray, int]:
-    """A generated image of bright round cells, far from each other, and how many there are."""
+    """A generated image of bright round cells, far from each other, and their number."""
     edges, ndim = np.asarray(spacing), len(spacing)
     apart, radius = 16 * edges.min(), 1.5 * edges.min()
     shape = [round(5 * apart / edge) for edge in edges]

@@ -1,7 +1,6 @@
-"""A job in its folder: what another process needs to do tasks of it, and the job opened there.
+"""A job in its folder, for other processes: saved by one, opened by those that run its tasks.
 
-Neither the model nor the image is sent anywhere: the folder has the model and says where the
-image is.
+Neither the model nor the image is sent: the folder has the model and the path of the image.
 """
 
 from __future__ import annotations
@@ -21,24 +20,20 @@ from cellcount_jax.images import files, sources
 from cellcount_jax.inference import model_file, trained_model
 from cellcount_jax.inference.tasks import Job
 
-FILE = "job.json"
-_MODEL = "model.zip"
+FILES = _JOB, _MODEL = "job.json", "model.zip"
 _SHARED = "the images and --output must lie where every worker finds them under the same path"
 
 
 def origin(
     path: Path, opening: Mapping[str, Any], *, rescale: bool, diameter: float | None = None
 ) -> dict[str, Any]:
-    """How another process opens an image, for `Job.origin`.
+    """All that another process needs to open an image, as JSON, for `Job.origin`.
 
     Args:
       path: of the image.
       opening: the options of `sources.open_source`.
       rescale: whether it is resampled to the voxels of the model.
       diameter: of its cells, if it is resampled by that.
-
-    Returns:
-      What JSON can hold.
     """
     return {
         "path": str(path.resolve()),
@@ -49,10 +44,10 @@ def origin(
 
 
 def save(job: Job) -> str:
-    """Writes into the folder of a job what `reopen` reads.
+    """Saves a job in its folder, for `reopen`.
 
     Returns:
-      A mark, which tells it from what other counts saved there.
+      A mark, different each time.
 
     Raises:
       ValueError: the job has no `origin`.
@@ -61,27 +56,27 @@ def save(job: Job) -> str:
         raise ValueError("an image in memory cannot be opened in another process")
     model_file.export_model(job.model, job.folder / _MODEL, card="The model of a count.\n")
     version, mark = importlib.metadata.version("cellcount_jax"), uuid.uuid4().hex
-    files.write_json(job.folder / FILE, {"version": version, "mark": mark, **job.origin})
+    files.write_json(job.folder / _JOB, {"version": version, "mark": mark, **job.origin})
     return mark
 
 
 @functools.lru_cache(maxsize=1)
 def reopen(folder: Path, mark: str) -> Job:
-    """The job of a folder, without its mask, which no task needs: `tasks.prepare` applied it.
+    """The saved job of a folder, without its mask, which `tasks.prepare` has applied already.
 
-    The last one of a process stays open. It is known by its mark, since on a shared disk the
-    times of files may be old news.
+    The last one of a process stays open. It is known by its mark, since a shared disk may report
+    old times of files.
 
     Args:
       folder: of a job that was prepared and saved.
       mark: from `save`.
 
     Raises:
-      InputError: this process does not see the folder or the image, it has another version of the
-        package than the one that saved the job, or another count was started in the folder.
+      InputError: the folder or the image cannot be read here, the job was saved by another version
+        of the package, or another count was started in the folder.
     """
     cache.keep_programs()
-    path = folder / FILE
+    path = folder / _JOB
     try:
         stored = json.loads(path.read_text())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Counts per region of a label volume, and what of an image lies inside of a mask."""
+"""Counts per region of a label volume, and a mask as a label volume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cellcount_jax.images.sources import Source
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mask:
-    """Where cells are looked for: not where the labels are 0, see `survey.Mask`."""
+    """The part of an image that is counted, where the labels are not 0, see `survey.Mask`."""
 
     labels: Source
 
@@ -85,7 +85,7 @@ def count_regions(
 
 
 def _occurrences(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Different values and how often each occurs, fast where neighbours are alike."""
+    """The values that occur and how often, fast where neighbours are alike."""
     starts = np.flatnonzero(values[1:] != values[:-1]) + 1
     starts = np.concatenate([[0], starts])
     lengths = np.diff(starts, append=len(values))
@@ -99,7 +99,7 @@ def write_regions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
       path: the CSV file; its folder is created where missing.
-      rows: from `count_regions`; of None nothing is written, of other numbers seven digits.
+      rows: from `count_regions`; None is written as nothing, a float with seven digits.
     """
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]))
@@ -109,7 +109,7 @@ def write_regions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def inside(points: np.ndarray, labels: Source, *, shape: Sequence[int]) -> np.ndarray:
-    """Which points lie inside of a mask, where its label is not 0.
+    """The points that lie inside of a mask, where its label is not 0.
 
     Args:
       points: `(N, D)` in voxels of the image.
@@ -126,10 +126,10 @@ def inside(points: np.ndarray, labels: Source, *, shape: Sequence[int]) -> np.nd
 
 
 def any_inside(labels: Source, region: Sequence[slice], shape: Sequence[int]) -> bool:
-    """Whether any of a region of the image may lie inside of a mask; else it need not be looked at.
+    """Whether a region of the image may have points inside of a mask; others need no computation.
 
-    True also where the mask comes within a voxel of the image of the region, since a point may be
-    found a little outside of the tile that it belongs to.
+    True also where the mask comes within a voxel (of the image) of the region, since a point may
+    be found a little outside of the tile that it belongs to.
 
     Args:
       labels: the mask, covers the image, from `label_volumes.open_labels`.

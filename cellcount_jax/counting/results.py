@@ -1,4 +1,4 @@
-"""What a count leaves in the folder of an input."""
+"""The files of a count, in the folder of an input."""
 
 from __future__ import annotations
 
@@ -13,18 +13,30 @@ from cellcount_jax.counting import density, region_counts
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import exports, files
 from cellcount_jax.images.label_volumes import open_labels, read_names
-from cellcount_jax.images.regions import all_of
+from cellcount_jax.images.regions import all_of, size_text
 from cellcount_jax.images.sources import Source
 from cellcount_jax.inference.cells import Found
 from cellcount_jax.report import page, pictures
 
+# All that `write` may leave in a folder, in the order in which `claim` removes it.
+FILES = (
+    "summary.json",
+    "points.csv",
+    "points.parquet",
+    "points.xml",
+    "points_napari.csv",
+    "regions.csv",
+    "density.zarr",
+    "overlay.png",
+    "report.html",
+)
 # A larger image has no overlay.png: the report shows parts of it.
-_OVERLAY_VOXELS = 64_000_000
+_MAX_OVERLAY_VOXELS = 64_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What is written beside points.csv, report.html and summary.json.
+    """The files of a count beside points.csv, report.html and summary.json.
 
     Attributes:
       parquet: points.parquet, for millions of cells; cellfinder: points.xml, for cellfinder and
@@ -44,11 +56,11 @@ class Outputs:
 
 
 def check(source: Source, wanted: Outputs) -> None:
-    """Makes sure, before an image is counted, that all can be written.
+    """Makes sure, before an image is counted, that its files can be written.
 
     Raises:
-      InputError: what Parquet needs is missing; a bin has no size; the labels do not fit the
-        image, or their names cannot be read.
+      InputError: the extra for Parquet is not installed; the bins have no size; the labels do not
+        fit the image, or their names cannot be read.
     """
     if wanted.parquet:
         exports.require_parquet()
@@ -56,14 +68,13 @@ def check(source: Source, wanted: Outputs) -> None:
         raise InputError(f"--density {wanted.density}: must be a positive number of um")
     if wanted.region_names is not None and wanted.regions is None:
         raise InputError("--region-names: are those of --regions; give both")
-    if wanted.region_names is not None:
-        read_names(wanted.region_names)
+    _names(wanted)
     if wanted.regions is not None:
         open_labels(wanted.regions, shape=source.shape, spacing=source.spacing).close()
 
 
-def about(source: Source, found: Found) -> dict[str, Any]:
-    """What summary.json says of the image and of what was found."""
+def summarise(source: Source, found: Found) -> dict[str, Any]:
+    """The image and its cells, for summary.json."""
     return {
         "input": str(source.path),
         "kind": source.kind,
@@ -95,11 +106,11 @@ def write(
     """Writes the files of a count.
 
     Args:
-      folder: for them.
+      folder: for the files.
       source: the image.
       found: its cells, in its voxels.
-      summary: for summary.json, which is written last: a folder that has it is whole.
-      wanted: which others.
+      summary: for summary.json, which is written last: a folder that has it is complete.
+      wanted: which other files.
 
     Raises:
       InputError: the labels cannot be read or do not fit the image.
@@ -125,7 +136,7 @@ def write(
     rows = _regions(source, found, wanted)
     if rows is not None:
         region_counts.write_regions(folder / "regions.csv", rows)
-    if math.prod(source.shape) <= _OVERLAY_VOXELS:
+    if math.prod(source.shape) <= _MAX_OVERLAY_VOXELS:
         pictures.save_overlay(
             folder / "overlay.png",
             source.read(all_of(source.shape)),
@@ -152,27 +163,29 @@ def write(
 
 
 def _regions(source: Source, found: Found, wanted: Outputs) -> list[dict[str, Any]] | None:
+    """The counts per region, if they are wanted."""
     if wanted.regions is None:
         return None
-    names = None if wanted.region_names is None else read_names(wanted.region_names)
     shape, spacing = source.shape, source.spacing
-    labels = open_labels(wanted.regions, shape=shape, spacing=spacing)
-    with labels:
+    with open_labels(wanted.regions, shape=shape, spacing=spacing) as labels:
         return region_counts.count_regions(
-            found.points, labels, shape=shape, spacing=spacing, names=names
+            found.points, labels, shape=shape, spacing=spacing, names=_names(wanted)
         )
 
 
+def _names(wanted: Outputs) -> dict[int, str] | None:
+    return None if wanted.region_names is None else read_names(wanted.region_names)
+
+
 def _facts(source: Source, summary: Mapping[str, Any]) -> dict[str, str]:
-    """What the report says of how the count was made."""
+    """The image and the settings, for the report."""
     voxels = "unknown"
     if source.spacing is not None:
-        edges = " x ".join(f"{edge:g}" for edge in source.spacing)
-        voxels = f"{edges} um ({source.spacing_source})"
+        voxels = f"{size_text(source.spacing)} um ({source.spacing_source})"
     facts = {
         "Image": str(source.path),
         "Format": f"{source.kind}, {source.axes}",
-        "Size": " x ".join(map(str, source.shape)) + " voxels",
+        "Size": f"{size_text(source.shape)} voxels",
         "Voxel size": voxels,
         "Model": f"{summary['model']}, step {summary['model_step']}",
         "Threshold": f"{summary['threshold']:.4g} ({summary['rule']})",
@@ -180,7 +193,7 @@ def _facts(source: Source, summary: Mapping[str, Any]) -> dict[str, str]:
     if summary["integral"] is not None:
         facts["Count by the density's integral"] = f"{summary['integral']:g}"
     if summary["rescaled_to_um"]:
-        facts["Resampled to"] = " x ".join(f"{e:g}" for e in summary["rescaled_to_um"]) + " um"
+        facts["Resampled to"] = f"{size_text(summary['rescaled_to_um'])} um"
     if summary["diameter"]:
         facts["Diameter of a cell"] = f"{summary['diameter']:g} pixels"
     if summary["tiles"] > 1:

@@ -34,6 +34,7 @@ from cellcount_jax.maps import pieces
 
 # Of the target's peak: lower ones are not kept, and no threshold is lower.
 FLOOR = 0.05
+FILES = ("survey.npz", "coarse", "map.zarr", "peaks", "done")  # all that is kept in a job's folder
 _LONGEST_CHUNK = 64  # voxels along an axis of the map in its file
 
 

@@ -1,6 +1,7 @@
-"""Charts as SVG text for a page: bars, and a map with a colour bar.
+"""Bar charts and heat maps as SVG text, and the SVG elements that they are made of.
 
-They take the colour of the page's text, so that they can be read on a light and a dark page.
+They are written by hand, since a library for charts would be a large dependency, with pictures that
+neither take the colours of a light or dark page nor have the same bytes in each of its versions.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Bars(NamedTuple):
     Attributes:
       name: in the legend; empty = no legend.
       colour: as in CSS.
-      heights: one a bin.
+      heights: `(B,)`.
       notes: one a bin, shown where the mouse rests.
     """
 
@@ -39,21 +40,12 @@ class Bars(NamedTuple):
 
 
 def number(value: float) -> str:
-    """A number for people: three digits, or all before the point."""
+    """A number with three digits, or with all before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
-    """Round numbers between two others.
-
-    Args:
-      low: the lowest allowed.
-      high: the highest allowed.
-      about: how many are wanted.
-
-    Returns:
-      Them, rising; none where the two are alike.
-    """
+    """About so many round numbers between two others, rising; none where the two are equal."""
     if not high > low:
         return []
     step = round_down((high - low) / about * 1.5)
@@ -63,7 +55,7 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
 
 
 def round_down(value: float) -> float:
-    """The next lower of 1, 2 or 5 times a power of ten."""
+    """The highest of 1, 2 or 5 times a power of ten that is not above a value."""
     power = 10.0 ** math.floor(math.log10(value) + 1e-9)
     step = max(s for s in (1, 2, 5) if s * power <= value * (1 + 1e-9))
     return float(f"{step * power:.10g}")
@@ -83,15 +75,12 @@ def bars(
 
     Args:
       edges: `(B + 1,)` of the bins, rising.
-      kinds: drawn on each other.
+      kinds: stacked.
       across: name of the horizontal axis, with its unit.
       up: name of the vertical axis.
-      label: what the chart shows, for those who do not see it.
+      label: description of the chart, for screen readers.
       line: a value to mark, and its name.
-      highest: where the vertical axis ends; taller bars are cut.
-
-    Returns:
-      SVG.
+      highest: end of the vertical axis; taller bars are cut.
     """
     low, high = float(edges[0]), float(edges[-1])
     total = np.sum([kind.heights for kind in kinds], axis=0)
@@ -154,10 +143,7 @@ def heat_map(
       extent: height and width of the map, in `unit`.
       unit: of the axes.
       legend: of the colour bar, with its unit.
-      label: what the map shows, for those who do not see it.
-
-    Returns:
-      SVG.
+      label: description of the map, for screen readers.
     """
     width, height = (max(side, 40) for side in fit(*extent, (350, 350)))
     top, left = 12, _LEFT
@@ -190,16 +176,7 @@ def heat_map(
 
 
 def open_svg(width: int, height: int, label: str) -> str:
-    """Begins a drawing.
-
-    Args:
-      width: in pixels.
-      height: in pixels.
-      label: what it shows, for those who do not see it.
-
-    Returns:
-      The opening tag.
-    """
+    """The opening tag of a drawing, with its description for screen readers."""
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
         f' aria-label="{escape(label)}">'
@@ -207,18 +184,7 @@ def open_svg(width: int, height: int, label: str) -> str:
 
 
 def pixels(url: str, x: float, y: float, width: float, height: float) -> str:
-    """A picture, stretched to a box.
-
-    Args:
-      url: its data URL.
-      x: of the box, from the left.
-      y: of the box, from the top.
-      width: of the box.
-      height: of the box.
-
-    Returns:
-      SVG.
-    """
+    """A picture, given by its data URL, stretched to a box."""
     return (
         f'<image class="pixels" href="{url}" x="{x:g}" y="{y:g}" width="{width:g}"'
         f' height="{height:g}" preserveAspectRatio="none"/>'
@@ -226,22 +192,12 @@ def pixels(url: str, x: float, y: float, width: float, height: float) -> str:
 
 
 def word(x: float, y: float, text: str, anchor: str) -> str:
-    """A line of text, in the colour of the page's.
-
-    Args:
-      x: of the anchor.
-      y: of the line's foot.
-      text: as it is to be read; it is escaped here.
-      anchor: start, middle or end.
-
-    Returns:
-      SVG.
-    """
+    """A line of text, which is escaped here; `anchor` is start, middle or end."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _upright(x: float, y: float, text: str) -> str:
-    """Text that is read from below."""
+    """Text that runs upwards."""
     return (
         f'<text transform="translate({x:.1f} {y:.1f}) rotate(-90)" text-anchor="middle">'
         f"{escape(text)}</text>"
@@ -249,5 +205,5 @@ def _upright(x: float, y: float, text: str) -> str:
 
 
 def _short(value: float) -> str:
-    """A count at an axis."""
+    """A number at an axis, in millions where it has any."""
     return f"{value / 1e6:.10g} M" if value >= 1e6 else number(value)

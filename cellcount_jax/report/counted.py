@@ -1,4 +1,4 @@
-"""A count as the parts of a page take it, and words for parts of its image."""
+"""A count with its image, as the parts of a page take it: drawn with marks, and as text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cellcount_jax.images.regions import Region, extent, voxels_of
 from cellcount_jax.report.charts import open_svg, pixels, round_down
-from cellcount_jax.report.views import Picture, Region, Volume, encode, fit, levels
+from cellcount_jax.report.views import Picture, Volume, encode, fit, levels
+
+_RADIUS_PIXELS = (5.0, 24.0)
+_MAX_RING_SHARE = 0.15  # of a picture that rings may enclose; they shrink beyond it
+_MAX_MARKS = 20_000  # in a picture; of more, those are left out that would lie on each other
+_SPACE = "\N{NO-BREAK SPACE}"
 
 
 class Counted(NamedTuple):
@@ -23,7 +29,7 @@ class Counted(NamedTuple):
       rejected: `(R, 3)` candidates below the threshold, where their places are known.
       rejected_scores: `(R,)`.
       radius: of a ring, in the unit of `volume.edges`.
-      unit: of a length, and how long the unit of `volume.edges` is in it.
+      unit: of a length, and the unit of `volume.edges` in it.
     """
 
     volume: Volume
@@ -46,17 +52,21 @@ class Counted(NamedTuple):
         return self.volume.edges * self.unit[1]
 
 
-def figure(svg: str, caption: str, *, kind: str = "") -> str:
-    """A drawing with what one sees in it.
+class Marks(NamedTuple):
+    """Points that are marked alike.
 
-    Args:
-      svg: the drawing.
-      caption: plain text.
-      kind: class of the figure.
-
-    Returns:
-      HTML.
+    Attributes:
+      kind: "counted", "beside" (counted, in a plane next to it), "rejected", "spot" (no cell, but
+        worth a look), or "other", a dot.
+      points: `(N, 3)` voxels.
     """
+
+    kind: str
+    points: np.ndarray
+
+
+def figure(svg: str, caption: str, *, kind: str = "") -> str:
+    """A drawing with its caption, which is escaped here, and a class of CSS."""
     return f'<figure class="{kind}">{svg}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
@@ -73,157 +83,26 @@ def draw(
     view: Region | None = None,
     highest: float | None = None,
 ) -> str:
-    """A picture of a count; see `overlay_svg`.
+    """A picture of a count with marks, as SVG.
 
     Args:
-      counted: see `Counted`.
+      counted: the count.
       picture: of its image.
-      marks: what to mark.
+      marks: points in the picture.
       box: the greatest width and height in pixels.
-      label: what it shows, for those who do not see it.
+      label: description, for screen readers.
       frames: letters, and the regions to frame.
-      slab: the part of the vertical axis to mark at the margins.
+      slab: the part of the vertical axis that another picture shows, marked at the margins.
       bar: whether there is a scale bar.
-      view: what to show, where that reaches beyond the picture's region.
-      highest: what is shown brightest; see `levels`.
-
-    Returns:
-      SVG.
-    """
-    return overlay_svg(
-        picture,
-        marks,
-        edges=counted.volume.edges,
-        radius=counted.radius,
-        box=box,
-        label=label,
-        frames=frames,
-        slab=slab,
-        unit=counted.unit if bar else None,
-        view=view,
-        highest=highest,
-    )
-
-
-def cells(count: int) -> str:
-    """A number of cells in words.
-
-    Args:
-      count: how many.
-
-    Returns:
-      "1 cell", "1,234 cells".
-    """
-    return f"{count:,} cell{'' if count == 1 else 's'}"
-
-
-def place(counted: Counted, point: np.ndarray) -> str:
-    """A place in words, in voxels as in points.csv.
-
-    Args:
-      counted: see `Counted`.
-      point: `(3,)` voxels.
-
-    Returns:
-      "z 1, y 2, x 3".
-    """
-    axes = "yx" if counted.flat else "zyx"
-    voxel = np.floor(point[3 - len(axes) :] + 0.5).astype(int)
-    return ", ".join(f"{a}\N{NO-BREAK SPACE}{v}" for a, v in zip(axes, voxel, strict=True))
-
-
-def stretch(counted: Counted, region: Region, axis: int) -> str:
-    """Planes or rows in words, and how deep a single one lies or how thick several are.
-
-    Args:
-      counted: see `Counted`.
-      region: z, y, x.
-      axis: 0 for planes, 1 for rows.
-
-    Returns:
-      "planes 10 to 19 (60 µm)".
-    """
-    part, word = region[axis], ("plane", "row")[axis]
-    count = part.stop - part.start
-    length = (part.start if count == 1 else count) * counted.edges[axis]
-    known = counted.unit[0] != "px" and (count > 1 or axis == 0)
-    text = f"{'z ' * (count == 1)}{length:,.0f}\N{NO-BREAK SPACE}{counted.unit[0]}"
-    value = f" ({text})" if known else ""
-    if count == 1:
-        return f"{word} {part.start}{value}"
-    if count == counted.volume.shape[axis]:
-        return f"all {count} {word}s{value}"
-    return f"{word}s {part.start} to {part.stop - 1}{value}"
-
-
-def span(region: Region) -> str:
-    """Rows and columns of a part of a plane in words.
-
-    Args:
-      region: z, y, x.
-
-    Returns:
-      "y 0 to 9, x 20 to 29".
-    """
-    _, y, x = region
-    return f"y {y.start} to {y.stop - 1}, x {x.start} to {x.stop - 1}"
-
-
-_RADIUS = (5.0, 24.0)  # pixels
-_CROWDED = 0.15  # part of a picture that rings may enclose; they shrink beyond it
-_MANY = 20_000  # marks in a picture; of more, those are left out that would lie on each other
-
-
-class Marks(NamedTuple):
-    """Points that are marked alike.
-
-    Attributes:
-      kind: how: "counted", "beside" (counted, in a plane next to it), "rejected", "spot" (no
-        cell, but worth a look), or "other", a dot.
-      points: `(N, 3)` voxels.
-    """
-
-    kind: str
-    points: np.ndarray
-
-
-def overlay_svg(
-    picture: Picture,
-    marks: Sequence[Marks],
-    *,
-    edges: np.ndarray,
-    radius: float,
-    box: tuple[int, int],
-    label: str,
-    frames: Sequence[tuple[str, Region]] = (),
-    slab: slice | None = None,
-    unit: tuple[str, float] | None = None,
-    view: Region | None = None,
-    highest: float | None = None,
-) -> str:
-    """A picture with marks, and a scale bar.
-
-    Args:
-      picture: the pixels.
-      marks: what to mark; everything given is taken to lie in the picture.
-      edges: `(3,)` of a voxel.
-      radius: of a cell in the unit of `edges`.
-      box: the greatest width and height in pixels.
-      label: what it shows, for those who do not see it.
-      frames: letters, and the regions to frame.
-      slab: the part of the vertical axis that another picture shows, to mark at the margins.
-      unit: for a scale bar, its name and the length of `edges`' unit in it; None = no bar.
-      view: what to show, where that reaches beyond the picture's region; None = that region.
-      highest: what is shown brightest; see `levels`.
-
-    Returns:
-      SVG.
+      view: the region to show, which may reach beyond the picture's; None = the picture's.
+      highest: the brightest value shown; see `levels`.
     """
     axes = [1 - picture.axis, 2]
+    edges = counted.volume.edges[axes]
     shown = picture.region if view is None else view
-    size = np.array([shown[a].stop - shown[a].start for a in axes])
+    size = np.array(extent(shown))[axes]
     first = np.array([shown[a].start for a in axes])
-    tall, wide = size * edges[axes]
+    tall, wide = size * edges
     width, height = fit(tall, wide, box)
     # Exact in each direction: the picture fills its box to the pixel.
     per_voxel = np.array([height, width]) / size
@@ -236,16 +115,16 @@ def overlay_svg(
         f'<rect class="beyond" width="{width}" height="{height}"/>' if view else "",
         pixels(encode(levels(picture.pixels, highest=highest)), x, y, w, h),
     ]
-    ink = []
+    rings = []
     for mark in marks:
         places = (mark.points[:, axes] - first + 0.5) * per_voxel
-        wanted = float(np.clip(radius * per_unit, *_RADIUS))
-        room = (_CROWDED * width * height / np.pi / max(len(places), 1)) ** 0.5
-        ink.append(_rings(places, min(wanted, room), mark.kind))
-    parts.append(f'<g class="rings">{"".join(ink)}</g>')
+        radius = float(np.clip(counted.radius * per_unit, *_RADIUS_PIXELS))
+        room = (_MAX_RING_SHARE * width * height / np.pi / max(len(places), 1)) ** 0.5
+        rings.append(_rings(places, min(radius, room), mark.kind))
+    parts.append(f'<g class="rings">{"".join(rings)}</g>')
     for letter, frame in frames:
         y, x = (np.array([frame[a].start for a in axes]) - first) * per_voxel
-        h, w = np.array([frame[a].stop - frame[a].start for a in axes]) * per_voxel
+        h, w = np.array(extent(frame))[axes] * per_voxel
         parts.append(
             f'<rect class="frame" x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"/>'
             f'<text class="on" x="{x + 5:.1f}" y="{y + 17:.1f}">{escape(letter)}</text>'
@@ -254,17 +133,17 @@ def overlay_svg(
         for edge in (slab.start, slab.stop):
             y = (edge - first[0]) * per_voxel[0]
             parts.append(f'<path class="frame" d="M0 {y:.1f}h14M{width} {y:.1f}h-14"/>')
-    if unit is not None and min(width, height) >= 40:
-        parts.append(_scale_bar(width, height, unit[0], unit[1] / per_unit))
+    if bar and min(width, height) >= 40:
+        parts.append(_scale_bar(width, height, counted.unit[0], counted.unit[1] / per_unit))
     return "".join(parts) + "</svg>"
 
 
 def _rings(places: np.ndarray, radius: float, kind: str) -> str:
-    """Of a dark and a coloured line, so that they show on any picture."""
+    """Rings or dots of a dark and a coloured line, which show on any picture."""
     if not len(places):
         return ""
-    if radius < 3 or kind == "other" or len(places) > _MANY:
-        step = 3.0 if len(places) > _MANY else 0.5
+    if radius < 3 or kind == "other" or len(places) > _MAX_MARKS:
+        step = 3.0 if len(places) > _MAX_MARKS else 0.5
         dots = np.unique(np.rint(places / step), axis=0) * step
         path = "".join(f"M{x:g} {y:g}h0" for y, x in dots)
         return f'<path class="dot rim" d="{path}"/><path class="dot {kind}" d="{path}"/>'
@@ -286,3 +165,36 @@ def _scale_bar(width: int, height: int, unit: str, per_pixel: float) -> str:
         f'<text class="on" x="{middle:.1f}" y="{y - 6}" text-anchor="middle">'
         f"{escape(text)}</text>"
     )
+
+
+def cells_text(count: int) -> str:
+    """A number of cells as text: "1 cell", "1,234 cells"."""
+    return f"{count:,} cell{'' if count == 1 else 's'}"
+
+
+def place_text(counted: Counted, point: np.ndarray) -> str:
+    """The voxel of a point `(3,)` as text: "z 1, y 2, x 3"."""
+    axes = "yx" if counted.flat else "zyx"
+    voxel = voxels_of(point[3 - len(axes) :])
+    return ", ".join(f"{a}{_SPACE}{v}" for a, v in zip(axes, voxel, strict=True))
+
+
+def planes_text(counted: Counted, region: Region, axis: int) -> str:
+    """The planes (axis 0) or rows (axis 1) of a region as text: "planes 10 to 19 (60 µm)"."""
+    part, word = region[axis], ("plane", "row")[axis]
+    count = part.stop - part.start
+    length = (part.start if count == 1 else count) * counted.edges[axis]
+    known = counted.unit[0] != "px" and (count > 1 or axis == 0)
+    text = f"{'z ' * (count == 1)}{length:,.0f}{_SPACE}{counted.unit[0]}"
+    value = f" ({text})" if known else ""
+    if count == 1:
+        return f"{word} {part.start}{value}"
+    if count == counted.volume.shape[axis]:
+        return f"all {count} {word}s{value}"
+    return f"{word}s {part.start} to {part.stop - 1}{value}"
+
+
+def area_text(region: Region) -> str:
+    """The rows and columns of a region as text: "y 0 to 9, x 20 to 29"."""
+    _, y, x = region
+    return f"y {y.start} to {y.stop - 1}, x {x.start} to {x.stop - 1}"

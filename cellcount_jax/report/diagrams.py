@@ -1,4 +1,4 @@
-"""Charts of a count: its scores, where the cells are, and how deep."""
+"""Charts of a count: histogram of the scores, density map, and cells by depth."""
 
 from __future__ import annotations
 
@@ -8,23 +8,16 @@ import numpy as np
 
 from cellcount_jax.report.charts import COUNTED, REJECTED, Bars, bars, heat_map, number
 from cellcount_jax.report.counted import Counted, figure
-from cellcount_jax.report.places import voxels_of
+from cellcount_jax.report.places import nearest_voxels
 
-_BINS = 40  # of the scores between the lowest and the highest
-_DEPTHS = 60
-_PER_BOX = 6  # cells in a box of the density map, on average
-_BOXES = 64  # along its longer side, at most
+_SCORE_BINS = 40
+_MAX_DEPTH_BARS = 60
+_CELLS_PER_BOX = 6  # of the density map, on average
+_MAX_BOXES = 64  # along the longer side of the density map
 
 
 def mean_density(counted: Counted) -> str:
-    """Cells per area or volume of the whole image, in words.
-
-    Args:
-      counted: see `Counted`.
-
-    Returns:
-      A sentence without a full stop.
-    """
+    """Cells per area or volume of the whole image, as text without a full stop."""
     sizes = (np.array(counted.volume.shape) * counted.edges)[int(counted.flat) :]
     factor, per = _per(counted)
     extent = " × ".join(number(float(size)) for size in sizes)
@@ -33,21 +26,13 @@ def mean_density(counted: Counted) -> str:
 
 
 def score_chart(counted: Counted, rejected: np.ndarray) -> str:
-    """How many cells and how many rejected candidates have which score.
-
-    Args:
-      counted: see `Counted`.
-      rejected: `(R,)` scores of the candidates below the threshold.
-
-    Returns:
-      HTML; empty where there are no scores.
-    """
+    """Histogram of the scores, also of the rejected candidates `(R,)`; empty without any score."""
     scores, threshold = counted.scores, counted.threshold
     every = np.concatenate([scores, rejected, [threshold]])
     if len(every) == 1:
         return ""
     # Edges lie on the threshold, so that no bin holds both kinds.
-    width = float(every.max() - every.min()) / _BINS or max(abs(threshold), 1.0) / _BINS
+    width = float(every.max() - every.min()) / _SCORE_BINS or max(abs(threshold), 1.0) / _SCORE_BINS
     first = math.floor((every.min() - threshold) / width - 1e-9)
     last = math.ceil((every.max() - threshold) / width + 1e-9)
     edges = threshold + width * np.arange(first, last + 1)
@@ -65,11 +50,11 @@ def score_chart(counted: Counted, rejected: np.ndarray) -> str:
         spans = zip(edges, edges[1:], heights, strict=False)
         notes = [f"{a:.3g} to {b:.3g}: {n:,} {name}" for a, b, n in spans]
         kinds.append(Bars(name, colour, heights, notes))
-    # Candidates of noise can be so many that the cells would not be seen.
+    # Bars of noise can be so tall that the cells would not be seen.
     tallest = int(max(kind.heights.max() for kind in kinds))
     cells = int(kinds[0].heights.max()) if len(scores) else tallest
     cut = 3.0 * cells if tallest > 4 * cells else None
-    caption = f"How many have which score. {_otherwise(counted, rejected)}"
+    caption = f"How many have which score. {_other_counts(counted, rejected)}"
     if cut is not None:
         caption += f" Bars that end at the top are taller, the tallest has {tallest:,}."
     svg = bars(
@@ -85,19 +70,12 @@ def score_chart(counted: Counted, rejected: np.ndarray) -> str:
 
 
 def density_map(counted: Counted) -> str:
-    """Cells per area, or per volume over the whole depth, in boxes of a few cells each.
-
-    Args:
-      counted: see `Counted`.
-
-    Returns:
-      HTML.
-    """
+    """Cells per area, or per volume over the whole depth, in boxes of a few cells each."""
     shape, unit = counted.volume.shape, counted.unit[0]
     points = counted.points[:, 1:]
     size = [n * float(edge) for n, edge in zip(shape[1:], counted.edges[1:], strict=True)]
-    side = math.sqrt(size[0] * size[1] * _PER_BOX / max(len(points), 1))
-    side = max(side, max(size) / _BOXES)
+    side = math.sqrt(size[0] * size[1] * _CELLS_PER_BOX / max(len(points), 1))
+    side = max(side, max(size) / _MAX_BOXES)
     boxes = [max(1, min(round(s / side), n)) for s, n in zip(size, shape[1:], strict=True)]
     # An image ends half a voxel beyond the middle of its last one.
     places = np.clip(points, -0.5, np.array(shape[1:]) - 0.5)
@@ -120,18 +98,11 @@ def density_map(counted: Counted) -> str:
 
 
 def depth_chart(counted: Counted) -> str:
-    """Cells per plane of a volume, over its depth.
-
-    Args:
-      counted: see `Counted`.
-
-    Returns:
-      HTML.
-    """
+    """Cells per plane of a volume, over its depth."""
     depth, unit = counted.volume.shape[0], counted.unit[0]
-    step = math.ceil(depth / _DEPTHS)
+    step = math.ceil(depth / _MAX_DEPTH_BARS)
     planes = np.append(np.arange(0, depth, step), depth)
-    found = np.bincount(voxels_of(counted.points, counted.volume.shape)[:, 0], minlength=depth)
+    found = np.bincount(nearest_voxels(counted.points, counted.volume.shape)[:, 0], minlength=depth)
     sums = np.add.reduceat(found, planes[:-1])
     spans = zip(planes, planes[1:], sums, strict=False)
     notes = [f"planes {a} to {b - 1}: {n:,} cells" for a, b, n in spans]
@@ -147,7 +118,7 @@ def depth_chart(counted: Counted) -> str:
 
 
 def _per(counted: Counted) -> tuple[float, str]:
-    """What makes a density one in a unit for people, and that unit."""
+    """The factor from cells per `unit` to a unit with readable numbers, and that unit."""
     ndim = 2 if counted.flat else 3
     power = "²³"[ndim - 2]
     if counted.unit[0] == "px":
@@ -155,8 +126,8 @@ def _per(counted: Counted) -> tuple[float, str]:
     return 1000.0**ndim, f"cells per mm{power}"
 
 
-def _otherwise(counted: Counted, rejected: np.ndarray) -> str:
-    """What other thresholds would give."""
+def _other_counts(counted: Counted, rejected: np.ndarray) -> str:
+    """The counts with a lower and a higher threshold, as text."""
     scores, threshold = counted.scores, counted.threshold
     parts = []
     if len(rejected) and rejected.min() <= 0.9 * threshold:

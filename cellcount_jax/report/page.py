@@ -15,12 +15,13 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import replacing
+from cellcount_jax.images.regions import Region
 from cellcount_jax.report.charts import COUNTED, REJECTED, number
 from cellcount_jax.report.counted import Counted
 from cellcount_jax.report.diagrams import density_map, depth_chart, mean_density, score_chart
 from cellcount_jax.report.overview import doubtful, overview, planes
 from cellcount_jax.report.places import cell_radius
-from cellcount_jax.report.views import Region, open_volume
+from cellcount_jax.report.views import open_volume
 
 
 def write_page(

@@ -1,8 +1,7 @@
-"""Pictures of parts of an image of any size: a slab projected, a slice, a crop.
+"""Pictures of parts of an image of any size: a projected slab, a plane, a crop.
 
-An image of y and x is a volume of one plane here, so that one code serves both. Nothing is read
-whole that is not small: large parts come in bands, and where that would take too long as rows
-or planes apart from each other.
+A 2D image is a volume of one plane here. A large part is read in bands, and where that would take
+too long, as single rows or planes apart from each other.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-Region = tuple[slice, ...]
+from cellcount_jax.images.regions import Region, all_of
 
-_AT_ONCE = 64_000_000  # values of one read
-IN_ALL = 512_000_000  # voxels of a picture; of a larger region only some rows are read
-_PLANES_APART = 128  # of a side view, where every plane is stored as a whole
-_SMALL = 150_000  # pixels up to which a picture is kept as it is, larger ones as JPEG
+MAX_PICTURE_VOXELS = 512_000_000  # only some rows of a larger region are read
+_MAX_READ_VALUES = 64_000_000  # at once
+_MAX_SIDE_PLANES = 128  # of a side view, where every plane is stored as a whole
+_MAX_PNG_PIXELS = 150_000  # larger pictures are JPEG
 
 
 class Volume(NamedTuple):
@@ -43,7 +42,7 @@ class Volume(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What was read of a region, to be shown.
+    """A region of an image as pixels.
 
     Attributes:
       pixels: `(height, width, 1 or 3)` float32.
@@ -66,17 +65,7 @@ def open_volume(
     spacing: Sequence[float] | None,
     chunks: Sequence[int] | None,
 ) -> Volume:
-    """Makes a volume of anything that can be read in parts.
-
-    Args:
-      read: gives `(*region, channels)` of slices that lie inside `shape`.
-      shape: `(D,)` y, x or z, y, x.
-      spacing: `(D,)` voxel edges; None = all alike.
-      chunks: `(D,)` what is stored together; None = single voxels.
-
-    Returns:
-      The volume. A small image is in memory from now on.
-    """
+    """A volume that is read in parts, see `page.write_page`; a small one is read at once."""
     flat = len(shape) == 2
     sizes = (1,) * flat + tuple(map(int, shape))
     edges = np.ones(3) if spacing is None else np.array([1.0] * flat + list(spacing), np.float64)
@@ -87,25 +76,22 @@ def open_volume(
 
     channels = int(part((slice(0, 1),) * 3).shape[-1])
     deep = flat or chunks is None or int(chunks[0]) > 1
-    if math.prod(sizes) * channels > _AT_ONCE:
+    if math.prod(sizes) * channels > _MAX_READ_VALUES:
         return Volume(part, sizes, edges, channels, deep)
-    whole = part(tuple(slice(0, size) for size in sizes))
+    whole = part(all_of(sizes))
     return Volume(whole.__getitem__, sizes, edges, channels, True)
 
 
 def project(volume: Volume, region: Region, *, axis: int, box: tuple[int, int]) -> Picture:
-    """The brightest along an axis, of voxels averaged to about the size of a pixel.
+    """The maximum along an axis, of voxels averaged to about the size of a pixel.
 
-    Averaging comes first, so that noise does not win where many voxels share a pixel.
+    Averages come first, so that noise does not win where many voxels share a pixel.
 
     Args:
-      volume: what to look at.
+      volume: the image.
       region: z, y, x.
       axis: to look along: 0 gives y down and x to the right, 1 gives z down and x to the right.
-      box: width and height in pixels that the picture fits in.
-
-    Returns:
-      The picture. It has less pixels than the box where there are less voxels.
+      box: width and height in pixels that the picture fits in; fewer voxels give fewer pixels.
     """
     down = 1 - axis
     size = [part.stop - part.start for part in region]
@@ -113,13 +99,13 @@ def project(volume: Volume, region: Region, *, axis: int, box: tuple[int, int]) 
     across = math.ceil(size[2] / width)
     step = math.ceil(size[down] / height)
     line = size[axis] * size[2] * volume.channels
-    keep = min(step, max(1, _AT_ONCE // line))
+    keep = min(step, max(1, _MAX_READ_VALUES // line))
     if down == 0 and not volume.deep:
-        step = max(step, math.ceil(size[0] / _PLANES_APART))
+        step = max(step, math.ceil(size[0] / _MAX_SIDE_PLANES))
         keep = 1
-    elif math.prod(size) > IN_ALL:
-        keep = min(keep, max(1, step * IN_ALL // math.prod(size)))
-    together = max(1, _AT_ONCE // (line * step)) if keep == step else 1
+    elif math.prod(size) > MAX_PICTURE_VOXELS:
+        keep = min(keep, max(1, step * MAX_PICTURE_VOXELS // math.prod(size)))
+    together = max(1, _MAX_READ_VALUES // (line * step)) if keep == step else 1
 
     rows = []
     for first in range(region[down].start, region[down].stop, step * together):
@@ -134,16 +120,7 @@ def project(volume: Volume, region: Region, *, axis: int, box: tuple[int, int]) 
 
 
 def fit(down: float, right: float, box: tuple[int, int]) -> tuple[int, int]:
-    """Width and height in pixels of a picture that fills a box in one direction.
-
-    Args:
-      down: its height, in any unit.
-      right: its width in the same unit.
-      box: the greatest width and height in pixels.
-
-    Returns:
-      Width and height, at least 1.
-    """
+    """Width and height in pixels, at least 1, of an area that fills a box in one direction."""
     scale = min(box[0] / right, box[1] / down)
     return max(1, round(right * scale)), max(1, round(down * scale))
 
@@ -170,17 +147,10 @@ def levels(pixels: np.ndarray, *, highest: float | None = None) -> np.ndarray:
 
 
 def encode(picture: np.ndarray) -> str:
-    """A picture as a data URL: small ones without loss, larger ones as JPEG.
-
-    Args:
-      picture: `(height, width, 1 or 3)` uint8.
-
-    Returns:
-      The URL, to stand in a page.
-    """
+    """A picture `(height, width, 1 or 3)` uint8 as a data URL, without loss where it is small."""
     image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     file = io.BytesIO()
-    if picture.shape[0] * picture.shape[1] <= _SMALL:
+    if picture.shape[0] * picture.shape[1] <= _MAX_PNG_PIXELS:
         image.save(file, format="PNG", optimize=True)
         kind = "png"
     else:
@@ -190,12 +160,12 @@ def encode(picture: np.ndarray) -> str:
 
 
 def _colours(values: np.ndarray) -> np.ndarray:
-    """Three channels are RGB; of any other number the brightest is shown."""
+    """Three channels are RGB; any other number is shown by the brightest."""
     return values if values.shape[-1] == 3 else values.max(axis=-1, keepdims=True)
 
 
 def _averaged(values: np.ndarray, step: int, axis: int) -> np.ndarray:
-    """Means of `step` neighbours along an axis; of less at its end."""
+    """Means of `step` neighbours along an axis, of fewer at its end."""
     length = values.shape[axis]
     if step == 1 or length == 1:
         return values

@@ -159,7 +159,7 @@ def test_a_count_that_is_stopped_leaves_no_task_and_goes_on(
             assert time.monotonic() < end, "tasks are left"
             time.sleep(0.05)
         done = after(monkeypatch, -1, stop)
-        monkeypatch.setattr(cluster, "_AHEAD", 3)
+        monkeypatch.setattr(cluster, "_MAX_SUBMITTED", 3)
         found = count(model, volume, tmp_path / "dask", engine)
     assert TASKS // 3 < done[0] < TASKS * 2 // 3
     assert found == count(model, volume, tmp_path / "threads")
@@ -255,7 +255,7 @@ def test_the_command_with_processes_of_its_own(
     assert (tmp_path / "out" / "a" / "points.csv").read_bytes() == expected
     assert f"in {TASKS // 3} tiles of" in out and "of memory for each worker" in out
     told = [line for line in errors.replace("\r", "\n").splitlines() if "/s]" not in line]
-    assert not [line for line in told if line and "does not tell the voxel size" not in line]
+    assert not [line for line in told if line and "does not give the voxel size" not in line]
 
 
 @needs_dask
