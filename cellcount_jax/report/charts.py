@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cellcount_jax.report.pictures import ORANGE, colourise
+from cellcount_jax.report.pictures import ORANGE, colourise, round_down
 from cellcount_jax.report.views import encode, fit
 
 COUNTED = "#{:02x}{:02x}{:02x}".format(*ORANGE)
@@ -52,13 +52,6 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [float(f"{i * step:.10g}") for i in range(first, last + 1)]
-
-
-def round_down(value: float) -> float:
-    """The highest of 1, 2 or 5 times a power of ten that is not above a value."""
-    power = 10.0 ** math.floor(math.log10(value) + 1e-9)
-    step = max(s for s in (1, 2, 5) if s * power <= value * (1 + 1e-9))
-    return float(f"{step * power:.10g}")
 
 
 def bars(

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cellcount_jax.images.regions import Region, extent, voxels_of
-from cellcount_jax.report.charts import open_svg, pixels, round_down
+from cellcount_jax.report.charts import open_svg, pixels
+from cellcount_jax.report.pictures import round_down
 from cellcount_jax.report.views import Picture, Volume, encode, fit, levels
 
 _RADIUS_PIXELS = (5.0, 24.0)

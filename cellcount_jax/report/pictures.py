@@ -1,12 +1,13 @@
 """Pictures of results: predictions drawn over an image, maps in colour, panels side by side.
 
 Pictures are `(height, width, 3)` uint8 RGB arrays. Markers differ in shape as well as in colour,
-and the colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+and the colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,9 +23,9 @@ VERMILION = (213, 94, 0)
 YELLOW = (240, 228, 66)
 ORANGE = (230, 159, 0)
 
-_LONGER_SIDE = 1100
-_BAND = 40  # height of the heading, of the legend and of one line of a panel's title
-_MARKER = 23  # size of a marker, odd, so that it has a middle
+_MAX_SIDE_PIXELS = 1100
+_BAND_PIXELS = 40  # height of the heading, of the legend and of one line of a panel's title
+_MARKER_PIXELS = 23  # odd, so that a marker has a middle
 _DARK = (24, 24, 24)
 _DIMMED = 0.4
 
@@ -95,14 +96,14 @@ def overlay(
         inside = np.asarray(valid if ndim == 2 else valid.any(axis=0))
         plane = np.where(inside[..., None], plane, plane * _DIMMED)
     height, width = plane.shape[:2]
-    factor = max(1, _LONGER_SIDE // max(height, width))
+    factor = max(1, _MAX_SIDE_PIXELS // max(height, width))
     picture = Image.fromarray(np.rint(plane).astype(np.uint8))
     picture = picture.resize((width * factor, height * factor), Image.Resampling.NEAREST)
     for group in groups:
         stamp = _stamp(group.kind, group.colour)
         for y, x in group.points[:, -2:]:
             # Voxel centres are at integers, and a voxel has become `factor` pixels.
-            left, top = (round((v + 0.5) * factor - 0.5) - _MARKER // 2 for v in (x, y))
+            left, top = (round((v + 0.5) * factor - 0.5) - _MARKER_PIXELS // 2 for v in (x, y))
             picture.paste(stamp, (left, top), stamp)
     if spacing is not None:
         _draw_scale_bar(picture, float(spacing[-1]) / factor)
@@ -142,7 +143,7 @@ def mosaic(pictures: Sequence[np.ndarray], *, titles: Sequence[str] | None = Non
     if not pictures or len(titles) != len(pictures):
         raise InputError(f"{len(titles)} titles for {len(pictures)} pictures; give one for each.")
     gap = 16
-    top = _BAND * max(title.count("\n") + 1 for title in titles) if any(titles) else gap
+    top = _BAND_PIXELS * max(title.count("\n") + 1 for title in titles) if any(titles) else gap
     width = sum(picture.shape[1] for picture in pictures) + gap * (len(pictures) + 1)
     height = top + max(picture.shape[0] for picture in pictures) + gap
     canvas = Image.new("RGB", (width, height), "white")
@@ -172,10 +173,29 @@ def colourise(
     """
     lowest = float(np.min(map)) if lowest is None else lowest
     highest = float(np.max(map)) if highest is None else highest
-    level = _rescale(np.asarray(map, np.float64), lowest, highest)
+    level = rescaled(np.asarray(map), lowest, highest)
     anchors = np.linspace(0, 1, len(_MAGMA))
     colours = [np.interp(level, anchors, channel) for channel in _MAGMA.T]
     return np.rint(np.stack(colours, axis=-1)).astype(np.uint8)
+
+
+def rescaled(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+    """Values from 0 (`lowest` and below) to 1, float64; all 0 where the two are equal."""
+    if highest <= lowest:
+        return np.zeros(values.shape)
+    return np.clip((values.astype(np.float64) - lowest) / (highest - lowest), 0, 1)
+
+
+def displayed_channels(values: np.ndarray) -> np.ndarray:
+    """Three channels, as RGB, or the brightest of any other number, `(..., 3 or 1)`."""
+    return values if values.shape[-1] == 3 else values.max(axis=-1, keepdims=True)
+
+
+def round_down(value: float) -> float:
+    """The highest of 1, 2 or 5 times a power of ten that is not above a value."""
+    power = 10.0 ** math.floor(math.log10(value) + 1e-9)
+    step = max(s for s in (1, 2, 5) if s * power <= value * (1 + 1e-9))
+    return float(f"{step * power:.10g}")
 
 
 def _judge(
@@ -185,7 +205,7 @@ def _judge(
     matched_predicted: np.ndarray | None,
     matched_true: np.ndarray | None,
 ) -> tuple[list[_Group], str]:
-    """Sorts the dots into groups, and writes the legend's second half."""
+    """The dots in groups, and the second half of the legend."""
     for name, points, matched in (
         ("predicted", predicted, matched_predicted),
         ("true", true, matched_true),
@@ -207,17 +227,10 @@ def _judge(
 
 def _grey_levels(image: np.ndarray) -> np.ndarray:
     """`(y, x, 3)` levels from 0 to 255 of an image, or of a volume's maximum projection."""
-    plane = image.max(axis=0) if image.ndim == 4 else image
-    if plane.shape[-1] != 3:
-        plane = np.repeat(plane.max(axis=-1, keepdims=True), 3, axis=-1)
+    plane = displayed_channels(image.max(axis=0) if image.ndim == 4 else image)
+    plane = np.repeat(plane, 3 // plane.shape[-1], axis=-1)
     lowest, highest = np.percentile(plane, (1, 99.8))
-    return 255 * _rescale(plane.astype(np.float64), lowest, highest)
-
-
-def _rescale(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
-    if highest <= lowest:
-        return np.zeros_like(values)
-    return np.clip((values - lowest) / (highest - lowest), 0, 1)
+    return 255 * rescaled(plane, lowest, highest)
 
 
 @functools.cache
@@ -229,7 +242,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _stamp(kind: str, colour: tuple[int, int, int]) -> Image.Image:
     """A marker with a dark rim, so that it shows on bright images too; smooth by shrinking."""
     finer = 4
-    size = _MARKER * finer
+    size = _MARKER_PIXELS * finer
     stamp = Image.new("RGBA", (size, size), (*colour, 0))
     draw = ImageDraw.Draw(stamp)
     box = (4 * finer, 4 * finer, size - 4 * finer, size - 4 * finer)
@@ -243,14 +256,12 @@ def _stamp(kind: str, colour: tuple[int, int, int]) -> Image.Image:
         else:
             draw.line((left, top, right, bottom), (*ink, 255), pen)
             draw.line((left, bottom, right, top), (*ink, 255), pen)
-    return stamp.resize((_MARKER, _MARKER), Image.Resampling.BOX)
+    return stamp.resize((_MARKER_PIXELS, _MARKER_PIXELS), Image.Resampling.BOX)
 
 
 def _draw_scale_bar(picture: Image.Image, micrometres_per_pixel: float) -> None:
     """A bar of a round length, about a sixth of the width, in the lower right corner."""
-    about = picture.width * micrometres_per_pixel / 6
-    power = 10.0 ** np.floor(np.log10(about))
-    length = max(step * power for step in (1, 2, 5) if step * power <= about)
+    length = round_down(picture.width * micrometres_per_pixel / 6)
     right, bottom = picture.width - 16, picture.height - 16
     left = right - round(length / micrometres_per_pixel)
     draw = ImageDraw.Draw(picture)
@@ -264,18 +275,18 @@ def _frame(picture: Image.Image, title: str, groups: list[_Group], summary: str)
     """Adds the heading above and the legend below."""
     font = _font()
     entries = [f"{group.word} {len(group.points)}" for group in groups]
-    steps = [_MARKER + 8 + round(font.getlength(entry)) + 24 for entry in entries]
+    steps = [_MARKER_PIXELS + 8 + round(font.getlength(entry)) + 24 for entry in entries]
     legend = 12 + sum(steps) + round(font.getlength(summary)) + 12
     width = max(picture.width, legend, round(font.getlength(title)) + 24)
-    canvas = Image.new("RGB", (width, picture.height + 2 * _BAND), _DARK)
-    canvas.paste(picture, (0, _BAND))
+    canvas = Image.new("RGB", (width, picture.height + 2 * _BAND_PIXELS), _DARK)
+    canvas.paste(picture, (0, _BAND_PIXELS))
     draw = ImageDraw.Draw(canvas)
-    draw.text((12, _BAND // 2), title, "white", font, anchor="lm")
-    left, middle = 12, picture.height + _BAND + _BAND // 2
+    draw.text((12, _BAND_PIXELS // 2), title, "white", font, anchor="lm")
+    left, middle = 12, picture.height + _BAND_PIXELS + _BAND_PIXELS // 2
     for group, entry, step in zip(groups, entries, steps, strict=True):
         stamp = _stamp(group.kind, group.colour)
-        canvas.paste(stamp, (left, middle - _MARKER // 2), stamp)
-        draw.text((left + _MARKER + 8, middle), entry, "white", font, anchor="lm")
+        canvas.paste(stamp, (left, middle - _MARKER_PIXELS // 2), stamp)
+        draw.text((left + _MARKER_PIXELS + 8, middle), entry, "white", font, anchor="lm")
         left += step
     draw.text((left, middle), summary, "white", font, anchor="lm")
     return np.asarray(canvas)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from cellcount_jax.images.regions import Region, all_of
+from cellcount_jax.report.pictures import displayed_channels, rescaled
 
 MAX_PICTURE_VOXELS = 512_000_000  # only some rows of a larger region are read
 _MAX_READ_VALUES = 64_000_000  # at once
@@ -112,7 +113,7 @@ def project(volume: Volume, region: Region, *, axis: int, box: tuple[int, int]) 
         last = min(first + (step * together if keep == step else keep), region[down].stop)
         part = list(region)
         part[down] = slice(first, last)
-        values = _colours(volume.read(tuple(part)))
+        values = displayed_channels(volume.read(tuple(part)))
         values = _averaged(_averaged(values, across, 2), step, down)
         rows.append(values.max(axis=axis))
     pixels = np.concatenate(rows)
@@ -140,10 +141,7 @@ def levels(pixels: np.ndarray, *, highest: float | None = None) -> np.ndarray:
     highest = float(np.percentile(pixels.max(axis=-1), 99.8)) if highest is None else highest
     if highest <= lowest:
         lowest, highest = float(pixels.min()), float(pixels.max())
-    if highest <= lowest:
-        return np.zeros(pixels.shape, np.uint8)
-    level = np.clip((pixels.astype(np.float64) - lowest) / (highest - lowest), 0, 1)
-    return np.rint(255 * level).astype(np.uint8)
+    return np.rint(255 * rescaled(pixels, lowest, highest)).astype(np.uint8)
 
 
 def encode(picture: np.ndarray) -> str:
@@ -157,11 +155,6 @@ def encode(picture: np.ndarray) -> str:
         image.save(file, format="JPEG", quality=88, subsampling=0)
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
-def _colours(values: np.ndarray) -> np.ndarray:
-    """Three channels are RGB; any other number is shown by the brightest."""
-    return values if values.shape[-1] == 3 else values.max(axis=-1, keepdims=True)
 
 
 def _averaged(values: np.ndarray, step: int, axis: int) -> np.ndarray:

@@ -185,9 +185,9 @@ def test_a_large_volume_is_read_in_small_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, ...] | None
 ) -> None:
     at_once, in_all = 20_000, 100_000
-    monkeypatch.setattr(views, "_AT_ONCE", at_once)
-    monkeypatch.setattr(views, "IN_ALL", in_all)
-    monkeypatch.setattr(overview, "IN_ALL", in_all)
+    monkeypatch.setattr(views, "_MAX_READ_VALUES", at_once)
+    monkeypatch.setattr(views, "MAX_PICTURE_VOXELS", in_all)
+    monkeypatch.setattr(overview, "MAX_PICTURE_VOXELS", in_all)
     shape = (300, 150, 160)
     image = np.broadcast_to(image_of(1, 150, 160, 1), (*shape, 1))
     sizes: list[int] = []

@@ -1,4 +1,4 @@
-"""The parts of a page: what is read and shown, where to look, what charts and rings stand for."""
+"""The parts of a page: pictures of regions, places of interest, charts, rings and texts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import pytest
 from PIL import Image
 
 from cellcount_jax.report import charts, diagrams, overview, views
-from cellcount_jax.report.counted import Counted, Marks, cells, overlay_svg, place, stretch
+from cellcount_jax.report.counted import Counted, Marks, cells_text, draw, place_text, planes_text
+from cellcount_jax.report.pictures import round_down
 from cellcount_jax.report.places import (
-    around,
     cell_radius,
     clipped,
     densest,
-    elongated,
     fullest,
+    in_region,
+    nearest_voxels,
     overlooked,
-    voxels_of,
-    within,
+    region_around,
+    shortened,
 )
 from cellcount_jax.report.views import Volume, open_volume, project
 
@@ -40,6 +41,17 @@ def volume_of(image: np.ndarray, spacing: Sequence[float] | None = None, **optio
 
 def region_of(*spans: tuple[int, int]) -> tuple[slice, ...]:
     return tuple(slice(*span) for span in spans)
+
+
+def counted_of(image: np.ndarray, count: int, spacing: Sequence[float] | None) -> Counted:
+    rng = np.random.default_rng(1)
+    volume = volume_of(image, spacing)
+    points = rng.uniform(-0.5, np.array(volume.shape) - 0.5, (count, 3))
+    points[:, 0] *= volume.shape[0] > 1
+    scores = rng.uniform(0.5, 1, count)
+    unit = ("px", 1.0) if spacing is None else ("µm", min(spacing[-2:]))
+    nothing = np.zeros((0, 3))
+    return Counted(volume, points, scores, 0.5, nothing, np.zeros(0), 4.0, unit)
 
 
 def block_means(planes: np.ndarray, down: int, right: int, kept: int) -> np.ndarray:
@@ -61,7 +73,7 @@ def test_projections_are_the_brightest_of_block_means(
     image = image_of(9, 22, 26, 1)
     region = region_of((1, 9), (2, 21), (0, 25))
     volume = volume_of(image)
-    monkeypatch.setattr(views, "_AT_ONCE", at_once)
+    monkeypatch.setattr(views, "_MAX_READ_VALUES", at_once)
     picture = project(volume, region, axis=axis, box=box)
     height, width = picture.pixels.shape[:2]
     assert width <= box[0] and height <= box[1]
@@ -77,7 +89,7 @@ def test_the_first_row_of_a_block_stands_for_it_where_there_is_too_much(
 ) -> None:
     image = image_of(40, 30, 1)
     volume = volume_of(image)
-    monkeypatch.setattr(views, "IN_ALL", 300)
+    monkeypatch.setattr(views, "MAX_PICTURE_VOXELS", 300)
     picture = project(volume, region_of((0, 1), (0, 40), (0, 30)), axis=0, box=(10, 10))
     expected = block_means(image[None, ..., 0], 4, 4, 1)[0]
     np.testing.assert_allclose(picture.pixels[..., 0], expected, rtol=1e-5)
@@ -85,7 +97,7 @@ def test_the_first_row_of_a_block_stands_for_it_where_there_is_too_much(
 
 def test_planes_stored_whole_are_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     image = image_of(300, 20, 30, 1)
-    monkeypatch.setattr(views, "_AT_ONCE", 20_000)
+    monkeypatch.setattr(views, "_MAX_READ_VALUES", 20_000)
     volume = volume_of(image, chunks=(1, 20, 30))
     assert not volume.deep and volume_of(image, chunks=(8, 20, 30)).deep
     region = region_of((0, 300), (5, 9), (0, 30))
@@ -141,10 +153,10 @@ def test_small_pictures_keep_every_pixel_and_large_ones_nearly() -> None:
 def test_points_lie_in_the_nearest_voxel() -> None:
     shape = (4, 5, 6)
     points = np.array([[-0.5, -0.5, -0.5], [3.5, 4.5, 5.5], [1.49, 1.5, 2.0]])
-    assert voxels_of(points, shape).tolist() == [[0, 0, 0], [3, 4, 5], [1, 2, 2]]
-    assert within(points, region_of((0, 1), (0, 1), (0, 1)), shape).tolist() == [1, 0, 0]
-    assert within(points, region_of((1, 4), (2, 5), (2, 6)), shape).tolist() == [0, 1, 1]
-    assert within(points, region_of((0, 4), (0, 5), (0, 6)), shape).all()
+    assert nearest_voxels(points, shape).tolist() == [[0, 0, 0], [3, 4, 5], [1, 2, 2]]
+    assert in_region(points, region_of((0, 1), (0, 1), (0, 1)), shape).tolist() == [1, 0, 0]
+    assert in_region(points, region_of((1, 4), (2, 5), (2, 6)), shape).tolist() == [0, 1, 1]
+    assert in_region(points, region_of((0, 4), (0, 5), (0, 6)), shape).all()
 
 
 def test_the_radius_is_half_the_distance_of_close_neighbours() -> None:
@@ -157,9 +169,11 @@ def test_the_radius_is_half_the_distance_of_close_neighbours() -> None:
 
 
 def test_regions_round_a_place() -> None:
-    assert around((5, 5, 5), (1, 3, 5)) == region_of((5, 6), (4, 7), (3, 8))
-    assert around((0, 9.5, 5), (3, 4, 99), shape=(8, 10, 7)) == region_of((0, 3), (6, 10), (0, 7))
-    beyond = around((0, 9, 5), (3, 3, 3))
+    assert region_around((5, 5, 5), (1, 3, 5)) == region_of((5, 6), (4, 7), (3, 8))
+    assert region_around((0, 9.5, 5), (3, 4, 99), shape=(8, 10, 7)) == region_of(
+        (0, 3), (6, 10), (0, 7)
+    )
+    beyond = region_around((0, 9, 5), (3, 3, 3))
     assert beyond == region_of((-1, 2), (8, 11), (4, 7))
     assert clipped(beyond, (8, 10, 7)) == region_of((0, 2), (8, 10), (4, 7))
 
@@ -186,12 +200,12 @@ def test_the_densest_place_is_where_the_crowd_is() -> None:
 def test_a_long_image_is_cut_where_the_cells_are() -> None:
     whole = region_of((0, 1), (0, 10), (0, 3000))
     points = np.array([[0, 5.0, 2000.0], [0, 5.0, 2010.0], [0, 5.0, 30.0]])
-    cut = elongated(whole, points, np.ones(3), 0)
+    cut = shortened(whole, points, np.ones(3), 0)
     assert cut[:2] == whole[:2] and cut[2].stop - cut[2].start == 200
     assert cut[2].start <= 2000 and cut[2].stop > 2010
-    assert elongated(whole, points, np.array([1, 20.0, 1]), 0) == whole
+    assert shortened(whole, points, np.array([1, 20.0, 1]), 0) == whole
     deep = region_of((0, 900), (0, 10), (0, 10))
-    cut = elongated(deep, np.array([[700.0, 1, 1]]), np.array([2.0, 1, 1]), 1)
+    cut = shortened(deep, np.array([[700.0, 1, 1]]), np.array([2.0, 1, 1]), 1)
     assert cut[0].stop - cut[0].start == 100 and cut[0].start <= 700 < cut[0].stop
 
 
@@ -216,13 +230,12 @@ def test_a_cell_that_was_missed_is_found(bright: bool) -> None:
 def test_a_ring_is_round_its_cell() -> None:
     image = np.zeros((8, 30, 40, 1), np.float32)
     image[3, 12, 33] = 1
-    edges = np.array([2.0, 1.0, 1.5])
-    spacing = (2.0, 1.0, 1.5)
+    counted = counted_of(image, 0, (2.0, 1.0, 1.5))._replace(radius=2.0)
     for axis in (0, 1):
-        region = list(region_of((1, 8), (4, 30), (5, 40)))
-        picture = project(volume_of(image, spacing), tuple(region), axis=axis, box=(2000, 2000))
+        region = region_of((1, 8), (4, 30), (5, 40))
+        picture = project(counted.volume, region, axis=axis, box=(2000, 2000))
         marks = [Marks("counted", np.array([[3.0, 12.0, 33.0]]))]
-        svg = overlay_svg(picture, marks, edges=edges, radius=2.0, box=(600, 600), label="x")
+        svg = draw(counted, picture, marks, box=(600, 600), label="x")
         width, height = map(int, re.findall(r'<svg viewBox="0 0 (\d+) (\d+)"', svg)[0])
         assert max(width, height) == 600
         tall, wide = ((7 * 2, 26)[1 - axis], 35 * 1.5)
@@ -238,30 +251,25 @@ def test_a_ring_is_round_its_cell() -> None:
 
 
 def test_many_cells_are_dots_and_marks_have_their_classes() -> None:
-    picture = project(
-        volume_of(image_of(50, 50, 1)), region_of((0, 1), (0, 50), (0, 50)), axis=0, box=(50, 50)
-    )
+    counted = counted_of(image_of(50, 50, 1), 0, None)
+    whole = region_of((0, 1), (0, 50), (0, 50))
+    picture = project(counted.volume, whole, axis=0, box=(50, 50))
     points = np.random.default_rng(0).uniform(0, 49, (30_000, 3))
-    options: dict[str, Any] = {"edges": np.ones(3), "radius": 2.0, "box": (500, 500), "label": "x"}
-    few = overlay_svg(picture, [Marks("rejected", points[:3])], **options)
+    options: dict[str, Any] = {"box": (500, 500), "label": "x"}
+    few = draw(counted, picture, [Marks("rejected", points[:3])], **options)
     assert few.count(" 0 1 0 ") == 2 * 3 * 2 and 'class="rejected"' in few
-    many = overlay_svg(picture, [Marks("counted", points)], **options)
+    many = draw(counted, picture, [Marks("counted", points)], **options)
     assert " 0 1 0 " not in many and len(many) < 600_000
-    assert overlay_svg(picture, [Marks("other", points[:1])], **options).count("h0") == 2
+    assert draw(counted, picture, [Marks("other", points[:1])], **options).count("h0") == 2
 
 
 @pytest.mark.parametrize("length", [0.013, 0.7, 3.0, 90.0, 4000.0])
 def test_the_scale_bar_has_the_length_that_it_states(length: float) -> None:
     whole = region_of((0, 1), (0, 50), (0, 50))
-    picture = project(volume_of(image_of(50, 50, 1)), whole, axis=0, box=(50, 50))
-    svg = overlay_svg(
-        *(picture, []),
-        edges=np.ones(3),
-        radius=2.0,
-        box=(400, 400),
-        label="x",
-        unit=("µm", length),
-    )
+    counted = counted_of(image_of(50, 50, 1), 0, None)._replace(unit=("µm", length))
+    picture = project(counted.volume, whole, axis=0, box=(50, 50))
+    svg = draw(counted, picture, [], box=(400, 400), label="x")
+    assert 'class="bar"' not in draw(counted, picture, [], box=(400, 400), label="x", bar=False)
     wide = float(re.findall(r'class="bar".* width="([\d.]+)"', svg)[0])
     value, unit = re.findall(r">([\d.]+) (µm|mm)<", svg)[0]
     stated = float(value) * (1000 if unit == "mm" else 1)
@@ -277,7 +285,7 @@ def test_ticks_are_round_and_inside() -> None:
         np.testing.assert_allclose(steps, steps[0])
         assert f"{steps[0]:e}"[0] in "125"
     assert charts.ticks(1, 1) == []
-    assert [charts.round_down(v) for v in (1, 1.9, 0.05, 99, 1e-3)] == [1, 1, 0.05, 50, 1e-3]
+    assert [round_down(v) for v in (1, 1.9, 0.05, 99, 1e-3)] == [1, 1, 0.05, 50, 1e-3]
 
 
 def heights(svg: str, colour: str) -> np.ndarray:
@@ -297,17 +305,6 @@ def test_bars_are_as_tall_as_their_numbers() -> None:
     assert "b&lt;" in svg and ">here<" in svg
     cut = charts.bars(edges, kinds, across="x", up="y", label="l", highest=2.0)
     assert heights(cut, "#111")[:-1].max() == heights(cut, "#222")[0]
-
-
-def counted_of(image: np.ndarray, count: int, spacing: Sequence[float] | None) -> Counted:
-    rng = np.random.default_rng(1)
-    volume = volume_of(image, spacing)
-    points = rng.uniform(-0.5, np.array(volume.shape) - 0.5, (count, 3))
-    points[:, 0] *= volume.shape[0] > 1
-    scores = rng.uniform(0.5, 1, count)
-    unit = ("px", 1.0) if spacing is None else ("µm", min(spacing[-2:]))
-    nothing = np.zeros((0, 3))
-    return Counted(volume, points, scores, 0.5, nothing, np.zeros(0), 4.0, unit)
 
 
 @pytest.mark.parametrize("count", [0, 1, 700])
@@ -368,7 +365,7 @@ def test_the_depth_chart_counts_every_cell(depth: int) -> None:
     counted = counted_of(image_of(depth, 4, 4, 1), 500, (5.0, 1.0, 1.0))
     html = diagrams.depth_chart(counted)
     notes = re.findall(r"planes (\d+) to (\d+): ([\d,]+) cells", html)
-    voxels = voxels_of(counted.points, counted.volume.shape)[:, 0]
+    voxels = nearest_voxels(counted.points, counted.volume.shape)[:, 0]
     for first, last, number in notes:
         inside = (voxels >= int(first)) & (voxels <= int(last))
         assert int(number) == inside.sum() > 0
@@ -419,12 +416,14 @@ def test_words() -> None:
     known = counted_of(image_of(9, 50, 70, 1), 0, (6.0, 2.0, 1.0))
     unknown = counted_of(image_of(9, 50, 70, 1), 0, None)
     region = region_of((2, 5), (7, 8), (0, 70))
-    assert [cells(n) for n in (0, 1, 1234)] == ["0 cells", "1 cell", "1,234 cells"]
+    assert [cells_text(n) for n in (0, 1, 1234)] == ["0 cells", "1 cell", "1,234 cells"]
     space = "\N{NO-BREAK SPACE}"
-    assert place(known, np.array([1.2, 3.6, 4.0])) == f"z{space}1, y{space}4, x{space}4"
-    assert place(known, np.full(3, -0.5)) == f"z{space}0, y{space}0, x{space}0"
-    assert stretch(known, region, 0) == f"planes 2 to 4 (18{space}µm)"
-    assert stretch(unknown, region, 0) == "planes 2 to 4"
-    assert stretch(known, region, 1) == "row 7"
-    assert stretch(known, region_of((2, 3), (0, 50), (0, 70)), 0) == f"plane 2 (z 12{space}µm)"
-    assert stretch(known, region_of((0, 9), (0, 50), (0, 70)), 0) == f"all 9 planes (54{space}µm)"
+    assert place_text(known, np.array([1.2, 3.6, 4.0])) == f"z{space}1, y{space}4, x{space}4"
+    assert place_text(known, np.full(3, -0.5)) == f"z{space}0, y{space}0, x{space}0"
+    assert planes_text(known, region, 0) == f"planes 2 to 4 (18{space}µm)"
+    assert planes_text(unknown, region, 0) == "planes 2 to 4"
+    assert planes_text(known, region, 1) == "row 7"
+    assert planes_text(known, region_of((2, 3), (0, 50), (0, 70)), 0) == f"plane 2 (z 12{space}µm)"
+    assert (
+        planes_text(known, region_of((0, 9), (0, 50), (0, 70)), 0) == f"all 9 planes (54{space}µm)"
+    )
