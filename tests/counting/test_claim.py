@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellcount_jax import cli
 from cellcount_jax.counting import claim
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import whole
@@ -18,12 +17,8 @@ from cellcount_jax.images import whole
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 
-def call(*arguments: str | Path) -> int:
-    return cli.main([str(argument) for argument in arguments])
-
-
 def digests(folder: Path) -> dict[Path, str]:
-    """Of every file and link below a folder."""
+    """A digest of every file and link below a folder."""
     return {
         path: hashlib.sha256(
             os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
@@ -33,12 +28,10 @@ def digests(folder: Path) -> dict[Path, str]:
     }
 
 
-def slices(folder: Path, cells_3d: Path) -> Path:
-    """A folder of slices."""
+def write_slices(folder: Path, cells_3d: Path) -> None:
     volume = whole.read_image(cells_3d / "train" / "train.tif").pixels[..., 0].astype(np.uint8)
     for number, plane in enumerate(volume):
         whole.write_image(folder / f"z{number:02}.tif", plane, ndim=2)
-    return folder
 
 
 def results_are_the_slices(study: Path) -> tuple[list[str], str]:
@@ -103,11 +96,12 @@ def test_results_that_meet_what_is_read_are_refused_and_nothing_is_lost(
     tmp_path: Path,
     run_3d: Path,
     cells_3d: Path,
+    call: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     layout: Callable[[Path], tuple[list[str], str]],
 ) -> None:
-    slices(tmp_path / "brain", cells_3d)
+    write_slices(tmp_path / "brain", cells_3d)
     arguments, words = layout(tmp_path)
     before = digests(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -118,7 +112,7 @@ def test_results_that_meet_what_is_read_are_refused_and_nothing_is_lost(
 
 
 def test_overwrite_deletes_the_results_and_nothing_of_the_users(
-    tmp_path: Path, run_2d: Path, cells_2d: Path
+    tmp_path: Path, run_2d: Path, cells_2d: Path, call: Callable[..., int]
 ) -> None:
     image, output = cells_2d / "test" / "t0.png", tmp_path / "out"
     command = ("count", image, "--model", run_2d, "--output", output)
@@ -141,7 +135,11 @@ def test_overwrite_deletes_the_results_and_nothing_of_the_users(
 
 
 def test_files_that_are_of_no_count_are_not_replaced(
-    tmp_path: Path, run_2d: Path, cells_2d: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    run_2d: Path,
+    cells_2d: Path,
+    call: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     image, output = cells_2d / "test" / "t0.png", tmp_path / "out"
     command = ("count", image, "--model", run_2d, "--output", output, "--overwrite")
@@ -156,7 +154,9 @@ def test_files_that_are_of_no_count_are_not_replaced(
     assert call(*command) == 0
 
 
-def test_a_name_of_dots_leads_nowhere_else(tmp_path: Path, run_2d: Path, cells_2d: Path) -> None:
+def test_a_name_of_dots_leads_nowhere_else(
+    tmp_path: Path, run_2d: Path, cells_2d: Path, call: Callable[..., int]
+) -> None:
     study = tmp_path / "study"
     (study / "precious").mkdir(parents=True)
     (study / "precious" / "notes.txt").write_text("data")

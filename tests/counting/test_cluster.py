@@ -17,7 +17,6 @@ import jax
 import numpy as np
 import pytest
 
-from cellcount_jax import cli
 from cellcount_jax.counting import cluster, engines, job_file
 from cellcount_jax.counting import count as counting
 from cellcount_jax.errors import InputError
@@ -29,7 +28,7 @@ from cellcount_jax.inference.cells import LoadedModel
 from cellcount_jax.inference.tasks import Engine, Job, Task
 
 LIMIT = 12 * 32 * 32
-TASKS = 3 * 24  # of the volume, a third of them to encode its tiles
+TASKS = 3 * 16  # of the volume, a third of them to encode its tiles
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -41,10 +40,10 @@ needs_dask = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory, cells_3d: Path) -> Path:
-    """12x80x120 voxels."""
+    """12x80x80 voxels."""
     path = tmp_path_factory.mktemp("images") / "a.npy"
     np.save(
-        path, np.tile(whole.read_image(cells_3d / "test" / "test.tif").pixels[..., 0], (1, 2, 3))
+        path, np.tile(whole.read_image(cells_3d / "test" / "test.tif").pixels[..., 0], (1, 2, 2))
     )
     return path
 
@@ -89,8 +88,8 @@ def count(
 class Watched:
     """A progress bar that calls a function after each task."""
 
-    def __init__(self, told: Callable[..., None]) -> None:
-        self.update = told
+    def __init__(self, update: Callable[..., None]) -> None:
+        self.update = update
 
     def __enter__(self) -> Watched:
         return self
@@ -100,16 +99,16 @@ class Watched:
 
 
 def after(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]) -> list[int]:
-    """Does something when a number of tasks are done; gives the count, in a list."""
+    """Does something when a number of tasks are done; gives the number that is done, in a list."""
     done = [0]
 
-    def told() -> None:
+    def update() -> None:
         done[0] += 1
         if done[0] == number:
             do()
 
     def progress(title: str, total: int, *, unit: str = "tile") -> Watched:
-        return Watched(told if unit == "tile" else lambda _: None)
+        return Watched(update if unit == "tile" else lambda _: None)
 
     monkeypatch.setattr(engines, "progress", progress)
     return done
@@ -223,10 +222,10 @@ def test_a_worker_of_another_version_is_named(
     get = distributed.versions.get_versions
 
     def another(*arguments: Any, **options: Any) -> Any:
-        told = get(*arguments, **options)
-        if "cellcount_jax" in told["packages"]:
-            told["packages"]["cellcount_jax"] = "9.9"
-        return told
+        versions = get(*arguments, **options)
+        if "cellcount_jax" in versions["packages"]:
+            versions["packages"]["cellcount_jax"] = "9.9"
+        return versions
 
     monkeypatch.setattr(distributed.versions, "get_versions", another)
     with (
@@ -254,8 +253,8 @@ def test_the_command_with_processes_of_its_own(
     assert status == 0, errors
     assert (tmp_path / "out" / "a" / "points.csv").read_bytes() == expected
     assert f"in {TASKS // 3} tiles of" in out and "of memory for each worker" in out
-    told = [line for line in errors.replace("\r", "\n").splitlines() if "/s]" not in line]
-    assert not [line for line in told if line and "does not give the voxel size" not in line]
+    lines = [line for line in errors.replace("\r", "\n").splitlines() if "/s]" not in line]
+    assert not [line for line in lines if line and "does not give the voxel size" not in line]
 
 
 @needs_dask
@@ -298,16 +297,16 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, address:
         pass
 
 
-def test_without_dask_the_remedy_is_said(
+def test_without_dask_the_error_names_the_extra(
     tmp_path: Path,
+    call: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     volume: Path,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    arguments = ["count", str(volume), "--model", "nuclei3d"]
-    arguments += ["--output", str(tmp_path / "out"), "--scheduler", "local"]
-    assert cli.main(arguments) == 1
+    output = ("--output", tmp_path / "out")
+    assert call("count", volume, "--model", "nuclei3d", *output, "--scheduler", "local") == 1
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and 'pip install "cellcount_jax[cluster]"' in errors
     assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,6 @@ from hypothesis import strategies as st
 from cellcount_jax.counting.density import density_map, write_density
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.sources import open_source
-
-
-def random_points(shape: tuple[int, ...], number: int, seed: int = 0) -> np.ndarray:
-    places = np.random.default_rng(seed).uniform(0, 1, (number, len(shape))) * shape - 0.5
-    return np.clip(places, -0.5, np.subtract(shape, 0.5)).astype(np.float32)
 
 
 def voxel_counts(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -37,7 +33,10 @@ def voxel_counts(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     number=st.integers(0, 30),
 )
 def test_every_bin_is_its_count_over_its_own_volume(
-    shape: tuple[int, ...], spacing: list[float] | None, number: int
+    random_points: Callable[..., np.ndarray],
+    shape: tuple[int, ...],
+    spacing: list[float] | None,
+    number: int,
 ) -> None:
     edges = None if spacing is None else spacing[: len(shape)]
     points = random_points(shape, number)
@@ -77,7 +76,11 @@ def test_units() -> None:
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("number", [0, 1, 500])
 def test_the_file_lies_over_the_image(
-    tmp_path: Path, shape: tuple[int, ...], known: bool, number: int
+    tmp_path: Path,
+    random_points: Callable[..., np.ndarray],
+    shape: tuple[int, ...],
+    known: bool,
+    number: int,
 ) -> None:
     ndim = len(shape)
     spacing = (6.0, 1.62, 1.5)[-ndim:] if known else None
@@ -113,7 +116,9 @@ def test_the_file_lies_over_the_image(
         np.testing.assert_array_equal(values, expected.values)
 
 
-def test_an_older_file_is_replaced_and_another_folder_is_not(tmp_path: Path) -> None:
+def test_an_older_file_is_replaced_and_another_folder_is_not(
+    tmp_path: Path, random_points: Callable[..., np.ndarray]
+) -> None:
     path = tmp_path / "density.zarr"
     points = random_points((300, 300), 100)
     write_density(path, points, shape=(300, 300), spacing=None, bin_voxels=1)
@@ -129,7 +134,7 @@ def test_an_older_file_is_replaced_and_another_folder_is_not(tmp_path: Path) -> 
     assert (other / "thesis.txt").exists()
 
 
-def test_a_grid_of_several_chunks(tmp_path: Path) -> None:
+def test_a_grid_of_several_chunks(tmp_path: Path, random_points: Callable[..., np.ndarray]) -> None:
     points = random_points((70, 66, 3), 300)
     write_density(tmp_path / "a.zarr", points, shape=(70, 66, 3), spacing=None, bin_voxels=1)
     with open_source(tmp_path / "a.zarr") as source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,6 @@ ALLEN = 614454277
 def save(path: Path, array: np.ndarray) -> Path:
     np.save(path, array)
     return path
-
-
-def random_points(shape: tuple[int, ...], number: int, seed: int = 0) -> np.ndarray:
-    places = np.random.default_rng(seed).uniform(0, 1, (number, len(shape))) * shape - 0.5
-    return np.clip(places, -0.5, np.subtract(shape, 0.5)).astype(np.float32)
 
 
 def label_at(array: np.ndarray, point: np.ndarray, shape: tuple[int, ...]) -> int:
@@ -52,6 +48,7 @@ def label_at(array: np.ndarray, point: np.ndarray, shape: tuple[int, ...]) -> in
 def test_against_the_whole_at_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    random_points: Callable[..., np.ndarray],
     shape: tuple[int, ...],
     theirs: tuple[int, ...],
     known: bool,
@@ -91,12 +88,18 @@ def test_against_the_whole_at_once(
 
 
 @settings(max_examples=100, deadline=None)
-@given(values=st.lists(st.sampled_from([0, 1, 2, ALLEN, -1]), min_size=1, max_size=40))
-def test_occurrences(values: list[int]) -> None:
-    found, numbers = region_counts._occurrences(np.array(values))
-    assert dict(zip(found.tolist(), numbers.tolist(), strict=True)) == {
-        value: values.count(value) for value in set(values)
-    }
+@given(values=st.lists(st.sampled_from([0, 1, 2, ALLEN]), min_size=1, max_size=40))
+def test_voxels_of_a_label_are_counted_in_runs_of_any_length(
+    tmp_path_factory: pytest.TempPathFactory, values: list[int]
+) -> None:
+    shape = (len(values), 1)
+    path = save(tmp_path_factory.mktemp("a") / "a.npy", np.reshape(values, shape))
+    with open_source(path) as source:
+        rows = region_counts.count_regions(np.zeros((0, 2)), source, shape=shape, spacing=None)
+    for row in rows:
+        label = 0 if row["region"] == "outside" else row["region"]
+        assert row["volume_voxels"] == values.count(label)
+    assert {row["region"] for row in rows} == {*values, "outside"} - {0}
 
 
 def test_a_volume_that_is_one_region_has_nothing_outside(tmp_path: Path) -> None:

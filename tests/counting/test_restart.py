@@ -6,36 +6,46 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cellcount_jax import cli
 from cellcount_jax.images import whole
 
 ROOT = Path(__file__).parents[2]
 
-# Runs the command, and is gone when the `left`-th file whose path has a pattern in it is half
-# written, as if killed or without power. All files get their names by `os.replace`.
+# For each line of stdin, runs the command in a process that ends when the `left`-th file whose path
+# has a pattern in it is half-written, as if killed or without power, and prints its exit status.
+# All files get their names by `os.replace`. A fork saves the time of importing the package.
 DEADLY = """
 import os, signal, sys
 from cellcount_jax import cli
 
-pattern, left, *arguments = sys.argv[1:]
-left, replace = int(left), os.replace
+replace = os.replace
 
-def deadly(source, target, **options):
-    global left
-    if pattern in str(target):
-        left -= 1
-        if left == 0:
-            os.truncate(source, os.path.getsize(source) // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target, **options)
+def run(pattern, left):
+    def deadly(source, target, **options):
+        nonlocal left
+        if pattern in str(target):
+            left -= 1
+            if left == 0:
+                os.truncate(source, os.path.getsize(source) // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target, **options)
 
-os.replace = deadly
-sys.exit(cli.main(arguments))
+    os.replace = deadly
+    signal.alarm(120)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    os._exit(cli.main(sys.argv[1:]))
+
+for line in sys.stdin:
+    pattern, left = line.split()
+    child = os.fork()
+    if not child:
+        run(pattern, int(left))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 # In the order in which they come.
@@ -48,43 +58,47 @@ MOMENTS = {
 }
 
 
-def times(folder: Path, pattern: str) -> dict[str, int]:
-    """When the files that are done were written."""
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob(pattern)}
-
-
 @pytest.mark.usefixtures("quick_compiling")
 def test_a_count_that_is_killed_in_every_phase_ends_with_the_same_bytes(
-    tmp_path: Path, run_2d: Path, cells_2d: Path
+    tmp_path: Path,
+    run_2d: Path,
+    cells_2d: Path,
+    call: Callable[..., int],
+    done_marks: Callable[[Path], dict[str, int]],
 ) -> None:
     pixels = whole.read_image(cells_2d / "test" / "t0.png").pixels[..., 0].astype(np.uint8)
     file = tmp_path / "large.tif"
     whole.write_image(file, np.tile(pixels, (4, 5)))
-    options = [str(file), "--model", str(run_2d), "--max-voxels", "4000"]
+    command = ["count", str(file), "--model", str(run_2d), "--max-voxels", "4000", "--output"]
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    assert cli.main(["count", *options, "--output", str(undisturbed)]) == 0
+    assert call(*command, undisturbed) == 0
     expected = (undisturbed / "large" / "points.csv").read_bytes()
     assert expected.count(b"\n") > 50
 
-    command = ["count", *options, "--output", str(disturbed)]
-    work, before = disturbed / "large" / "work", dict[str, int]()
-    for title, (pattern, left) in MOMENTS.items():
-        killed = subprocess.run(
-            [sys.executable, "-c", DEADLY, pattern, str(left), *command],
+    marks: dict[str, int] = {}
+    log = tmp_path / "log"
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-c", DEADLY, *command, str(disturbed)],
             cwd=ROOT,
             env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
-            timeout=120,
-        )
-        assert killed.returncode == -signal.SIGKILL, (title, killed.stderr)
-        assert not (disturbed / "large" / "points.csv").exists()
-        after = times(work / "done", "*")
-        assert after.items() >= before.items(), f"{title}: what was done is not done again"
-        before = after
-    assert {name.partition("-")[0] for name in before} == {"encode", "decode", "find"}
-    assert cli.main(command) == 0
-    assert times(work / "done", "*") == before
-    assert (disturbed / "large" / "points.csv").read_bytes() == expected
-    for name in ("counts.csv", "large/summary.json"):
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        for title, moment in MOMENTS.items():
+            print(*moment, file=process.stdin, flush=True)
+            assert process.stdout.readline() == f"{-signal.SIGKILL}\n", (title, log.read_text())
+            assert not (disturbed / "large" / "points.csv").exists()
+            now = done_marks(disturbed / "large")
+            assert now.items() >= marks.items(), f"{title}: what was done is not done again"
+            marks = now
+    assert {name.partition("-")[0] for name in marks} == {"encode", "decode", "find"}
+    assert call(*command, disturbed) == 0
+    assert done_marks(disturbed / "large") == marks
+    for name in ("counts.csv", "large/summary.json", "large/points.csv"):
         assert (disturbed / name).read_bytes() == (undisturbed / name).read_bytes()
