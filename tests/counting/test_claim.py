@@ -170,7 +170,7 @@ def test_a_name_of_dots_leads_nowhere_else(
     assert (study / "precious" / "notes.txt").read_text() == "data"
 
 
-def test_a_folder_of_a_count_whose_results_are_partly_gone_is_still_known(tmp_path: Path) -> None:
+def test_a_results_folder_is_known_though_some_of_its_files_are_gone(tmp_path: Path) -> None:
     claim.take(tmp_path, {"input": "a"})
     claim.check(tmp_path, {"input": "a"})
     with pytest.raises(InputError, match="differs in input"):

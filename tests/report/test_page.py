@@ -173,7 +173,7 @@ def test_a_flat_image_is_black_and_has_a_page(tmp_path: Path) -> None:
     assert not any("without a cell" in caption for caption in page.captions())
 
 
-def test_it_says_when_an_image_is_too_long_to_be_shown(tmp_path: Path) -> None:
+def test_the_part_of_a_long_image_that_is_shown_is_stated(tmp_path: Path) -> None:
     seen = page_of(tmp_path, arguments(image_of(3, 4, 900, 1), 9)).captions()[:2]
     assert all(re.search(r"Only x \d+ to \d+ is shown", caption) for caption in seen)
     seen = page_of(tmp_path, arguments(image_of(20, 40, 30, 1), 9)).captions()[:2]
@@ -237,7 +237,7 @@ def test_candidates_without_places_are_in_the_histogram_alone(tmp_path: Path) ->
     assert "below the threshold" not in page.text("text")
 
 
-def test_it_says_what_other_thresholds_would_give(tmp_path: Path) -> None:
+def test_the_counts_of_other_thresholds_are_given(tmp_path: Path) -> None:
     given = arguments(image_of(60, 90, 1), 40)
     every = given["candidates"]
     lower, higher = int((every >= 0.45).sum()), int((every >= 0.55).sum())
@@ -306,8 +306,8 @@ def test_a_browser_shows_it_without_complaint(
 ) -> None:
     spacing = (6.0, 1.5, 1.5)
     write_page(tmp_path / "page.html", **arguments(image_of(20, 40, 30, 1), 30, spacing=spacing))
-    picture, said = browser(tmp_path / "page.html", 1200, 2500)
-    assert "CONSOLE" not in said
+    picture, log = browser(tmp_path / "page.html", 1200, 2500)
+    assert "CONSOLE" not in log
     assert picture.shape == (2500, 1200, 3)
     orange = (np.abs(picture.astype(int) - (230, 159, 0)) < 12).all(axis=-1)
     assert orange.sum() > 1000, "rings and bars"
@@ -322,8 +322,8 @@ def test_a_browser_shows_it_without_complaint(
     )
     (tmp_path / "probe.html").write_text(re.sub("<meta http-equiv.*>", "", probe))
     for width in (500, 1200):
-        _, said = browser(tmp_path / "probe.html", width, 800)
-        assert re.search(rf'"width {width}"', said), said
+        _, log = browser(tmp_path / "probe.html", width, 800)
+        assert re.search(rf'"width {width}"', log), log
 
 
 def test_the_browser_test_would_see_an_error(
