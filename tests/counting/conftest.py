@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,21 @@ import numpy as np
 import pytest
 
 from cellcount_jax import cli
+from cellcount_jax.inference import model_file
+
+_LOADED = functools.cache(model_file.load_model)
 
 
 @pytest.fixture(scope="session")
 def call() -> Callable[..., int]:
     """Runs `cellcount ARGUMENTS` in this process; gives the exit status."""
     return lambda *arguments: cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def models_stay_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves the time of reading a model, where many counts are refused."""
+    monkeypatch.setattr(model_file, "load_model", _LOADED)
 
 
 @pytest.fixture(scope="session")

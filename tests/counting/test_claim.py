@@ -14,6 +14,9 @@ from cellcount_jax.counting import claim
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import whole
 
+Call = Callable[..., int]
+Capture = pytest.CaptureFixture[str]
+
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 
@@ -91,13 +94,14 @@ LAYOUTS: tuple[Callable[[Path], tuple[list[str], str]], ...] = (
 )
 
 
+@pytest.mark.usefixtures("models_stay_loaded")
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 def test_results_that_meet_what_is_read_are_refused_and_nothing_is_lost(
     tmp_path: Path,
     run_3d: Path,
     cells_3d: Path,
-    call: Callable[..., int],
-    capsys: pytest.CaptureFixture[str],
+    call: Call,
+    capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
     layout: Callable[[Path], tuple[list[str], str]],
 ) -> None:
@@ -112,7 +116,7 @@ def test_results_that_meet_what_is_read_are_refused_and_nothing_is_lost(
 
 
 def test_overwrite_deletes_the_results_and_nothing_of_the_users(
-    tmp_path: Path, run_2d: Path, cells_2d: Path, call: Callable[..., int]
+    tmp_path: Path, run_2d: Path, cells_2d: Path, call: Call
 ) -> None:
     image, output = cells_2d / "test" / "t0.png", tmp_path / "out"
     command = ("count", image, "--model", run_2d, "--output", output)
@@ -135,11 +139,7 @@ def test_overwrite_deletes_the_results_and_nothing_of_the_users(
 
 
 def test_files_that_are_of_no_count_are_not_replaced(
-    tmp_path: Path,
-    run_2d: Path,
-    cells_2d: Path,
-    call: Callable[..., int],
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, run_2d: Path, cells_2d: Path, call: Call, capsys: Capture
 ) -> None:
     image, output = cells_2d / "test" / "t0.png", tmp_path / "out"
     command = ("count", image, "--model", run_2d, "--output", output, "--overwrite")
@@ -155,7 +155,7 @@ def test_files_that_are_of_no_count_are_not_replaced(
 
 
 def test_a_name_of_dots_leads_nowhere_else(
-    tmp_path: Path, run_2d: Path, cells_2d: Path, call: Callable[..., int]
+    tmp_path: Path, run_2d: Path, cells_2d: Path, call: Call
 ) -> None:
     study = tmp_path / "study"
     (study / "precious").mkdir(parents=True)

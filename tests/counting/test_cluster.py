@@ -72,17 +72,16 @@ def workers() -> Iterator[Any]:
             yield started
 
 
-def count(
-    model: LoadedModel,
-    volume: Path,
-    output: Path,
-    engine: Callable[[Job], Engine] = engines.in_threads,
-) -> bytes:
-    options = counting.Options()
-    counting.count_files(
-        model, [Input("a", volume)], output, options=options, name="m", engine=engine
-    )
-    return (output / "a" / "points.csv").read_bytes()
+@pytest.fixture
+def count(model: LoadedModel, volume: Path) -> Callable[..., bytes]:
+    """Counts the volume into a folder, as `count(output, engine)`; gives points.csv."""
+
+    def count(output: Path, engine: Callable[[Job], Engine] = engines.in_threads) -> bytes:
+        inputs, options = [Input("a", volume)], counting.Options()
+        counting.count_files(model, inputs, output, options=options, name="m", engine=engine)
+        return (output / "a" / "points.csv").read_bytes()
+
+    return count
 
 
 class Watched:
@@ -116,17 +115,13 @@ def after(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]
 
 @needs_dask
 def test_a_worker_that_is_killed_changes_no_byte(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    workers: Any,
-    model: LoadedModel,
-    volume: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any, count: Callable[..., bytes]
 ) -> None:
-    expected = count(model, volume, tmp_path / "threads")
+    expected = count(tmp_path / "threads")
     before = [nanny.pid for nanny in workers.workers.values()]
     done = after(monkeypatch, TASKS // 2, lambda: os.kill(before[0], signal.SIGKILL))
     with cluster.engines_on(workers.scheduler_address) as engine:
-        found = count(model, volume, tmp_path / "dask", engine)
+        found = count(tmp_path / "dask", engine)
     assert found == expected and found.count(b"\n") > 50
     assert done == [TASKS]
     for name in ("job.json", "model.zip"):
@@ -140,11 +135,7 @@ def test_a_worker_that_is_killed_changes_no_byte(
 
 @needs_dask
 def test_a_count_that_is_stopped_leaves_no_task_and_goes_on(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    workers: Any,
-    model: LoadedModel,
-    volume: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any, count: Callable[..., bytes]
 ) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
@@ -152,16 +143,16 @@ def test_a_count_that_is_stopped_leaves_no_task_and_goes_on(
     after(monkeypatch, TASKS // 3 + 2, stop)
     with cluster.engines_on(workers.scheduler_address) as engine:
         with pytest.raises(KeyboardInterrupt):
-            count(model, volume, tmp_path / "dask", engine)
+            count(tmp_path / "dask", engine)
         end = time.monotonic() + 20
         while workers.scheduler.tasks:
             assert time.monotonic() < end, "tasks are left"
             time.sleep(0.05)
         done = after(monkeypatch, -1, stop)
         monkeypatch.setattr(cluster, "_MAX_SUBMITTED", 3)
-        found = count(model, volume, tmp_path / "dask", engine)
+        found = count(tmp_path / "dask", engine)
     assert TASKS // 3 < done[0] < TASKS * 2 // 3
-    assert found == count(model, volume, tmp_path / "threads")
+    assert found == count(tmp_path / "threads")
 
 
 @needs_dask
@@ -210,11 +201,7 @@ def test_a_task_that_ends_its_workers_is_given_up(workers: Any) -> None:
 
 @needs_dask
 def test_a_worker_of_another_version_is_named(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    workers: Any,
-    model: LoadedModel,
-    volume: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any, count: Callable[..., bytes]
 ) -> None:
     import distributed.versions
 
@@ -234,18 +221,18 @@ def test_a_worker_of_another_version_is_named(
             InputError, match=r"the worker tcp://.* has cellcount_jax .*here is .* 9\.9 on"
         ),
     ):
-        count(model, volume, tmp_path, engine)
+        count(tmp_path, engine)
 
 
 @needs_dask
 def test_the_command_with_processes_of_its_own(
     tmp_path: Path,
-    model: LoadedModel,
+    count: Callable[..., bytes],
     volume: Path,
     run_3d: Path,
     run_module: Callable[..., tuple[int, str, str]],
 ) -> None:
-    expected = count(model, volume, tmp_path / "threads")
+    expected = count(tmp_path / "threads")
     arguments = ("count", volume, "--model", run_3d, "--output", tmp_path / "out", "--fast")
     status, out, errors = run_module(
         "cli", *arguments, "--max-voxels", str(LIMIT), "--scheduler", "local"

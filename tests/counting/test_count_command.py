@@ -295,6 +295,7 @@ def test_all_outputs_of_a_volume_in_tiles(
     assert json.loads((written / "summary.json").read_text())["spacing_um"] == [3.0, 1.0, 1.0]
 
 
+@pytest.mark.usefixtures("models_stay_loaded")
 def test_wrong_options_are_one_line(
     tmp_path: Path, run_2d: Path, image: Path, call: Call, capsys: Capture
 ) -> None:
@@ -381,6 +382,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.usefixtures("models_stay_loaded")
 def test_a_file_that_cannot_be_used_is_one_line_and_nothing_is_written(
     tmp_path: Path, run_2d: Path, call: Call, capsys: Capture
 ) -> None:

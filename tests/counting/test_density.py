@@ -15,6 +15,8 @@ from cellcount_jax.counting.density import density_map, write_density
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.sources import open_source
 
+Points = Callable[..., np.ndarray]
+
 
 def voxel_counts(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The oracle: how many points each voxel of the image holds."""
@@ -33,10 +35,7 @@ def voxel_counts(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     number=st.integers(0, 30),
 )
 def test_every_bin_is_its_count_over_its_own_volume(
-    random_points: Callable[..., np.ndarray],
-    shape: tuple[int, ...],
-    spacing: list[float] | None,
-    number: int,
+    random_points: Points, shape: tuple[int, ...], spacing: list[float] | None, number: int
 ) -> None:
     edges = None if spacing is None else spacing[: len(shape)]
     points = random_points(shape, number)
@@ -76,11 +75,7 @@ def test_units() -> None:
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("number", [0, 1, 500])
 def test_the_file_lies_over_the_image(
-    tmp_path: Path,
-    random_points: Callable[..., np.ndarray],
-    shape: tuple[int, ...],
-    known: bool,
-    number: int,
+    tmp_path: Path, random_points: Points, shape: tuple[int, ...], known: bool, number: int
 ) -> None:
     ndim = len(shape)
     spacing = (6.0, 1.62, 1.5)[-ndim:] if known else None
@@ -117,7 +112,7 @@ def test_the_file_lies_over_the_image(
 
 
 def test_an_older_file_is_replaced_and_another_folder_is_not(
-    tmp_path: Path, random_points: Callable[..., np.ndarray]
+    tmp_path: Path, random_points: Points
 ) -> None:
     path = tmp_path / "density.zarr"
     points = random_points((300, 300), 100)
@@ -134,7 +129,7 @@ def test_an_older_file_is_replaced_and_another_folder_is_not(
     assert (other / "thesis.txt").exists()
 
 
-def test_a_grid_of_several_chunks(tmp_path: Path, random_points: Callable[..., np.ndarray]) -> None:
+def test_a_grid_of_several_chunks(tmp_path: Path, random_points: Points) -> None:
     points = random_points((70, 66, 3), 300)
     write_density(tmp_path / "a.zarr", points, shape=(70, 66, 3), spacing=None, bin_voxels=1)
     with open_source(tmp_path / "a.zarr") as source:
