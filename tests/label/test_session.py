@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
@@ -67,15 +68,6 @@ def session(image: Path) -> Iterator[Session]:
         yield opened
 
 
-def killed(session: Session) -> None:
-    """Ends a session as a kill does: its lock and its file are free, nothing is written."""
-    kept = session._store._journal
-    if kept is not None:
-        kept.close()
-    session._store._journal = None
-    session._stack.close()
-
-
 def content(state: State) -> tuple[Any, ...]:
     dots = state.dots
     return (
@@ -112,9 +104,9 @@ def test_a_dot_is_added_moved_and_removed(session: Session) -> None:
         None,
     ]
     assert len(session.dots) == 0 and not session.state.blocks.any()
-    assert session.redo() == "add" and session.can_redo == "move"
+    assert session.redo() == "add" and session.history.can_redo == "move"
     session.add((0, 0, 0))
-    assert session.can_redo is None
+    assert session.history.can_redo is None
 
 
 @pytest.mark.parametrize("point", [(-0.6, 0, 0), (0, 0, 24), (0, np.nan, 0)])
@@ -180,7 +172,7 @@ def test_marking_what_is_marked_is_no_act(session: Session) -> None:
     session.mark([[0, 0, 0]], TO_DO)
     session.accept([])
     session.remove([])
-    assert session.can_undo is None
+    assert session.history.can_undo is None
 
 
 def test_snap_finds_the_brightest_place(tmp_path: Path) -> None:
@@ -213,10 +205,12 @@ def test_nearest_is_in_micrometres(session: Session) -> None:
     first = session.add((2, 5, 5))  # 6 um from the click, in depth
     second = session.add((1, 7.5, 5))  # 5 um
     click = (1, 5, 5)
-    assert session.nearest(click) is None  # the radius is 4
-    assert session.nearest(click, within=5.5) == second
-    assert session.nearest(click, within=6, rows=session.dots.rows([first])) == first
-    assert session.nearest(click, rows=np.zeros(0, int)) is None
+    nearest = functools.partial(session.dots.nearest, click, session.edges)
+    assert nearest(max_distance=4) is None
+    assert nearest(max_distance=5.5) == second
+    assert nearest(max_distance=6, rows=session.dots.rows([first])) == first
+    assert nearest(max_distance=6, rows=np.zeros(0, int)) is None
+    assert nearest(max_distance=0.1, across=0) == first
 
 
 def test_where_to_go_next(session: Session) -> None:
@@ -287,10 +281,10 @@ class Labelling(RuleBasedStateMachine):
 
     def acted(self, act: Callable[[], object]) -> None:
         """What an act makes is undone by `undo`, if it did anything."""
-        done = len(self.session._done)
+        done = len(self.session.history.done)
         with contextlib.suppress(InputError):  # where it would snap there is a dot
             act()
-        if len(self.session._done) > done:
+        if len(self.session.history.done) > done:
             self.past.append(content(self.session.state))
             self.future.clear()
 
@@ -337,7 +331,7 @@ class Labelling(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        killed(self.session)
+        self.session.abandon()
         self.session = Session(self.folder / "cells.tif", block=BLOCK, radius=4.0, now=Clock())
 
     @rule()
@@ -351,11 +345,11 @@ class Labelling(RuleBasedStateMachine):
     @invariant()
     def is_as_it_was(self) -> None:
         assert content(self.session.state) == self.past[-1]
-        assert (self.session.can_undo is None) == (len(self.past) == 1)
-        assert (self.session.can_redo is None) == (not self.future)
+        assert (self.session.history.can_undo is None) == (len(self.past) == 1)
+        assert (self.session.history.can_redo is None) == (not self.future)
 
     def teardown(self) -> None:
-        killed(self.session)
+        self.session.abandon()
 
 
 def test_any_sequence_of_acts_is_undone(tmp_path: Path) -> None:
@@ -383,7 +377,7 @@ def test_a_voxel_size_that_was_given_is_kept_with_the_radius(tmp_path: Path, kil
 
     def left(session: Session) -> None:
         session.add((1, 1, 1))
-        killed(session) if kill else session.close()
+        session.abandon() if kill else session.close()
 
     left(Session(path, spacing=(0.5, 0.2, 0.2)))
     session = Session(path)
@@ -401,7 +395,7 @@ def test_a_radius_in_pixels_is_of_the_finest_edge(tmp_path: Path, kill: bool) ->
     formats.write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
     session = Session(path, radius=4.0)
     session.add((1, 1, 1))
-    killed(session) if kill else session.close()
+    session.abandon() if kill else session.close()
     with Session(path, spacing=(0.5, 0.2, 0.2)) as session:
         assert session.unit == "um" and session.radius == pytest.approx(0.8)
         session.add((3, 3, 3))
@@ -431,7 +425,7 @@ def labelled(session: Session) -> list[tuple[Any, ...]]:
 def test_a_kill_at_any_byte_loses_at_most_the_act_that_was_being_written(image: Path) -> None:
     session = Session(image, block=BLOCK, now=Clock())
     states = labelled(session)
-    killed(session)
+    session.abandon()
     path = image.with_name(".cells.label.journal")
     whole = path.read_bytes()
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
@@ -445,10 +439,10 @@ def test_a_kill_at_any_byte_loses_at_most_the_act_that_was_being_written(image: 
         if length % 97 == 0:  # and it goes on from there
             session.add((0, 0, 0))
             after = content(session.state)
-            killed(session)
+            session.abandon()
             session = Session(image, now=Clock())
             assert content(session.state) == after
-        killed(session)
+        session.abandon()
     # The first line is written as a whole or not at all.
     path.write_bytes(whole[: ends[0] - 1])
     with pytest.raises(InputError, match="holds no record"):
@@ -501,7 +495,7 @@ def test_a_kill_while_saving_loses_nothing(
             patch.setattr(target, fail)
             with pytest.raises(KeyboardInterrupt):
                 session.close()
-    killed(session)
+    session.abandon()
     with Session(image) as session:
         assert content(session.state) == wanted
     assert image.with_name("cells.csv.bak").read_text() == "z,y,x\n2,2,2\n"
@@ -555,7 +549,7 @@ def test_a_csv_that_another_program_changed_is_not_overwritten(image: Path) -> N
     session.add((1, 1, 1))
     session.save()
     session.add((2, 2, 2))
-    killed(session)
+    session.abandon()
     image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
     with pytest.raises(InputError, match=r"cells\.csv: was changed by another program"):
         Session(image)
@@ -569,7 +563,7 @@ def test_done_blocks_without_their_dots_are_refused(image: Path) -> None:
         session.add((1, 1, 1))
         session.mark([[0, 0, 0]], DONE)
     image.with_suffix(".csv").unlink()
-    with pytest.raises(InputError, match=r"cells\.label\.json: says that blocks are done, but"):
+    with pytest.raises(InputError, match=r"cells\.label\.json: marks blocks as done, but"):
         Session(image)
 
 
@@ -647,7 +641,7 @@ def test_what_was_saved_before_a_kill_goes_on_from_a_csv_that_was_changed(image:
     session = Session(image)
     session.add((1, 1, 1))
     session.save()
-    killed(session)
+    session.abandon()
     image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
     with Session(image) as session:
         assert session.dots.points.tolist() == [[3, 3, 3]]
@@ -670,7 +664,7 @@ def test_what_was_not_saved_to_its_end_does_not_give_way(
         patch.setattr("cellcount_jax.label.store.write_progress", fail)
         with pytest.raises(KeyboardInterrupt):
             session.save()
-    killed(session)
+    session.abandon()
     image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
     with pytest.raises(InputError, match="acts that were not saved"):
         Session(image)
@@ -680,7 +674,7 @@ def test_damage_in_the_middle_is_told(image: Path) -> None:
     session = Session(image)
     session.add((1, 1, 1))
     session.add((2, 2, 2))
-    killed(session)
+    session.abandon()
     path = image.with_name(".cells.label.journal")
     lines = path.read_bytes().split(b"\n")
     lines[1] = lines[1].replace(b'"add"', b'"odd"')
@@ -788,7 +782,7 @@ def test_other_blocks_than_those_that_are_labelled_are_told(image: Path) -> None
     with Session(image, block=(1, 20, 24)) as session:
         assert session.grid.block == BLOCK
         assert session.notes == (
-            "The image is labelled in blocks of 3x10x12 voxels, and they are kept: 1x20x24"
+            "The image is labelled in blocks of 3 x 10 x 12 voxels, and they are kept: 1 x 20 x 24"
             " (--block) is not used.",
         )
 
@@ -801,7 +795,7 @@ def test_another_time_point_is_refused(tmp_path: Path, kill: bool) -> None:
     (note,) = session.notes
     assert note.startswith("cellcount train does not read a time series")
     session.add((1, 1))
-    killed(session) if kill else session.close()
+    session.abandon() if kill else session.close()
     with pytest.raises(InputError, match="is of time point 0, but the image was opened at time po"):
         Session(path, time_point=2)
     with Session(path, time_point=0) as session:
@@ -845,7 +839,7 @@ def test_another_image_of_this_name(image: Path) -> None:
     with Session(image) as session:
         session.add((1, 1, 1))
     write(image.parent, (6, 20, 25))
-    with pytest.raises(InputError, match=r"cells\.label\.json: is of an image of 6x20x24"):
+    with pytest.raises(InputError, match=r"cells\.label\.json: is of an image of 6 x 20 x 24"):
         Session(image)
 
 
