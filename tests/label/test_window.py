@@ -289,7 +289,8 @@ def test_keys_and_proposals(drive: WindowProcess, volume: Path) -> None:
         seen["map"] = choose(panel.block_map.plane(), 0, 0)[1:]
         seen["depths"] = [choose(panel.block_map.depths(), at, 0)[0] for at in (1, 0)]
         seen["blocks"] = session.state.blocks.tolist()
-        seen["states"] = [panel.block_map.plane().states.tolist(), panel.block_map.depths().states.tolist()]
+        maps = panel.block_map.plane(), panel.block_map.depths()
+        seen["states"] = [cells.states.tolist() for cells in maps]
         """,
         volume,
         block=(6, 30, 40),
@@ -383,7 +384,8 @@ def test_what_is_seen(drive: WindowProcess, volume: Path, tmp_path: Path) -> Non
         f"""
         (view,) = panel.window().findChildren(VolumeView)
         show(6)
-        session.add((6, 30, 40)); session.add((6, 10, 10)); canvas.refresh(); until(lambda: len(view.dots.data))
+        session.add((6, 30, 40)); session.add((6, 10, 10)); canvas.refresh()
+        until(lambda: len(view.dots.data))
         picture = viewer.screenshot({str(tmp_path / "canvas.png")!r}, canvas_only=True, flash=False)
         seen["green"] = int(((picture[..., 1] > 180) & (picture[..., 0] < 100)).sum())
         seen["bright"] = int((picture[..., :3].min(-1) > 150).sum())
@@ -482,9 +484,13 @@ def test_from_the_menu_of_napari(drive: WindowProcess, volume: Path) -> None:
     assert len(whole.read_points(volume.with_suffix(".csv"), ndim=3)) == 2
 
 
-def test_a_full_disk_is_seen_and_changes_nothing(drive: WindowProcess, volume: Path) -> None:
+def test_notes_on_opening_and_a_full_disk(drive: WindowProcess, volume: Path) -> None:
+    with Session(volume, block=(6, 30, 40), radius=10.0) as session:
+        session.add((1, 1, 1))
     seen = drive(
         """
+        seen["notes"] = session.notes
+        seen["messages"] = [record.message for record in notification_manager.records]
         show(3)
         asked = mock.Mock(side_effect=lambda event: event.ignore())
         with mock.patch.object(type(panel.window()), "closeEvent", lambda self, e: asked(e)):
@@ -493,31 +499,17 @@ def test_a_full_disk_is_seen_and_changes_nothing(drive: WindowProcess, volume: P
         click(15, 20)
         with mock.patch.object(os, "fsync", side_effect=OSError(28, "No space left on device")):
             click(40, 60)
-            seen["points"] = len(session.dots)
-            seen["shown"] = len(canvas.layers.dots.data)
+            seen["dots"] = len(session.dots), len(canvas.layers.dots.data)
             viewer.close()
-        """,
-        volume,
-        block=(6, 30, 40),
-        radius=10.0,
-    )
-    assert seen == {"asked": 1, "points": 1, "shown": 1}
-    with Session(volume) as session:  # it could not be saved when the window was closed
-        assert session.recovered == 1 and len(session.dots) == 1
-
-
-def test_what_the_user_should_know_is_seen_on_opening(drive: WindowProcess, volume: Path) -> None:
-    with Session(volume, block=(6, 30, 40)) as session:
-        session.add((1, 1, 1))
-    seen = drive(
-        """
-        seen["notes"] = session.notes
-        seen["shown"] = [record.message for record in notification_manager.records]
         """,
         volume,
         block=(12, 60, 80),
     )
-    assert "6 x 30 x 40" in seen["notes"][0] and seen["notes"][0] in seen["shown"]
+    (note,) = seen["notes"]
+    assert "6 x 30 x 40" in note and note in seen["messages"]
+    assert seen["asked"] == 1 and seen["dots"] == [2, 1]
+    with Session(volume) as session:  # it could not be saved when the window was closed
+        assert session.recovered == 1 and len(session.dots) == 2
 
 
 def test_the_benchmark_of_the_window(drive: WindowProcess, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
+from unittest import mock  # noqa: F401
 
 import napari
 import numpy as np
@@ -28,7 +28,7 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 from cellcount_jax.label.window import window
 from cellcount_jax.label.window.panel import LabelPanel
-from cellcount_jax.label.window.volume_view import VolumeView
+from cellcount_jax.label.window.volume_view import VolumeView  # noqa: F401
 
 left, no = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
 none = Qt.KeyboardModifier.NoModifier
@@ -94,7 +94,8 @@ class Window:
         places = QPointF(point), QPointF(self.native.mapToGlobal(point))
         event = QMouseEvent(kind, *places, button, buttons, modifiers)
         QApplication.sendEvent(self.native, event)
-        wait()
+        if kind == move:
+            wait(0.012)  # vispy leaves out moves that follow sooner
 
     def drag(self, start: Any, stop: Any, modifiers: Any = none) -> None:
         """A drag of the mouse between two voxels of the plane, or a click."""
@@ -104,6 +105,7 @@ class Window:
             between = tuple(a + share * (b - a) for a, b in zip(start, stop, strict=True))
             self.send(move, self.at(*between), no, left, modifiers)
         self.send(release, self.at(*stop), left, no, modifiers)
+        wait()
 
     def click(self, y: float, x: float) -> None:
         self.drag((y, x), (y, x))
