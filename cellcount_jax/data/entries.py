@@ -125,7 +125,7 @@ def labelled_share(entry: Entry) -> float:
     share = float(np.mean(read_progress(entry.progress).states == DONE))
     if share and entry.points is None:
         raise InputError(
-            f"{entry.progress}: says that blocks are done, but there is no {entry.name}.csv; put"
+            f"{entry.progress}: marks blocks as done, but there is no {entry.name}.csv; put"
             " the dots back, or move the file away to use the image without dots."
         )
     return share

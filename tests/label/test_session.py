@@ -63,6 +63,21 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def labelled_image(image: Path) -> Path:
+    """An image with one dot, saved."""
+    with Session(image, block=BLOCK) as session:
+        session.add((1, 1, 1))
+    return image
+
+
+def change_csv(image: Path, *rows: str) -> str:
+    """Writes dots as another program does; the text."""
+    text = "\n".join(("z,y,x", *rows, ""))
+    image.with_suffix(".csv").write_text(text)
+    return text
+
+
+@pytest.fixture
 def session(image: Path) -> Iterator[Session]:
     with Session(image, block=BLOCK, radius=4.0, now=Clock()) as opened:
         yield opened
@@ -475,7 +490,7 @@ def test_a_killed_process_loses_nothing(image: Path) -> None:
 def test_a_kill_while_saving_loses_nothing(
     image: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    image.with_suffix(".csv").write_text("z,y,x\n2,2,2\n")
+    change_csv(image, "2,2,2")
     session = Session(image, block=BLOCK)
     session.add((1, 1, 1))
     wanted = content(session.state)
@@ -550,7 +565,7 @@ def test_a_csv_that_another_program_changed_is_not_overwritten(image: Path) -> N
     session.save()
     session.add((2, 2, 2))
     session.abandon()
-    image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
+    change_csv(image, "3,3,3")
     with pytest.raises(InputError, match=r"cells\.csv: was changed by another program"):
         Session(image)
     image.with_name(".cells.label.journal").unlink()
@@ -558,26 +573,24 @@ def test_a_csv_that_another_program_changed_is_not_overwritten(image: Path) -> N
         assert session.dots.points.tolist() == [[3, 3, 3]]
 
 
-def test_done_blocks_without_their_dots_are_refused(image: Path) -> None:
-    with Session(image, block=BLOCK) as session:
-        session.add((1, 1, 1))
+def test_done_blocks_without_their_dots_are_refused(labelled_image: Path) -> None:
+    image = labelled_image
+    with Session(image) as session:
         session.mark([[0, 0, 0]], DONE)
     image.with_suffix(".csv").unlink()
     with pytest.raises(InputError, match=r"cells\.label\.json: marks blocks as done, but"):
         Session(image)
 
 
-def test_dots_that_are_gone_are_told(image: Path) -> None:
-    with Session(image, block=BLOCK) as session:
-        session.add((1, 1, 1))
-    image.with_suffix(".csv").unlink()
-    with Session(image) as session:
+def test_dots_that_are_gone_give_a_note(labelled_image: Path) -> None:
+    labelled_image.with_suffix(".csv").unlink()
+    with Session(labelled_image) as session:
         assert not len(session.dots)
         (note,) = session.notes
     assert note.startswith("cells.csv is gone")
 
 
-def test_a_csv_that_was_changed_since_is_taken_kept_and_told(image: Path) -> None:
+def test_a_csv_that_was_changed_since_is_taken_and_kept_with_a_note(image: Path) -> None:
     with Session(image, block=BLOCK) as session:
         session.add((1, 1, 1))
         session.mark([[0, 0, 0]], DONE)
@@ -586,8 +599,7 @@ def test_a_csv_that_was_changed_since_is_taken_kept_and_told(image: Path) -> Non
         assert session.notes == ()
     copies = []
     for z, name in ((2, "cells.csv.bak"), (3, "cells.csv.bak2")):
-        changed = f"z,y,x\n{z},2,2\n"
-        image.with_suffix(".csv").write_text(changed)
+        changed = change_csv(image, f"{z},2,2")
         with Session(image) as session:
             (note,) = session.notes
             assert note.startswith("cells.csv was changed by another program")
@@ -598,16 +610,18 @@ def test_a_csv_that_was_changed_since_is_taken_kept_and_told(image: Path) -> Non
     assert [(path, path.read_text()) for path, _ in copies] == copies
 
 
-def test_a_csv_that_changes_while_it_is_open_is_kept(image: Path) -> None:
+@pytest.mark.parametrize("before", [True, False])
+def test_a_csv_that_changes_or_appears_while_it_is_open_is_kept(image: Path, before: bool) -> None:
     with Session(image) as session:
         session.add((1, 1, 1))
-        assert session.save() is None
-        image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
+        if before:
+            assert session.save() is None
+        change_csv(image, "3,3,3")
         copy = session.save()
         assert copy == image.with_name("cells.csv.bak")
         assert copy.read_text() == "z,y,x\n3,3,3\n"
         assert session.save() is None
-        image.with_suffix(".csv").write_text("z,y,x\n4,4,4\n")
+        change_csv(image, "4,4,4")
         session.add((2, 2, 2))
     assert image.with_name("cells.csv.bak2").read_text() == "z,y,x\n4,4,4\n"
     with Session(image) as session:
@@ -619,8 +633,8 @@ def test_a_csv_that_changes_after_all_was_saved_is_not_replaced_on_closing(image
     with Session(image) as session:
         session.add((1, 1, 1))
         session.save()
-        path.write_text("z,y,x\n3,3,3\n")
-    assert path.read_text() == "z,y,x\n3,3,3\n"
+        changed = change_csv(image, "3,3,3")
+    assert path.read_text() == changed
     with Session(image) as session:
         assert session.dots.points.tolist() == [[3, 3, 3]] and len(session.notes) == 1
         session.add((1, 1, 1))
@@ -630,19 +644,12 @@ def test_a_csv_that_changes_after_all_was_saved_is_not_replaced_on_closing(image
         assert session.dots.points.tolist() == [[3, 3, 3], [1, 1, 1]]
 
 
-def test_a_csv_that_appears_while_it_is_open_is_kept(image: Path) -> None:
-    with Session(image) as session:
-        session.add((1, 1, 1))
-        image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
-        assert session.save() == image.with_name("cells.csv.bak")
-
-
 def test_what_was_saved_before_a_kill_goes_on_from_a_csv_that_was_changed(image: Path) -> None:
     session = Session(image)
     session.add((1, 1, 1))
     session.save()
     session.abandon()
-    image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
+    change_csv(image, "3,3,3")
     with Session(image) as session:
         assert session.dots.points.tolist() == [[3, 3, 3]]
         assert session.recovered == 0 and len(session.notes) == 1
@@ -665,12 +672,12 @@ def test_what_was_not_saved_to_its_end_does_not_give_way(
         with pytest.raises(KeyboardInterrupt):
             session.save()
     session.abandon()
-    image.with_suffix(".csv").write_text("z,y,x\n3,3,3\n")
+    change_csv(image, "3,3,3")
     with pytest.raises(InputError, match="acts that were not saved"):
         Session(image)
 
 
-def test_damage_in_the_middle_is_told(image: Path) -> None:
+def test_damage_in_the_middle_is_an_error(image: Path) -> None:
     session = Session(image)
     session.add((1, 1, 1))
     session.add((2, 2, 2))
@@ -761,7 +768,7 @@ def test_points_at_the_end_of_the_image_are_read_again(image: Path) -> None:
         wanted = [[5.499, 19.499, 23.499], [0, 19.499, 23.499], [3, 3, 23.499]]
         assert session.dots.points.tolist() == wanted
     image.with_name("cells.label.json").unlink()
-    image.with_suffix(".csv").write_text("z,y,x\n1,1,23.4997\n")  # of another program
+    change_csv(image, "1,1,23.4997")  # of another program
     for _ in range(2):
         with Session(image) as session:
             assert session.dots.points.tolist()[0] == [1, 1, 23.499]
@@ -773,7 +780,7 @@ def test_proposals_that_are_no_numbers_are_an_error(session: Session) -> None:
         session.propose(np.array([(1, np.nan, 1)]), None, by={})
 
 
-def test_other_blocks_than_those_that_are_labelled_are_told(image: Path) -> None:
+def test_other_blocks_than_those_that_are_labelled_give_a_note(image: Path) -> None:
     with Session(image, block=BLOCK) as session:
         assert session.notes == ()
         session.add((1, 1, 1))
@@ -835,12 +842,10 @@ def test_images_that_training_does_not_read(tmp_path: Path, image: Path) -> None
         assert session.notes == ()
 
 
-def test_another_image_of_this_name(image: Path) -> None:
-    with Session(image) as session:
-        session.add((1, 1, 1))
-    write(image.parent, (6, 20, 25))
+def test_another_image_of_this_name(labelled_image: Path) -> None:
+    write(labelled_image.parent, (6, 20, 25))
     with pytest.raises(InputError, match=r"cells\.label\.json: is of an image of 6 x 20 x 24"):
-        Session(image)
+        Session(labelled_image)
 
 
 @pytest.mark.parametrize(
@@ -855,16 +860,6 @@ def test_another_image_of_this_name(image: Path) -> None:
 def test_a_damaged_progress(image: Path, text: str, message: str) -> None:
     image.with_name("cells.label.json").write_text(text)
     with pytest.raises(InputError, match=message):
-        Session(image)
-
-
-@pytest.mark.parametrize("change", [{"block": [3, 0, 12]}, {"done": [[0, 0, 2]]}, {"shape": [1]}])
-def test_a_progress_that_does_not_fit_itself(image: Path, change: dict[str, Any]) -> None:
-    with Session(image, block=BLOCK) as session:
-        session.add((1, 1, 1))
-    path = image.with_name("cells.label.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(InputError, match="is damaged"):
         Session(image)
 
 
@@ -892,30 +887,31 @@ def test_a_progress_that_does_not_fit_itself(image: Path, change: dict[str, Any]
         ("dots", None),
         ("dots", {"sha256": 3}),
         ("done", None),
+        ("done", [[0, 0, 2]]),
         ("in_progress", 3),
         ("shape", None),
+        ("shape", [1]),
         ("block", "abc"),
+        ("block", [3, 0, 12]),
     ],
 )
-def test_a_value_of_another_kind_in_the_progress(image: Path, key: str, value: Any) -> None:
-    with Session(image, block=BLOCK) as session:
-        session.add((1, 1, 1))
-    path = image.with_name("cells.label.json")
+def test_a_value_of_the_label_file_that_cannot_be(
+    labelled_image: Path, key: str, value: Any
+) -> None:
+    path = labelled_image.with_name("cells.label.json")
     text = json.dumps({**json.loads(path.read_text()), key: value})
     path.write_text(text.replace("Infinity", "1e400"))
-    with pytest.raises(InputError, match=rf"cells\.label\.json: is damaged \({key} "):
-        Session(image)
+    with pytest.raises(InputError, match=rf"cells\.label\.json: is damaged \({key}"):
+        Session(labelled_image)
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
-def test_a_radius_that_json_does_not_have(image: Path, text: str) -> None:
-    with Session(image, block=BLOCK) as session:
-        session.add((1, 1, 1))
-    path = image.with_name("cells.label.json")
+def test_a_radius_that_json_does_not_have(labelled_image: Path, text: str) -> None:
+    path = labelled_image.with_name("cells.label.json")
     stored = {**json.loads(path.read_text()), "radius": float(text)}
     path.write_text(json.dumps(stored))
     with pytest.raises(InputError, match=rf"cells\.label\.json: is not JSON \({text} is no"):
-        Session(image)
+        Session(labelled_image)
 
 
 def test_marks_as_floats_are_read(image: Path) -> None:

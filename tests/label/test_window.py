@@ -115,7 +115,7 @@ class WindowProcess:
         line = self._process.stdout.readline()
         timer.cancel()
         errors = self._log.read_bytes()[begin:].decode()
-        answer = json.loads(line) if line else {"error": errors}
+        answer: Any = json.loads(line) if line else {"error": errors}
         if "seen" not in answer or "Traceback" in errors:
             self.close()
             pytest.fail(answer.get("error", errors))
