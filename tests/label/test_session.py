@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -112,12 +113,7 @@ def test_a_dot_is_added_moved_and_removed(session: Session) -> None:
     assert session.state.blocks[1, 1, 1] == IN_PROGRESS
     session.remove([dot])
     assert len(session.dots) == 0
-    assert [session.undo(), session.undo(), session.undo(), session.undo()] == [
-        "remove",
-        "move",
-        "add",
-        None,
-    ]
+    assert [session.undo() for _ in range(4)] == ["remove", "move", "add", None]
     assert len(session.dots) == 0 and not session.state.blocks.any()
     assert session.redo() == "add" and session.history.can_redo == "move"
     session.add((0, 0, 0))
@@ -437,7 +433,9 @@ def labelled(session: Session) -> list[tuple[Any, ...]]:
     return states
 
 
-def test_a_kill_at_any_byte_loses_at_most_the_act_that_was_being_written(image: Path) -> None:
+def test_a_kill_at_any_byte_loses_at_most_the_act_that_was_being_written(tmp_path: Path) -> None:
+    image = tmp_path / "cells.npy"  # opened sooner than TIFF
+    np.save(image, np.zeros(SHAPE, np.uint8))
     session = Session(image, block=BLOCK, now=Clock())
     states = labelled(session)
     session.abandon()
@@ -494,10 +492,6 @@ def test_a_kill_while_saving_loses_nothing(
     session = Session(image, block=BLOCK)
     session.add((1, 1, 1))
     wanted = content(session.state)
-
-    def fail(*args: object) -> None:
-        raise KeyboardInterrupt
-
     target = {
         "csv": "cellcount_jax.label.files.write",
         "progress": "cellcount_jax.label.store.write_progress",
@@ -507,7 +501,7 @@ def test_a_kill_while_saving_loses_nothing(
         if stage == "journal":
             session.save()
         else:
-            patch.setattr(target, fail)
+            patch.setattr(target, mock.Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 session.close()
     session.abandon()
@@ -656,21 +650,14 @@ def test_what_was_saved_before_a_kill_goes_on_from_a_csv_that_was_changed(image:
     assert not image.with_name(".cells.label.journal").exists()
 
 
-def test_what_was_not_saved_to_its_end_does_not_give_way(
-    image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_not_saved_to_its_end_does_not_give_way(image: Path) -> None:
     session = Session(image, block=BLOCK)
     session.add((1, 1, 1))
     session.save()
     session.mark([[0, 0, 0]], DONE)  # the CSV file stays as it is
-
-    def fail(*args: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("cellcount_jax.label.store.write_progress", fail)
-        with pytest.raises(KeyboardInterrupt):
-            session.save()
+    failing = mock.patch("cellcount_jax.label.store.write_progress", side_effect=KeyboardInterrupt)
+    with failing, pytest.raises(KeyboardInterrupt):
+        session.save()
     session.abandon()
     change_csv(image, "3,3,3")
     with pytest.raises(InputError, match="acts that were not saved"):
@@ -721,18 +708,13 @@ def test_a_disk_that_cannot_be_written(image: Path, monkeypatch: pytest.MonkeyPa
         Session(image)
 
 
-def test_a_full_disk_changes_nothing(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_changes_nothing(image: Path) -> None:
     with Session(image) as session:
         session.add((1, 1, 1))
         before = content(session.state)
-
-        def full(file: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", full)
-            with pytest.raises(OSError, match="No space left"):
-                session.add((2, 2, 2))
+        full = mock.patch.object(os, "fsync", side_effect=OSError(28, "No space left on device"))
+        with full, pytest.raises(OSError, match="No space left"):
+            session.add((2, 2, 2))
         assert content(session.state) == before
         session.add((3, 3, 3))
     with Session(image) as session:
