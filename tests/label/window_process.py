@@ -1,14 +1,15 @@
 """A process with labelling windows, which runs programs of tests on them, one after the other.
 
 A line of stdin is a request in JSON: `image`, `program`, `options` of `open_window`. The program
-finds a `Window`'s attributes and methods, and the names imported here, as its own names, and puts
-its results into `seen`. A line of stdout is the answer: `seen`, or the traceback as `error`.
+uses a `Window`'s attributes and methods, and the names of this file, as its own. A line of stdout
+is the answer: the traceback of a program that failed, or an empty text.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import linecache
 import os
 import sys
 import time
@@ -55,6 +56,11 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "the condition does not come true"
         wait(0.005)
+
+
+def near(found: Any, wanted: Any, tolerance: float = 0.5) -> None:
+    """Fails where places are not near to others, in voxels."""
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance)
 
 
 class Window:
@@ -132,20 +138,21 @@ class Window:
         wait()
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a request."""
+def problem(request: dict[str, Any]) -> str:
+    """The traceback of a program that fails; nothing where it does not."""
     notification_manager.records.clear()
-    seen: dict[str, Any] = {}
-    names = {**globals(), "seen": seen}
+    names = dict(globals())
+    program = request["program"]
+    linecache.cache["program"] = len(program), None, program.splitlines(keepends=True), "program"
     try:
         if request["image"] is not None:
             opened = Window(Path(request["image"]), **request["options"])
             public = [name for name in dir(opened) if not name.startswith("_")]
             names |= {name: getattr(opened, name) for name in public}
-        exec(request["program"], names)
-        return {"seen": seen}
+        exec(compile(program, "program", "exec"), names)
+        return ""
     except BaseException:
-        return {"error": traceback.format_exc()}
+        return traceback.format_exc()
     finally:
         with contextlib.suppress(RuntimeError):  # of windows that are closed
             napari.Viewer.close_all()
@@ -157,4 +164,4 @@ if __name__ == "__main__":
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # of what programs print
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
+        print(json.dumps(problem(json.loads(line))), file=answers, flush=True)
