@@ -164,16 +164,10 @@ def with_radius(content: Content, radius: float | None) -> Content:
 
 
 def check_fits(path: Path, about: Mapping[str, Any], shape: tuple[int, ...], new: Content) -> None:
-    """Refuses labels of another image, time point or level.
-
-    Args:
-      path: of the labels, for the message.
-      about: their `time` and `level`, which older files do not have.
-      shape: `(D,)` voxels of their image.
-      new: content of the image that was opened.
+    """Refuses labels of another image than `new`'s, another time point or level.
 
     Raises:
-      InputError: they are of another one.
+      InputError: `shape`, or `time` and `level` in `about` where it has them, are others.
     """
     for key, name in (("time", "time point"), ("level", "level")):
         now = getattr(new.origin, key)

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QGroupBox,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QProgressBar,
     QPushButton,
     QScrollArea,
@@ -58,15 +59,14 @@ class LabelPanel(QWidget):
         layout.setContentsMargins(6, 6, 6, 6)
         for title, part in (
             ("Progress", self._progress()),
-            ("Proposals", self.proposals),
+            ("Proposals", _row(self.proposals)),
             ("View", self._view()),
-            ("Mouse and keys", _keys()),
+            ("Mouse and keys", _row(_keys())),
             ("Files", self._files()),
         ):
             group = QGroupBox(title)
-            box = QVBoxLayout(group)
-            box.setContentsMargins(6, 6, 6, 6)
-            box.addWidget(part)
+            group.setLayout(part)
+            part.setContentsMargins(6, 6, 6, 6)
             layout.addWidget(group)
         layout.addStretch(1)
         scroll = QScrollArea(widgetResizable=True)
@@ -105,10 +105,8 @@ class LabelPanel(QWidget):
             button.setText(f"{verb} {act}" if act else verb)
         self.block_map.update()
 
-    def _progress(self) -> QWidget:
-        part = QWidget()
-        layout = QVBoxLayout(part)
-        layout.setContentsMargins(0, 0, 0, 0)
+    def _progress(self) -> QLayout:
+        layout = QVBoxLayout()
         self._counts, self.blocks_status = QLabel(), QLabel()
         self._rate, self.place_status = QLabel(), QLabel()
         self.place_status.setWordWrap(True)
@@ -120,15 +118,12 @@ class LabelPanel(QWidget):
         next_block = _button("Next block (B)", self.canvas.go_next_block, "that is to do")
         self._undo = _button("Undo", self.canvas.undo, "Ctrl+Z")
         self._redo = _button("Redo", self.canvas.redo, "Ctrl+Shift+Z")
-        layout.addWidget(self._counts)
-        layout.addWidget(self.blocks_status)
-        layout.addWidget(self._bar)
-        layout.addWidget(self._rate)
-        layout.addWidget(self.block_map)
-        layout.addWidget(self.place_status)
+        status = self._counts, self.blocks_status, self._bar, self._rate
+        for widget in (*status, self.block_map, self.place_status):
+            layout.addWidget(widget)
         layout.addLayout(_row(self._mark, next_block))
         layout.addLayout(_row(self._undo, self._redo))
-        return part
+        return layout
 
     def _place(self) -> str:
         """Slices of the present block, and the score of the dot in focus."""
@@ -143,10 +138,8 @@ class LabelPanel(QWidget):
                 parts.append(f"the dot's score {score:.2f}")
         return "; ".join(parts)
 
-    def _view(self) -> QWidget:
-        part = QWidget()
-        form = QFormLayout(part)
-        form.setContentsMargins(0, 0, 0, 0)
+    def _view(self) -> QLayout:
+        form = QFormLayout()
         reach = QSpinBox(maximum=20)
         reach.setValue(self.canvas.reach)
         reach.setToolTip(
@@ -159,16 +152,14 @@ class LabelPanel(QWidget):
         if len(self.canvas.session.edges) == 3:
             form.addRow("nearby slices", reach)
         form.addRow(snap)
-        return part
+        return form
 
     def _set_reach(self, planes: int) -> None:
         self.canvas.reach = planes
         self.canvas.refresh()
 
-    def _files(self) -> QWidget:
-        part = QWidget()
-        layout = QVBoxLayout(part)
-        layout.setContentsMargins(0, 0, 0, 0)
+    def _files(self) -> QLayout:
+        layout = QVBoxLayout()
         where = QLabel(f"Every act is kept at once; saved to {self.canvas.session.saved_to.name}")
         where.setWordWrap(True)
         layout.addWidget(where)
@@ -179,7 +170,7 @@ class LabelPanel(QWidget):
                 _button("Export ...", self._export, "to napari's CSV or cellfinder's XML"),
             )
         )
-        return part
+        return layout
 
     def _import(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(self, "Import dots", "", "Dots (*.csv *.xml)")
