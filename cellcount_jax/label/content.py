@@ -39,7 +39,7 @@ class Origin:
 
     @property
     def unit(self) -> str:
-        """Of lengths: um, or px where the voxel size is unknown."""
+        """The unit of lengths: um, or px where the voxel size is unknown."""
         return "px" if self.spacing is None else "um"
 
     def edges(self, ndim: int) -> np.ndarray:

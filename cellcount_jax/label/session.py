@@ -115,7 +115,7 @@ class Session:
 
     @property
     def radius(self) -> float:
-        """Of a cell, in `unit`."""
+        """The radius of a cell, in `unit`."""
         return self.history.content.radius
 
     @property
