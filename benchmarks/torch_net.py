@@ -1,8 +1,9 @@
 """The same network and training step in PyTorch, for the benchmarks to be compared with.
 
 Not part of the package: `pip install torch==2.13.0` (the CPU build, or one for the GPU). It
-computes what `network.sau_net` and `training.step` of cellcount_jax compute, the sharing of the encoder
-between teacher and student included; `copy_weights` and tests/test_benchmarks.py hold it to that.
+computes what `network.sau_net` and `training.step` of cellcount_jax compute, the sharing of the
+encoder between teacher and student included; `copy_weights` and
+tests/benchmarks/test_benchmarks.py hold it to that.
 """
 
 from __future__ import annotations
