@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cellcount_jax.data import synthetic
 from cellcount_jax.inference import model_file
 from cellcount_jax.maps import targets as product
 from cellcount_jax.network.sau_net import create_model
@@ -108,6 +109,10 @@ def test_the_parts_of_the_pipeline_fit_its_programs(
         _, (_, metrics) = seen(state, data, jax.random.key(0))
         return lambda: {name: jnp.zeros(steps) for name in metrics}
 
+    images = synthetic.synthetic_dataset(
+        ndim=2, seed=0, num_labelled=1, num_unlabelled=1, num_test=1, shape=(32, 32)
+    )
+    monkeypatch.setattr(load("pipeline").train, "load_dataset", lambda config: images)
     monkeypatch.setattr(load("workload"), "compiled_run", traced)
     content, last = run("pipeline", "--tiny", "--repeats=1", "--configs=vgg")
     (row,) = content["rows"]
