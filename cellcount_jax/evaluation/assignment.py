@@ -8,9 +8,9 @@ matching gives, by the Dulmage-Mendelsohn decomposition, the nodes that every ma
 covers; each of its three blocks then has a matching that covers one side fully, which SciPy's
 sparse solver finds quickly.
 
-SciPy alone does not do it. In a volume of 100,000 cells, matched within their mean spacing, 98,500
-form one component: 77 GB as a dense matrix; the sparse solver with a column for "unmatched" per
-row takes over 40 s, `maximum_bipartite_matching` over 40 s at 30,000 cells, and this module 16 s.
+SciPy alone does not do it: of 100,000 cells of a volume, matched within their mean spacing, 98,500
+form one component, 77 GB as a dense matrix; and with 30,000 cells `maximum_bipartite_matching`
+takes 10 s, the sparse solver with a column for "unmatched" per row 3 s, this module 0.6 s.
 
 Source: Dulmage and Mendelsohn, "Coverings of bipartite graphs" (1958); Azad, Buluc and
 Pothen, "Computing maximum cardinality matchings in parallel on bipartite graphs via tree
