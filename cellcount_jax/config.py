@@ -171,26 +171,24 @@ def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def from_json(stored: Any, path: Path, *, older: bool = False) -> ml_collections.ConfigDict:
-    """Reads what `to_json` gave.
+def from_json(stored: Any, path: Path) -> ml_collections.ConfigDict:
+    """The config that `to_json` gave; settings of an older version that it lacks have defaults.
 
     Args:
       stored: content of a config.json.
       path: of that file, for errors.
-      older: whether it may be of an older version: what it lacks has its default.
 
     Raises:
-      InputError: its keys are not those of this version, or a value is of another type.
+      InputError: it has settings that this version lacks, or a value is of another type.
     """
     if not isinstance(stored, Mapping):
         raise InputError(f"{path}: the settings in it are no JSON object")
     config = default_config()
     known, given = flatten(config.to_dict()).keys(), flatten(stored).keys()
-    missing = given - known if older else known ^ given
-    if missing:
+    if unknown := given - known:
         raise InputError(
             f"{path}: was written by another version, which differs in the settings"
-            f" {', '.join(sorted(missing))}"
+            f" {', '.join(sorted(unknown))}"
         )
     for key, value in flatten(stored).items():
         section, _, name = key.rpartition(".")

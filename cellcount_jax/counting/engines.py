@@ -11,7 +11,7 @@ from tqdm import tqdm
 from cellcount_jax.inference import tasks
 from cellcount_jax.inference.tasks import Engine, Job, Task
 
-# One computes (see maps.py), one reads for it, one writes.
+# One computes (see tiled_maps.py), one reads for it, one writes.
 _THREADS = 3
 _SOON_S = 2
 

@@ -17,7 +17,7 @@ from typing import Any
 from cellcount_jax import cache
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files, sources
-from cellcount_jax.inference import model_file, trained_model
+from cellcount_jax.inference import model_file
 from cellcount_jax.inference.tasks import Job
 
 FILES = _JOB, _MODEL = "job.json", "model.zip"
@@ -95,5 +95,5 @@ def reopen(folder: Path, mark: str) -> Job:
     model = model_file.load_model(folder / _MODEL)
     source = sources.open_source(path, **stored["opening"])
     spacing = source.spacing if stored["rescale"] else None
-    image = trained_model.resampled(model, source, spacing, diameter=stored["diameter"])
+    image = model.resampled(source, spacing, diameter=stored["diameter"])
     return Job(model, image, folder)

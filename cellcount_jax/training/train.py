@@ -25,7 +25,7 @@ from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
 from cellcount_jax.images import normalise
-from cellcount_jax.inference import plan
+from cellcount_jax.inference.plan import make_plan
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import targets
 from cellcount_jax.training import batches, parallel, progress, run_folder, stack
@@ -186,7 +186,7 @@ def _check_predictable(dataset: Dataset, config: ml_collections.ConfigDict) -> N
     """Makes sure, before hours of training, that the images can be evaluated afterwards."""
     for sample in itertools.chain(dataset.labelled, *dataset.tests.values()):
         with _naming(sample):
-            plan.plan(config, sample.shape)
+            make_plan(config, sample.shape)
 
 
 @contextlib.contextmanager
