@@ -50,7 +50,7 @@ def one_of(choices: Collection[Any], default: Any) -> Setting:
     return Setting(default, choices=choices)
 
 
-def number(default: Any, **limits: float) -> Setting:
+def number(default: Any, **limits: Any) -> Setting:
     """A finite number, or a tuple of them, within limits: at_least or above, at_most or below."""
     return Setting(default, numeric=True, **limits)
 

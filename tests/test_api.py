@@ -23,6 +23,7 @@ PACKAGE = Path(cellcount_jax.__file__).parent
 ROOMS = (
     "errors",
     "cache",
+    "progress",
     "config",
     "validation",
     "variants",
@@ -54,7 +55,7 @@ PURE = [
     *(f"training.{name}" for name in ("augment", "batches", "losses", "parallel", "stack", "step")),
 ]
 # flax's order, as in its examples: state, batch, key.
-KEY_COMES_LATER = {"training.step.train_step"}
+KEY_COMES_LATER = {"training.step.train_step", "training.step.draw_and_step"}
 # What the project's issues and documents promise.
 PROMISED = (
     *("SAUNet", "Encoder", "Decoder", "SelfAttention"),

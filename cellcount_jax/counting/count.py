@@ -23,6 +23,7 @@ from cellcount_jax.images.sources import Source
 from cellcount_jax.inference import cells, model_file
 from cellcount_jax.inference.tasks import Engine, Job
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
+from cellcount_jax.progress import reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +164,7 @@ def count_source(
     if not job.plan.whole:
         # Tiles leave their results in the folder; an image in one piece only if it can be counted.
         claim.take(folder, identity)
-    found = cells.find(job, threshold=threshold, engine=engine, progress=engines.reading)
+    found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
     claim.take(folder, identity)
     if isinstance(image, Resampled):
         found = found.moved(image.back)

@@ -24,7 +24,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images import files, whole
 from cellcount_jax.inference import model_file
 from cellcount_jax.maps import targets
-from cellcount_jax.training import batches, progress, run_folder, train
+from cellcount_jax.training import batches, metrics_log, run_folder, train
 from cellcount_jax.training.step import create_train_state
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -71,18 +71,18 @@ def snapshot(folder: Path) -> Files:
 @pytest.fixture
 def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[Iterable[int]], None]:
     """Sends this process a SIGTERM when one of some steps has been written."""
-    write = progress.MetricsWriter.write
+    write = metrics_log.MetricsWriter.write
 
     def use(steps: Iterable[int]) -> None:
         left = set(steps)
 
-        def interrupting(self: progress.MetricsWriter, step: int, values: Any) -> None:
+        def interrupting(self: metrics_log.MetricsWriter, step: int, values: Any) -> None:
             write(self, step, values)
             if step in left:
                 left.remove(step)
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(progress.MetricsWriter, "write", interrupting)
+        monkeypatch.setattr(metrics_log.MetricsWriter, "write", interrupting)
 
     return use
 
@@ -428,7 +428,7 @@ def test_bad_input_is_named_and_nothing_is_written(
     changed: dict[str, Any],
     parts: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(metrics_log.importlib.util, "find_spec", lambda name: None)
     folder, workdir = tmp_path / "images", tmp_path / "run"
     shutil.copytree(cells_2d, folder)
     change(folder)
