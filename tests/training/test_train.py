@@ -100,6 +100,9 @@ def test_a_run_writes_what_it_promises(run_2d: Path, config_2d: ml_collections.C
     assert any(line["consistency"] > 0 for line in losses)
     for line in losses:
         assert line["loss"] >= line["supervised"] > 0
+        # Of the last of the steps that the line is about.
+        cosine = 0.5 * (1 + np.cos(np.pi * (line["step"] - 1) / t.steps))
+        assert line["learning_rate"] == pytest.approx(1e-2 * cosine, abs=1e-8)
 
 
 def test_pieces_of_a_run_equal_the_whole_bit_by_bit(
@@ -246,7 +249,9 @@ def test_training_that_diverges_says_so(
         InputError, match=r"training diverged: .* at step 2, .* lower config\.optim"
     ):
         train.train_and_evaluate(config_2d, tmp_path / "run")
-    assert lines_of(tmp_path / "run") == [{"step": 2, "loss": 1.0, "gradient_norm": None}]
+    (line,) = lines_of(tmp_path / "run")
+    assert line.pop("learning_rate") == pytest.approx(1e-2, rel=1e-3)
+    assert line == {"step": 2, "loss": 1.0, "gradient_norm": None}
     assert run_folder.steps(tmp_path / "run" / "checkpoints") == []
 
 
