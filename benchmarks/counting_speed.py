@@ -37,7 +37,7 @@ from cellcount_jax.images import sources, whole
 from cellcount_jax.images.normalise import Measured
 from cellcount_jax.inference import model_file, survey, tasks, tiled_maps
 from cellcount_jax.inference.cells import find
-from cellcount_jax.inference.tasks import Engine, Job
+from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.maps import pieces
 from cellcount_jax.network.sau_net import create_model
 

@@ -71,18 +71,10 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"cellcount_jax.{name}")
 
 
-def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes of a tree but those for type checkers alone."""
-    yield node
-    if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
-        for child in ast.iter_child_nodes(node):
-            yield from run_time_nodes(child)
-
-
-def imports(name: str, nodes: Callable[[ast.AST], Iterator[ast.AST]] = ast.walk) -> set[str]:
+def imports(name: str) -> set[str]:
     """The modules of the package that a module imports, or names of theirs."""
     found = set()
-    for node in nodes(ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_text())):
+    for node in ast.walk(ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -132,7 +124,7 @@ def test_a_module_imports_only_from_its_room_and_those_above_it(name: str) -> No
 
 
 def test_no_imports_go_in_a_circle() -> None:
-    graphlib.TopologicalSorter({n: imports(n, run_time_nodes) for n in MODULES}).prepare()
+    graphlib.TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
 
 
 def test_the_picture_of_the_rooms_is_that_of_the_source() -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.sources import Source
 from cellcount_jax.inference import tiled_maps
-from cellcount_jax.inference.tasks import Job
+from cellcount_jax.inference.job import Job
 from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.progress import duration
 
 # Memory of a process that has started and compiled, and per voxel of a tile and feature of the
 # network's first level: measured with benchmarks/counting.py.
@@ -74,15 +75,6 @@ def describe_job(job: Job, *, timed: bool = True) -> str:
     taken = f", {duration(_seconds(job))}" if timed else ""
     each = "" if timed else " for each worker"
     return f"{tiles}{mirrored}: about {memory / 1e9:.1f} GB of memory{each}{disk}{taken}"
-
-
-def duration(seconds: float) -> str:
-    """A time, rounded: "about 40 s", "about 5 min", "about 2.5 h"."""
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"about {round(seconds / 60)} min"
-    return f"about {seconds / 3600:.1f} h"
 
 
 def _disk_bytes(job: Job) -> float:

@@ -24,7 +24,7 @@ from absl import logging as log
 from cellcount_jax.counting import job_file
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference import tasks
-from cellcount_jax.inference.tasks import Engine, Job, Task
+from cellcount_jax.inference.job import Engine, Job, Task
 from cellcount_jax.progress import progress
 
 if TYPE_CHECKING:

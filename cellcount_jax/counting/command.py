@@ -12,7 +12,7 @@ from cellcount_jax import cache
 from cellcount_jax.counting import cluster, count, engines, results
 from cellcount_jax.images import inputs
 from cellcount_jax.inference import model_file
-from cellcount_jax.inference.tasks import Engine, Job
+from cellcount_jax.inference.job import Engine, Job
 
 EXAMPLES = """\
 examples:

@@ -21,7 +21,7 @@ from cellcount_jax.images.label_volumes import open_labels
 from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.sources import Source
 from cellcount_jax.inference import cells, model_file
-from cellcount_jax.inference.tasks import Engine, Job
+from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
 from cellcount_jax.progress import reading
 

@@ -6,7 +6,7 @@ import concurrent.futures
 from collections.abc import Sequence
 
 from cellcount_jax.inference import tasks
-from cellcount_jax.inference.tasks import Engine, Job, Task
+from cellcount_jax.inference.job import Engine, Job, Task
 from cellcount_jax.progress import progress
 
 # One computes (see tiled_maps.py), one reads for it, one writes.

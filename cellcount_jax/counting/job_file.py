@@ -18,7 +18,7 @@ from cellcount_jax import cache
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files, sources
 from cellcount_jax.inference import model_file
-from cellcount_jax.inference.tasks import Job
+from cellcount_jax.inference.job import Job
 
 FILES = _JOB, _MODEL = "job.json", "model.zip"
 _SHARED = "the images and --output must lie where every worker finds them under the same path"

@@ -20,7 +20,8 @@ from cellcount_jax.evaluation.scoring import calibrate_threshold
 from cellcount_jax.images import files, whole
 from cellcount_jax.images.files import replacing
 from cellcount_jax.inference import cells, model_file
-from cellcount_jax.inference.trained_model import Maps, TrainedModel
+from cellcount_jax.inference.job import Maps
+from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import detect
 from cellcount_jax.maps.detect import Candidates
 from cellcount_jax.report import pictures

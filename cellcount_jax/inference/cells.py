@@ -6,19 +6,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cellcount_jax.images.regions import all_of, around, lies_in
 from cellcount_jax.inference import tasks
-from cellcount_jax.inference.tasks import Engine, Job, Progress
+from cellcount_jax.inference.job import Engine, Job, Model, Progress, silent
 from cellcount_jax.maps import detect, pieces
 from cellcount_jax.maps.detect import Candidates
 from cellcount_jax.maps.maxima import first_of_equal, window_reach
-
-if TYPE_CHECKING:
-    from cellcount_jax.inference.trained_model import TrainedModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,7 +54,7 @@ def find(
     *,
     threshold: float | None = None,
     engine: Engine | None = None,
-    progress: Progress = tasks.silent,
+    progress: Progress = silent,
 ) -> Found:
     """The cells of an image, in one piece or in tiles as the job's plan has it.
 
@@ -111,9 +107,7 @@ def find(
     )
 
 
-def candidates_of(
-    model: TrainedModel, location: np.ndarray, *, floor: float | None = None
-) -> Candidates:
+def candidates_of(model: Model, location: np.ndarray, *, floor: float | None = None) -> Candidates:
     """The candidates in a model's map of locations `(*spatial,)`; the default floor is its own."""
     return detect.find_candidates(
         location,

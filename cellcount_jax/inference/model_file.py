@@ -26,6 +26,7 @@ from cellcount_jax import validation
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file, replacing
 from cellcount_jax.images.normalise import Normalisation
+from cellcount_jax.inference.job import Model
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.network.sau_net import initial_variables
 
@@ -70,7 +71,7 @@ def bundled_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_FOLDER.glob("*.zip"))}
 
 
-def export_model(model: TrainedModel, path: Path, *, card: str) -> None:
+def export_model(model: Model, path: Path, *, card: str) -> None:
     """Writes a trained model as one file, whole or not at all.
 
     Args:
@@ -104,7 +105,7 @@ def read_card(path: Path) -> str:
         return _member(archive, _CARD, path).decode("utf-8", errors="replace")
 
 
-def digest(model: TrainedModel) -> str:
+def digest(model: Model) -> str:
     """A hash of all that a model's results depend on, whatever file it was read from."""
     found = hashlib.sha256(_as_json([settings.to_json(model.config), to_json(model)]))
     for name, value in _named(model.variables).items():
@@ -112,7 +113,7 @@ def digest(model: TrainedModel) -> str:
     return found.hexdigest()
 
 
-def to_json(model: TrainedModel) -> dict[str, Any]:
+def to_json(model: Model) -> dict[str, Any]:
     """The content of model.json: a model without its config and variables."""
     stored = {name: getattr(model, name) for name in _STORED}
     return {**stored, "normalisation": model.normalisation.to_dict()}

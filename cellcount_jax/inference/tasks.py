@@ -8,16 +8,11 @@ process, and again after a crash, and the result has the same bytes.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
 import json
 import math
 import shutil
-import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import zarr
@@ -26,92 +21,13 @@ from zarr.codecs import BloscCodec
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files
 from cellcount_jax.images.files import replacing
-from cellcount_jax.images.regions import Readable, Region, extent
+from cellcount_jax.images.regions import extent
 from cellcount_jax.inference import survey, tiled_maps
-from cellcount_jax.inference.plan import Plan, make_plan
-from cellcount_jax.inference.survey import Mask, Survey
+from cellcount_jax.inference.job import Engine, Job, Model, Progress, Task, silent
 from cellcount_jax.maps import pieces
-
-if TYPE_CHECKING:
-    from cellcount_jax.inference.trained_model import TrainedModel
 
 FILES = ("survey.npz", "coarse", "map.zarr", "peaks", "done")  # all that is kept in a job's folder
 _MAX_CHUNK_VOXELS = 64  # along an axis of the map in its file
-
-
-class Task(NamedTuple):
-    """A piece of the work: 'encode' (a tile of a mirror image), 'decode' or 'find' (a tile)."""
-
-    kind: str
-    tile: int
-    flip: int = 0
-
-
-# Runs some tasks of one kind, in any order; the text is a title for the progress bar.
-Engine = Callable[[Sequence[Task], str], None]
-
-
-class Progress(Protocol):
-    """A progress bar: `with progress(title, total) as bar: bar.update(done)`."""
-
-    def __call__(self, title: str, total: int, /) -> contextlib.AbstractContextManager[Any]:
-        """Begins a bar over a total of voxels or tasks."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Job:
-    """An image in which a model is to find the cells.
-
-    Attributes:
-      model: a trained model.
-      image: raw intensities, on the voxels of the model.
-      folder: for the results of tasks, the job's own; not used for an image in one piece.
-      mask: where cells are counted; None = everywhere.
-      origin: for other processes to open the image, see `job_file.origin`; None = they cannot.
-      plan: the tiles of the image.
-
-    Raises:
-      InputError: the image does not fit the model, or cannot be predicted in tiles.
-    """
-
-    model: TrainedModel
-    image: Readable
-    folder: Path
-    mask: Mask | None = None
-    origin: Mapping[str, Any] | None = None
-    plan: Plan = dataclasses.field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.model.check_fits(len(self.image.shape), self.image.channels)
-        object.__setattr__(self, "plan", make_plan(self.model.config, self.image.shape))
-
-    @functools.cached_property
-    def survey(self) -> Survey:
-        """The survey of the image, which `prepare` wrote."""
-        return survey.load(self.folder / "survey.npz")
-
-    @functools.cached_property
-    def map(self) -> Any:
-        """The model's maps `(*shape, 1 or 2)` of the tiles that are decoded.
-
-        Locations, 0 up to `model.floor`; then the density if the model splits cells by it.
-        """
-        return zarr.open_array(self.folder / "map.zarr", mode="r+")
-
-    def coarse(self, flip: int) -> Any:
-        """The coarsest level of a mirror image."""
-        return zarr.open_array(self.folder / "coarse" / f"{flip}.zarr", mode="r+")
-
-    def read(self, region: Region) -> np.ndarray:
-        """Normalised intensities of a part."""
-        return self.survey.measured(self.image.read(region), region)
-
-
-@contextlib.contextmanager
-def silent(title: str, total: int) -> Iterator[Any]:
-    """Progress that is not shown."""
-    yield types.SimpleNamespace(update=lambda done: None)
 
 
 def complete(job: Job, engine: Engine, progress: Progress) -> None:
@@ -255,7 +171,7 @@ def integral(job: Job) -> float | None:
     return job.model.count_factor * math.fsum(sums)
 
 
-def _map_margin(model: TrainedModel) -> list[int]:
+def _map_margin(model: Model) -> list[int]:
     """`(D,)` voxels around a place in which the map affects the cells found there."""
     margin = [distance + 2 for distance in model.config.detect.min_distance]
     if model.splits:

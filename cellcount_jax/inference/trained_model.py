@@ -6,7 +6,7 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -16,27 +16,13 @@ from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.regions import Array, Readable, Resampled
 from cellcount_jax.inference import cells, tiled_maps
 from cellcount_jax.inference.cells import Found
-from cellcount_jax.inference.tasks import Job, Progress, silent
+from cellcount_jax.inference.job import Job, Maps, Progress, silent
 from cellcount_jax.maps import detect, targets
 from cellcount_jax.maps.split_merged import split_merged
 
 # The lowest threshold that may be given, as a fraction of the target's peak.
 LOWEST_THRESHOLD = 0.05
 _MAX_RESAMPLING = 20  # times that an axis may get longer; more is a mistake in the voxel size
-
-
-class Maps(NamedTuple):
-    """The network's maps of an image.
-
-    Attributes:
-      location: `(*spatial,)` float32; at a dot that is certain about 1 with the inverse-distance
-        kernel, the peak of the kernel with the Gaussian, a probability with the mask.
-      density: `(*spatial,)` float32 cells per voxel, whose sum is the count, of a model with
-        the Gaussian kernel or `config.target.count_head`; else None.
-    """
-
-    location: np.ndarray
-    density: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from cellcount_jax.images.regions import (
     within,
 )
 from cellcount_jax.inference import model_file
-from cellcount_jax.inference.tasks import Progress, silent
+from cellcount_jax.inference.job import Progress, silent
 from cellcount_jax.inference.tiles import tile_grid
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
 from cellcount_jax.label import blobs

@@ -24,7 +24,7 @@ from cellcount_jax.images import sources, whole
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.regions import Array
 from cellcount_jax.inference import model_file, tasks
-from cellcount_jax.inference.tasks import Engine, Job, Task
+from cellcount_jax.inference.job import Engine, Job, Task
 from cellcount_jax.inference.trained_model import TrainedModel
 
 LIMIT = 12 * 32 * 32

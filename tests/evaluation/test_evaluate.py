@@ -19,7 +19,8 @@ from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.evaluation import evaluate
 from cellcount_jax.images import whole
 from cellcount_jax.images.normalise import Normalisation
-from cellcount_jax.inference.trained_model import Maps, TrainedModel
+from cellcount_jax.inference.job import Maps
+from cellcount_jax.inference.trained_model import TrainedModel
 
 SHAPE = (30, 40)
 

@@ -20,7 +20,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.regions import Array
 from cellcount_jax.inference import cells, survey, tasks
-from cellcount_jax.inference.tasks import Engine, Job, Task
+from cellcount_jax.inference.job import Engine, Job, Task
 from cellcount_jax.inference.trained_model import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")

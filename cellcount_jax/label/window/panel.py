@@ -23,7 +23,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from cellcount_jax.counting.announce import duration
 from cellcount_jax.data.blocks import DONE, IN_PROGRESS
 from cellcount_jax.images import exports
 from cellcount_jax.images.exports import read_cellfinder
@@ -31,6 +30,7 @@ from cellcount_jax.images.points import read_points
 from cellcount_jax.label.window.block_map import BlockMap
 from cellcount_jax.label.window.canvas import KEYS, Canvas
 from cellcount_jax.label.window.proposal_panel import ProposalPanel, leave_on_enter
+from cellcount_jax.progress import duration
 
 MOUSE = (
     ("click", "add a dot; on a dot, remove it"),
