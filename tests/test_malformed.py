@@ -34,6 +34,7 @@ from PIL import Image as PillowImage
 from cellcount_jax import cli, variants
 from cellcount_jax import config as settings
 from cellcount_jax.images.normalise import Normalisation
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.trained_model import TrainedModel
@@ -1698,11 +1699,10 @@ def test_what_looks_malformed_and_is_not(
     path, output = tmp_path / "in" / name, tmp_path / "out"
     path.parent.mkdir()
     write(path)
-    numbers = {
+    numbers: dict[str, Any] = {
         option[2:]: int(value) for option, value in zip(options[::2], options[1::2], strict=True)
     }
-    arguments: dict[str, Any] = {"level": 0, **numbers}
-    with open_source(path, **arguments) as source:
+    with open_source(path, Selection(**numbers)) as source:
         pixels = source.read((slice(None),) * expected.ndim)
     np.testing.assert_array_equal(pixels[..., 0], expected.astype(np.float32))
     assert pixels.shape == (*expected.shape, 1)

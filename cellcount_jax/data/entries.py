@@ -91,18 +91,17 @@ def scan(directory: Path) -> list[Entry]:
     return [Entry(name, **files) for name, files in sorted(found.items())]
 
 
-def not_trained_on(source: Source, *, level: int = 0) -> str | None:
+def not_trained_on(source: Source) -> str | None:
     """What an open image is that is not read for training, in words; None where it is read.
 
     Args:
       source: the image, as it was opened.
-      level: of a pyramid, at which it was.
     """
     sizes = dict(zip(source.axes, source.stored_shape, strict=True))
     if sizes.get("T", 1) > 1:
         return "a time series"
-    if level:
-        return f"level {level} of a pyramid"
+    if source.selection.level:
+        return f"level {source.selection.level} of a pyramid"
     if source.path.suffix.lower() not in IMAGE_SUFFIXES and not is_zarr(source.path):
         return f"{source.path.suffix} files"
     return None

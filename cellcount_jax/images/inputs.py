@@ -173,7 +173,7 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """What is read of an image, and its voxel size; see `sources.open_source`."""
+    """Adds the arguments of which `Selection.from_arguments` makes a selection."""
     parser.add_argument(
         "--spacing",
         type=numbers,

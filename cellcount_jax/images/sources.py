@@ -17,6 +17,7 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.openers import open_stored, short_name
+from cellcount_jax.images.selection import WHOLE_FILE, Selection
 from cellcount_jax.images.stored import Stored, exact_labels, naming, spatial_axes
 from cellcount_jax.images.voxel_size import shortest
 from cellcount_jax.images.whole import without_alpha
@@ -24,7 +25,14 @@ from cellcount_jax.images.whole import without_alpha
 _TOO_LARGE = 1e30  # of which squares are no 32-bit floats: no microscope's
 
 
-@dataclasses.dataclass(eq=False)
+class _OpenFile:
+    """The array of an open file, which the copies of a source share; None when it is closed."""
+
+    def __init__(self, stored: Stored):
+        self.stored: Stored | None = stored
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Source:
     """An open image or volume, and what was chosen of it. A context manager.
 
@@ -42,6 +50,7 @@ class Source:
       spacing_source: where it is from, in words; 'unknown' where there is none.
       chunks: `(D,)` what is cheap to read at once, or None where any region is.
       levels: how many resolutions the file holds.
+      selection: what was asked for.
     """
 
     name: str
@@ -57,7 +66,8 @@ class Source:
     spacing_source: str
     chunks: tuple[int, ...] | None
     levels: int
-    _stored: Stored | None = dataclasses.field(repr=False)
+    selection: Selection
+    _file: _OpenFile = dataclasses.field(repr=False)
     _spatial: str = dataclasses.field(repr=False)  # the letters of `shape` in `axes`
     _time: int = dataclasses.field(repr=False)
     _channel: int | None = dataclasses.field(repr=False)  # None: all
@@ -74,10 +84,19 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        """Frees the file. `read` cannot be used any more; a second `close` does nothing."""
-        if self._stored is not None:
-            self._stored.close()
-        self._stored = None
+        """Frees the file, for copies too: none can `read` any more. Closing again does nothing."""
+        if self._file.stored is not None:
+            self._file.stored.close()
+        self._file.stored = None
+
+    def with_spacing(self, spacing: Sequence[float], source: str) -> Source:
+        """A copy with another voxel size, of the same open file.
+
+        Args:
+          spacing: `(D,)` voxel edges in micrometres.
+          source: where they are from, in words.
+        """
+        return dataclasses.replace(self, spacing=tuple(spacing), spacing_source=source)
 
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Reads a part.
@@ -128,14 +147,14 @@ class Source:
 
     def _read(self, region: tuple[slice, ...]) -> tuple[np.ndarray, list[int]]:
         """`(*region, channels)` of the stored type, maybe in the file; and its first voxel."""
-        if self._stored is None:
+        if self._file.stored is None:
             raise ValueError(f"{self.path}: was closed.")
         start, stop = self._bounds(region)
         letters = "zyx"[-len(start) :]
         spans = zip(letters, start, stop, strict=True)
         place = ", ".join(f"{axis} {first}:{last}" for axis, first, last in spans)
         with naming(self.path, f"{self.kind} at {place}"):
-            return self._values(self._stored, start, stop), start
+            return self._values(self._file.stored, start, stop), start
 
     def _bounds(self, region: tuple[slice, ...]) -> tuple[list[int], list[int]]:
         if len(region) != len(self.shape):
@@ -193,11 +212,8 @@ class Source:
 
 def open_source(
     path: str | os.PathLike[str],
+    selection: Selection = WHOLE_FILE,
     *,
-    channel: int | str | None = None,
-    time: int | None = None,
-    spacing: Sequence[float] | None = None,
-    level: int = 0,
     as_slices: bool = False,
 ) -> Source:
     """Opens an image or volume of any size; its pixels are read later, region by region.
@@ -207,11 +223,7 @@ def open_source(
 
     Args:
       path: a TIFF, PNG, .npy, CZI, ND2 or LIF file, a Zarr folder, or a folder of slices.
-      channel: the number or the name of the one to give; None = all. A text of digits is a
-        number unless a channel is called so.
-      time: the time point; needed where there are several.
-      spacing: `(D,)` voxel edges in micrometres, which replace the file's.
-      level: of a pyramid; 0 is the finest.
+      selection: the part of it that is used; default: all of what has one time point.
       as_slices: the path is a folder of 2D images, one a plane in natural order of the names.
 
     Returns:
@@ -223,22 +235,16 @@ def open_source(
     """
     path = Path(path)
     with naming(path, "an image"):
-        stored = open_stored(path, level=level, as_slices=as_slices)
+        stored = open_stored(path, level=selection.level, as_slices=as_slices)
         try:
-            return _select(stored, path, channel=channel, time=time, spacing=spacing)
+            return _select(stored, path, selection)
         except BaseException:
             stored.close()
             raise
 
 
-def _select(
-    stored: Stored,
-    path: Path,
-    *,
-    channel: int | str | None,
-    time: int | None,
-    spacing: Sequence[float] | None,
-) -> Source:
+def _select(stored: Stored, path: Path, selection: Selection) -> Source:
+    channel, spacing = selection.channel, selection.spacing
     spatial = spatial_axes(stored, path)
     sizes = dict(zip(stored.axes, map(int, stored.array.shape), strict=True))
     ndim = len(spatial)
@@ -273,9 +279,10 @@ def _select(
         spacing_source=source,
         chunks=tuple(int(chunks[axis]) for axis in spatial) if chunks else None,
         levels=stored.levels,
-        _stored=stored,
+        selection=selection,
+        _file=_OpenFile(stored),
         _spatial=spatial,
-        _time=_time(time, sizes.get("T", 1), path),
+        _time=_time(selection.time, sizes.get("T", 1), path),
         _channel=chosen,
     )
 

@@ -21,6 +21,7 @@ from scipy import spatial
 from cellcount_jax.data.blocks import TO_DO, Grid
 from cellcount_jax.data.entries import not_trained_on
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.selection import WHOLE_FILE, Selection
 from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.label import acts, files, journal
 from cellcount_jax.label.acts import Act, State
@@ -52,11 +53,8 @@ class Session:
     def __init__(
         self,
         path: Path,
+        selection: Selection = WHOLE_FILE,
         *,
-        channel: int | str | None = None,
-        time_point: int | None = None,
-        level: int = 0,
-        spacing: Sequence[float] | None = None,
         block: Sequence[int] | None = None,
         radius: float | None = None,
         now: Callable[[], float] = time.time,
@@ -64,11 +62,9 @@ class Session:
         """Opens an image and goes on where it was left.
 
         Args:
-          path: see `open_source`, as the next four.
-          channel: the one to label; default: the mean of all.
-          time_point: of a series.
-          level: of a pyramid.
-          spacing: voxel edges in micrometres; default the file's, or what it was labelled with.
+          path: an image or volume, see `open_source`.
+          selection: the part of it to label; of all channels the mean is shown. The default voxel
+            size is the file's, or the one that it was labelled with.
           block: `(D,)` voxels of a block, for an image that is not labelled yet; default about
             128 x 128, or 64 x 64 x 64 of the finest edge.
           radius: of a cell in um (voxels where their size is unknown); default what it was, or 5
@@ -82,9 +78,7 @@ class Session:
         self._done: list[Act] = []
         self._undone: list[Act] = []
         with contextlib.ExitStack() as stack:
-            self.source: Source = stack.enter_context(
-                open_source(path, channel=channel, time=time_point, level=level, spacing=spacing)
-            )
+            self.source: Source = stack.enter_context(open_source(path, selection))
             paths = files.Files(Path(path), self.source.name)
             stack.enter_context(journal.locked(paths.lock, str(path)))
             shape = tuple(self.source.shape)
@@ -92,8 +86,8 @@ class Session:
             stored = self._store.spacing(len(shape))
             if self.source.spacing is None and stored is not None:
                 # As it was given once; every length that was chosen since is in its unit.
-                self.source.spacing, self.source.spacing_source = stored, "as labelled"
-            self._origin = Origin(self.source.spacing, time_point or 0, level)
+                self.source = self.source.with_spacing(stored, "as labelled")
+            self._origin = Origin(self.source.spacing, selection.time or 0, selection.level)
             self.unit = self._origin.unit
             self.edges = np.asarray(self.source.spacing or (1.0,) * len(shape))
             grid = Grid(shape, tuple(block or _block(shape, self.edges)))
@@ -114,7 +108,7 @@ class Session:
             self.recovered = len(records)
             self.notes: tuple[str, ...] = (
                 *self._store.notes,
-                *_notes(self.source, self._origin.level, self.grid.block, block),
+                *_notes(self.source, self.grid.block, block),
             )
             if radius is not None:
                 self.radius = radius
@@ -402,9 +396,7 @@ def _block(shape: Sequence[int], edges: np.ndarray) -> tuple[int, ...]:
     return tuple(int(min(n, max(1, round(s)))) for n, s in zip(shape, size, strict=True))
 
 
-def _notes(
-    source: Source, level: int, block: Sequence[int], given: Sequence[int] | None
-) -> Iterator[str]:
+def _notes(source: Source, block: Sequence[int], given: Sequence[int] | None) -> Iterator[str]:
     """What of the options is not used, and what training will not use."""
     if given is not None and tuple(given) != tuple(block):
         kept, other = ("x".join(map(str, sizes)) for sizes in (block, given))
@@ -412,7 +404,7 @@ def _notes(
             f"The image is labelled in blocks of {kept} voxels, and they are kept: {other}"
             " (--block) is not used."
         )
-    unread = not_trained_on(source, level=level)
+    unread = not_trained_on(source)
     if unread is not None:
         yield (
             f"cellcount train does not read {unread}: to train on these dots save what is labelled"

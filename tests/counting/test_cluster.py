@@ -23,6 +23,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images import sources, whole
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.regions import Array
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference import model_file, tasks, trained_model
 from cellcount_jax.inference.cells import LoadedModel
 from cellcount_jax.inference.tasks import Engine, Job, Task
@@ -161,9 +162,8 @@ def test_an_error_on_a_worker_is_the_same_error_here(
 ) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.load(volume).astype(np.float32))
-    opening = {"channel": None, "time": None, "spacing": None, "level": 0, "as_slices": False}
-    with sources.open_source(path, channel=None) as source:
-        origin = job_file.origin(path, opening, rescale=False)
+    with sources.open_source(path) as source:
+        origin = job_file.origin(path, Selection(), rescale=False)
         job = Job(model, source, tmp_path / "work", origin=origin)
         job.folder.mkdir()
         tasks.prepare(job)
@@ -303,11 +303,11 @@ def test_a_job_comes_back_from_its_folder(tmp_path: Path, model: LoadedModel) ->
     values = np.random.default_rng(0).normal(100, 10, (12, 80, 120)).astype(np.float32)
     path = tmp_path / "b.npy"
     np.save(path, values)
-    opening: dict[str, Any] = {"channel": 0, "spacing": (1.0, 1.0, 1.0), "level": 0}
-    with sources.open_source(path, **opening) as source:
+    selection = Selection(channel=0, spacing=(1.0, 1.0, 1.0))
+    with sources.open_source(path, selection) as source:
         image = trained_model.resampled(model, source, source.spacing)
         assert image is not source
-        origin = job_file.origin(path, opening, rescale=True)
+        origin = job_file.origin(path, selection, rescale=True)
         job = Job(model, image, tmp_path / "work", origin=origin)
         mark = job_file.save(job)
         again = job_file.reopen(job.folder, mark)
@@ -333,7 +333,7 @@ def test_a_job_that_cannot_be_opened(tmp_path: Path, model: LoadedModel, volume:
         model,
         Array(np.load(volume), 3),
         tmp_path,
-        origin=job_file.origin(volume, {}, rescale=False),
+        origin=job_file.origin(volume, Selection(), rescale=False),
     )
     mark = job_file.save(job)
     stored = json.loads((tmp_path / "job.json").read_text())

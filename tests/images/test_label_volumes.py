@@ -16,6 +16,7 @@ from PIL import Image as PillowImage
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import label_volumes
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import open_source
 
 ALLEN = 614454277  # an id of the Allen atlas, which 32-bit floats round to 614454272
@@ -110,7 +111,7 @@ def test_labels_of_several_channels(tmp_path: Path) -> None:
     ):
         source.read_labels(everything((4, 5)))
     assert str(error.value).startswith(str(path))
-    with open_source(path, channel=1) as source:
+    with open_source(path, Selection(channel=1)) as source:
         assert source.read_labels(everything((4, 5))).shape == (4, 5)
     with pytest.raises(InputError, match=r"mask\.png: has 3 channels"):
         label_volumes.open_labels(path, shape=(8, 10), spacing=None)
@@ -312,11 +313,11 @@ def test_only_blocks_with_points_are_read(tmp_path: Path, monkeypatch: pytest.Mo
         read: list[Any] = []
         once = source.read_labels
 
-        def noted(region: tuple[slice, ...]) -> np.ndarray:
+        def noted(_: object, region: tuple[slice, ...]) -> np.ndarray:
             read.append(region)
             return once(region)
 
-        monkeypatch.setattr(source, "read_labels", noted)
+        monkeypatch.setattr(type(source), "read_labels", noted)
         points = np.array([[0, 0, 0], [15, 7, 7], [0, 5, 1]], np.float32)
         assert label_volumes.lookup(source, points, shape=(16, 8, 8)).tolist() == [1, 1, 1]
     assert [part.start for part, *_ in read] == [0, 15]

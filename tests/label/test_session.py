@@ -31,6 +31,7 @@ from hypothesis.stateful import (
 from cellcount_jax.data.blocks import DONE, IN_PROGRESS, TO_DO, read_progress
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import whole as formats
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.label import files, journal, order
 from cellcount_jax.label.acts import State
 from cellcount_jax.label.dots import as_stored, make_dots
@@ -385,12 +386,12 @@ def test_a_voxel_size_that_was_given_is_kept_with_the_radius(tmp_path: Path, kil
         session.add((1, 1, 1))
         killed(session) if kill else session.close()
 
-    left(Session(path, spacing=(0.5, 0.2, 0.2)))
+    left(Session(path, Selection(spacing=(0.5, 0.2, 0.2))))
     session = Session(path)
     assert session.unit == "um" and session.radius == pytest.approx(1.0)
     assert session.edges.tolist() == [0.5, 0.2, 0.2] == list(session.source.spacing or ())
     left(session)
-    session = Session(path, spacing=(1, 0.4, 0.4))  # one that is given goes before it
+    session = Session(path, Selection(spacing=(1, 0.4, 0.4)))  # one that is given goes before it
     assert session.edges.tolist() == [1, 0.4, 0.4] and session.radius == pytest.approx(1.0)
     left(session)
 
@@ -402,7 +403,7 @@ def test_a_radius_in_pixels_is_of_the_finest_edge(tmp_path: Path, kill: bool) ->
     session = Session(path, radius=4.0)
     session.add((1, 1, 1))
     killed(session) if kill else session.close()
-    with Session(path, spacing=(0.5, 0.2, 0.2)) as session:
+    with Session(path, Selection(spacing=(0.5, 0.2, 0.2))) as session:
         assert session.unit == "um" and session.radius == pytest.approx(0.8)
         session.add((3, 3, 3))
     with Session(path) as session:
@@ -797,21 +798,21 @@ def test_other_blocks_than_those_that_are_labelled_are_told(image: Path) -> None
 def test_another_time_point_is_refused(tmp_path: Path, kill: bool) -> None:
     path = tmp_path / "cells.ome.tif"
     tifffile.imwrite(path, np.zeros((3, 20, 24), np.uint8), metadata={"axes": "TYX"}, ome=True)
-    session = Session(path, time_point=0, block=(10, 12))
+    session = Session(path, Selection(time=0), block=(10, 12))
     (note,) = session.notes
     assert note.startswith("cellcount train does not read a time series")
     session.add((1, 1))
     killed(session) if kill else session.close()
     with pytest.raises(InputError, match="is of time point 0, but the image was opened at time po"):
-        Session(path, time_point=2)
-    with Session(path, time_point=0) as session:
+        Session(path, Selection(time=2))
+    with Session(path, Selection(time=0)) as session:
         session.add((2, 2))
     # A file of before does not say it.
     progress = tmp_path / "cells.label.json"
     stored = json.loads(progress.read_text())
     assert stored.pop("time") == 0 and stored.pop("level") == 0
     progress.write_text(json.dumps(stored))
-    with Session(path, time_point=2) as session:
+    with Session(path, Selection(time=2)) as session:
         assert len(session.dots) == 2
 
 
@@ -823,7 +824,7 @@ def test_another_level_is_refused(tmp_path: Path) -> None:
     paths = [{"path": name} for name in "01"]
     axes = [{"name": axis, "type": "space"} for axis in "zyx"]
     group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": paths}]
-    with Session(path, level=1) as session:
+    with Session(path, Selection(level=1)) as session:
         assert session.notes[0].startswith("cellcount train does not read level 1 of a pyramid")
         session.add((1, 1, 1))
     with pytest.raises(InputError, match=r"is of level 1, .* at level 0; open it with --level 1"):

@@ -21,6 +21,7 @@ from cellcount_jax.data.blocks import DONE
 from cellcount_jax.data.entries import scan
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import whole
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.session import Session
 from cellcount_jax.training import command as training_command
 from cellcount_jax.training import run_folder
@@ -232,7 +233,7 @@ def test_a_radius_in_the_other_unit_is_converted(tmp_path: Path) -> None:
     shape, spacing = (8, 16, 16), (0.5, 0.2, 0.2)
     whole.write_image(tmp_path / "px" / "a.tif", np.ones(shape, np.uint8), ndim=3)
     whole.write_image(tmp_path / "um" / "a.tif", np.ones(shape, np.uint8), spacing=spacing)
-    with Session(tmp_path / "px" / "a.tif", spacing=spacing) as session:  # 1 um
+    with Session(tmp_path / "px" / "a.tif", Selection(spacing=spacing)) as session:  # 1 um
         session.add((1, 1, 1))
     assert make(tmp_path / "px").evaluation.max_distance == pytest.approx(5)
     with Session(tmp_path / "um" / "a.tif", radius=1.2) as session:
