@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import importlib.metadata
 import math
@@ -14,7 +13,7 @@ from typing import Any
 
 from cellcount_jax.counting import announce, claim, engines, job_file, region_counts, results
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import replacing
+from cellcount_jax.images.files import write_table
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.label_volumes import open_labels
 from cellcount_jax.images.regions import Resampled, all_of
@@ -131,10 +130,7 @@ def count_files(
             }
         )
     if rows:
-        with replacing(output / "counts.csv") as temporary, temporary.open("w", newline="") as file:
-            table = csv.DictWriter(file, fieldnames=list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
+        write_table(output / "counts.csv", rows[0], (row.values() for row in rows))
     return rows
 
 

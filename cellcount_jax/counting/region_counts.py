@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.counting.density import unit_and_volume
-from cellcount_jax.images.files import replacing
+from cellcount_jax.images.files import write_table
 from cellcount_jax.images.label_volumes import blocks, blocks_with_points, lookup
 from cellcount_jax.images.sources import Source
 
@@ -101,11 +100,8 @@ def write_regions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
       path: the CSV file; its folder is created where missing.
       rows: from `count_regions`; None is written as nothing, a float with seven digits.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        for row in rows:
-            table.writerow({k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()})
+    texts = ([f"{v:.7g}" if isinstance(v, float) else v for v in row.values()] for row in rows)
+    write_table(path, rows[0], texts)
 
 
 def inside(points: np.ndarray, labels: Source, *, shape: Sequence[int]) -> np.ndarray:

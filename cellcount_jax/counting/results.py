@@ -117,7 +117,7 @@ def write(
     """
     (folder / "summary.json").unlink(missing_ok=True)
     points, scores, spacing = found.points, found.scores, source.spacing
-    exports.write_points(folder / "points.csv", points, scores, spacing=spacing)
+    exports.write_csv(folder / "points.csv", points, scores, spacing=spacing)
     if wanted.parquet:
         exports.write_parquet(folder / "points.parquet", points, scores, spacing=spacing)
     if wanted.cellfinder:

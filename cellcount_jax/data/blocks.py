@@ -17,6 +17,7 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file, replacing
+from cellcount_jax.images.regions import size_text
 
 SUFFIX = ".label.json"
 FORMAT = "cellcount_jax labels"
@@ -41,7 +42,7 @@ class Grid:
     def __post_init__(self) -> None:
         if len(self.block) != len(self.shape) or min((*self.shape, *self.block)) < 1:
             raise InputError(
-                f"blocks of {_size(self.block)} voxels for an image of {_size(self.shape)}:"
+                f"blocks of {size_text(self.block)} voxels for an image of {size_text(self.shape)}:"
                 f" {len(self.shape)} positive whole numbers are needed."
             )
 
@@ -232,7 +233,3 @@ def _indices(key: str, stored: Any, counts: Sequence[int]) -> Iterator[tuple[int
         ):
             raise ValueError(f"{key}: there is no block {json.dumps(index)}")
         yield tuple(index)
-
-
-def _size(values: Sequence[int]) -> str:
-    return "x".join(map(str, values))

@@ -17,18 +17,17 @@ from absl import logging
 from cellcount_jax.data.blocks import DONE, SUFFIX, read_progress
 from cellcount_jax.data.sample import Sample
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.ome_zarr import is_zarr
-from cellcount_jax.images.openers import short_name
-from cellcount_jax.images.sources import Source, open_source
-from cellcount_jax.images.whole import (
+from cellcount_jax.images.image_files import (
     IMAGE_SUFFIXES,
-    Image,
-    check_points_inside,
     read_image,
     read_labels,
     read_mask,
-    read_points,
 )
+from cellcount_jax.images.ome_zarr import is_zarr
+from cellcount_jax.images.openers import short_name
+from cellcount_jax.images.points import check_points_inside, read_points
+from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.sources import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +150,7 @@ def read_entry(entry: Entry, *, with_dots: bool) -> Sample:
     Raises:
       InputError: a file that cannot be used, or that does not fit the image.
     """
-    image = _read_pixels(entry.image)
+    image = read_image(entry.image)
     shape = image.pixels.shape[:-1]
     points = labels = valid = None
     if with_dots and entry.points is not None:
@@ -200,14 +199,6 @@ def _valid(entry: Entry, shape: tuple[int, ...]) -> np.ndarray | None:
     return valid
 
 
-def _read_pixels(path: Path) -> Image:
-    if not path.is_dir():
-        return read_image(path)
-    with open_source(path) as source:
-        pixels = source.read(tuple(slice(0, n) for n in source.shape))
-        return Image(pixels, source.spacing, source.axes)
-
-
 def _role_and_name(path: Path) -> tuple[str, str] | None:
     if path.name.endswith(SUFFIX):
         return "progress", path.name.removesuffix(SUFFIX)
@@ -226,7 +217,4 @@ def _role_and_name(path: Path) -> tuple[str, str] | None:
 
 def _check_shape(found: tuple[int, ...], shape: tuple[int, ...], path: Path, image: Path) -> None:
     if found != shape:
-        raise InputError(
-            f"{path}: is {'x'.join(map(str, found))}, its image {image} is"
-            f" {'x'.join(map(str, shape))}."
-        )
+        raise InputError(f"{path}: is {size_text(found)}, its image {image} is {size_text(shape)}.")

@@ -20,7 +20,8 @@ from cellcount_jax.data.entries import (
 )
 from cellcount_jax.data.sample import Dataset, permuted, take
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.whole import IMAGE_SUFFIXES
+from cellcount_jax.images.image_files import IMAGE_SUFFIXES
+from cellcount_jax.images.regions import size_text
 
 
 def load_folder(
@@ -124,7 +125,7 @@ def load_volumes(
         if len(sample.shape) != 3:
             raise InputError(
                 f"{sample.source}: a volume with axes z, y, x is needed, this has the spatial"
-                f" shape {'x'.join(map(str, sample.shape))}."
+                f" shape {size_text(sample.shape)}."
             )
     return dataset
 

@@ -1,7 +1,6 @@
-"""Images and volumes of any size, from any format, read region by region and never whole.
+"""Images and volumes of any size and format, opened at once and read region by region.
 
-`open_source` opens one and says what it is; `Source.read` gives a part of it as the network takes
-it. The formats are in `openers.py`.
+The formats are in `openers.py`.
 """
 
 from __future__ import annotations
@@ -18,11 +17,9 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.openers import open_stored, short_name
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
-from cellcount_jax.images.stored import Stored, exact_labels, naming, spatial_axes
-from cellcount_jax.images.voxel_size import shortest
-from cellcount_jax.images.whole import without_alpha
+from cellcount_jax.images.stored import Stored, exact_labels, naming, spatial_axes, without_alpha
 
-_TOO_LARGE = 1e30  # of which squares are no 32-bit floats: no microscope's
+_TOO_LARGE = 1e30  # its square is beyond 32-bit floats
 
 
 class _OpenFile:
@@ -34,7 +31,7 @@ class _OpenFile:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """An open image or volume, and what was chosen of it. A context manager.
+    """An open image or volume, of which a part is selected. A context manager.
 
     Attributes:
       name: short name, for output files.
@@ -44,11 +41,11 @@ class Source:
       stored_shape: the size of each of `axes`.
       shape: `(D,)` spatial size, y, x or z, y, x.
       channels: how many channels `read` gives.
-      channel_names: theirs; empty where the file has none.
+      channel_names: one a channel; empty where the file has none.
       dtype: the stored type, in the machine's byte order.
-      spacing: `(D,)` voxel edges in micrometres; None where the file does not tell all.
-      spacing_source: where it is from, in words; 'unknown' where there is none.
-      chunks: `(D,)` what is cheap to read at once, or None where any region is.
+      spacing: `(D,)` voxel edges in micrometres; None where the file does not give all.
+      spacing_source: its origin in words; 'unknown' where there is none.
+      chunks: `(D,)` size that is cheap to read at once; None where any region is.
       levels: how many resolutions the file holds.
       selection: what was asked for.
     """
@@ -244,26 +241,17 @@ def open_source(
 
 
 def _select(stored: Stored, path: Path, selection: Selection) -> Source:
-    channel, spacing = selection.channel, selection.spacing
     spatial = spatial_axes(stored, path)
     sizes = dict(zip(stored.axes, map(int, stored.array.shape), strict=True))
     ndim = len(spatial)
     count = max(sizes.get("C", 1), sizes.get("S", 1))
     count -= stored.alpha and count > 1
     names = stored.channel_names if len(stored.channel_names) == count else ()
-    chosen = None if channel is None else _channel(channel, count, names, path)
+    chosen = selection.channel_of(count, names, path)
     edges = tuple(stored.voxel.get(axis, math.nan) for axis in "ZYX"[-ndim:])
-    known = all(0 < edge < math.inf for edge in edges)
-    source = stored.voxel_source if known else "unknown"
-    if spacing is not None:
-        if len(spacing) != ndim or not all(0 < edge < math.inf for edge in spacing):
-            raise InputError(
-                f"{path}: spacing {tuple(spacing)}; {ndim} positive voxel edges in micrometres are"
-                f" needed ({', '.join('zyx'[-ndim:])})."
-            )
-        edges, known, source = tuple(map(float, spacing)), True, "given"
-    else:
-        edges = tuple(map(shortest, edges)) if known else ()
+    spacing, spacing_source = selection.spacing_of(edges, path), "given"
+    if selection.spacing is None:
+        spacing_source = "unknown" if spacing is None else stored.voxel_source
     chunks = stored.chunks and dict(zip(stored.axes, stored.chunks, strict=True))
     return Source(
         name=short_name(path),
@@ -275,38 +263,13 @@ def _select(stored: Stored, path: Path, selection: Selection) -> Source:
         channels=count if chosen is None else 1,
         channel_names=names if chosen is None or not names else (names[chosen],),
         dtype=np.dtype(stored.array.dtype).newbyteorder("="),
-        spacing=edges if known else None,
-        spacing_source=source,
+        spacing=spacing,
+        spacing_source=spacing_source,
         chunks=tuple(int(chunks[axis]) for axis in spatial) if chunks else None,
         levels=stored.levels,
         selection=selection,
         _file=_OpenFile(stored),
         _spatial=spatial,
-        _time=_time(selection.time, sizes.get("T", 1), path),
+        _time=selection.time_of(sizes.get("T", 1), path),
         _channel=chosen,
     )
-
-
-def _time(time: int | None, points: int, path: Path) -> int:
-    if time is None and points > 1:
-        raise InputError(
-            f"{path}: holds {points} time points; choose one with --time (0 to {points - 1})."
-        )
-    if time is not None and not 0 <= time < points:
-        allowed = "0 alone" if points == 1 else f"0 to {points - 1}"
-        raise InputError(
-            f"{path}: time point {time} is not there; it has {points}, so --time can be {allowed}."
-        )
-    return time or 0
-
-
-def _channel(channel: int | str, count: int, names: tuple[str, ...], path: Path) -> int:
-    numbers = [number for number, name in enumerate(names) if name == channel]
-    if not numbers and (isinstance(channel, int) or channel.isdecimal()):
-        numbers = [int(channel)] if 0 <= int(channel) < count else []
-    if len(numbers) == 1:
-        return numbers[0]
-    listed = [f"{number} ({name})" for number, name in enumerate(names)]
-    there = ", ".join(listed or map(str, range(count)))
-    problem = "there are several of this name" if numbers else "is not there"
-    raise InputError(f"{path}: channel {channel!r}: {problem}; it has {count} channel(s): {there}.")

@@ -189,3 +189,23 @@ def spatial_axes(stored: Stored, path: Path) -> str:
             f"{path}: axes {found}; y, x and at most z, time and one for channels allowed."
         )
     return "".join(depth) + "YX"
+
+
+def without_alpha(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """Channels without the last one, which is an opacity.
+
+    Args:
+      pixels: `(*spatial, channels)` of the stored type.
+      path: of the file, for errors.
+
+    Raises:
+      InputError: some pixels are partly transparent.
+    """
+    opaque = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+    transparent = int(np.count_nonzero(pixels[..., -1] != opaque))
+    if transparent:
+        raise InputError(
+            f"{path}: {transparent} pixels are partly transparent; save it without an alpha"
+            " channel."
+        )
+    return pixels[..., :-1]

@@ -20,7 +20,8 @@ import pytest
 from cellcount_jax.counting import cluster, engines, job_file
 from cellcount_jax.counting import count as counting
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import sources, whole
+from cellcount_jax.images import sources
+from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.regions import Array
 from cellcount_jax.images.selection import Selection
@@ -43,9 +44,7 @@ needs_dask = pytest.mark.skipif(
 def volume(tmp_path_factory: pytest.TempPathFactory, cells_3d: Path) -> Path:
     """12x80x80 voxels."""
     path = tmp_path_factory.mktemp("images") / "a.npy"
-    np.save(
-        path, np.tile(whole.read_image(cells_3d / "test" / "test.tif").pixels[..., 0], (1, 2, 2))
-    )
+    np.save(path, np.tile(read_image(cells_3d / "test" / "test.tif").pixels[..., 0], (1, 2, 2)))
     return path
 
 

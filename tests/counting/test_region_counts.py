@@ -136,7 +136,7 @@ def test_a_table_in_words_and_digits(tmp_path: Path) -> None:
 def test_points_outside_of_the_image(tmp_path: Path) -> None:
     with open_source(save(tmp_path / "a.npy", np.ones((4, 4), int))) as source:
         far = np.array([[0, 0], [3, 9]], np.float32)
-        with pytest.raises(InputError, match=r"1 of 2 points lie outside the image of 8x8.*3, 9"):
+        with pytest.raises(InputError, match=r"1 of 2 points lie outside the image of 8 x 8.*3, 9"):
             region_counts.inside(far, source, shape=(8, 8))
 
 

@@ -18,7 +18,7 @@ from cellcount_jax.data import datasets
 from cellcount_jax.data.blocks import DONE
 from cellcount_jax.data.sample import Dataset
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import write_image
 from cellcount_jax.label.session import Session
 
 
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
     """Three images of 8x12, none of them labelled."""
     rng = np.random.default_rng(0)
     for name in "abc":
-        whole.write_image(tmp_path / f"{name}.tif", rng.integers(0, 9, (8, 12)).astype(np.uint8))
+        write_image(tmp_path / f"{name}.tif", rng.integers(0, 9, (8, 12)).astype(np.uint8))
     return tmp_path
 
 
@@ -90,11 +90,11 @@ def test_the_mask_holds_within_the_blocks(folder: Path) -> None:
     label(folder / "b.tif", [(1, 1)], [(0, 0), (0, 1)])
     mask = np.zeros((8, 12), np.uint8)
     mask[:, :6] = 1
-    whole.write_image(folder / "b_valid.tif", mask)
+    write_image(folder / "b_valid.tif", mask)
     expected = np.zeros((8, 12), bool)
     expected[:4, :6] = True
     np.testing.assert_array_equal(load(folder).labelled[0].valid, expected)
-    whole.write_image(folder / "b_valid.tif", mask[:, ::-1] * np.arange(8)[:, None] // 7)
+    write_image(folder / "b_valid.tif", mask[:, ::-1] * np.arange(8)[:, None] // 7)
     with pytest.raises(InputError, match=r"b\.label\.json: none of its .*, within .*b_valid\.tif"):
         load(folder)
 
@@ -124,7 +124,7 @@ def test_a_test_image_must_have_a_block_that_is_done(folder: Path) -> None:
     label(folder / "a.tif", [(1, 1)], [(0, 0)])
     test = folder / "test"
     for name in "st":
-        whole.write_image(test / f"{name}.tif", np.ones((8, 12), np.uint8))
+        write_image(test / f"{name}.tif", np.ones((8, 12), np.uint8))
     label(test / "s.tif", [(1, 1)], [(1, 1)])
     label(test / "t.tif", [(1, 1)], [])
     with pytest.raises(InputError, match=r"test/t\.label\.json: none of its blocks is done"):
@@ -154,8 +154,8 @@ def test_progress_without_image_or_dots(folder: Path) -> None:
 
 def test_progress_of_another_image_names_both(folder: Path) -> None:
     label(folder / "a.tif", [(1, 1)], [(0, 0)])
-    whole.write_image(folder / "a.tif", np.ones((8, 13), np.uint8))
-    with pytest.raises(InputError, match=r"a\.label\.json: is 8x12, its image .*a\.tif is 8x13"):
+    write_image(folder / "a.tif", np.ones((8, 13), np.uint8))
+    with pytest.raises(InputError, match=r"a\.label\.json: is 8 x 12, .*a\.tif is 8 x 13"):
         load(folder)
     (folder / "a.label.json").write_text(json.dumps({"format": "x"}))
     with pytest.raises(InputError, match=r"a\.label\.json: is not a file of the labelling tool"):

@@ -18,7 +18,7 @@ from PIL import Image as PillowImage
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import tiff as tiff_source
-from cellcount_jax.images import whole as formats
+from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.inputs import find_inputs
 from cellcount_jax.images.openers import short_name
 from cellcount_jax.images.selection import Selection
@@ -125,7 +125,7 @@ def test_axes_of_microscope_files(tmp_path, kind, axes, shape):
     expected = channels_last(array, axes)
     with open_source(path) as source:
         check(source, expected)
-    np.testing.assert_array_equal(formats.read_image(path).pixels, expected)
+    np.testing.assert_array_equal(read_image(path).pixels, expected)
     for channel in range(expected.shape[-1]):
         with open_source(path, Selection(channel=channel)) as source:
             check(source, expected[..., channel : channel + 1])
@@ -216,7 +216,7 @@ def test_time_points_are_chosen(tmp_path):
     tifffile.imwrite(path, array[0])
     with open_source(path, Selection(time=0)) as source:
         check(source, array[0][..., None])
-    with pytest.raises(InputError, match=r"it has 1, so --time can be 0 alone"):
+    with pytest.raises(InputError, match=r"it has 1, so 0 alone can be chosen"):
         open_source(path, Selection(time=1))
 
 
@@ -574,7 +574,7 @@ def change_metadata(path: Path, change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("an axis too few", r"name 3 axes \(ZYX\), its array '0' has 4 \(2x5x16x20\)"),
+        ("an axis too few", r"name 3 axes \(ZYX\), its array '0' has 4 \(2 x 5 x 16 x 20\)"),
         ("five spatial axes", "an axis called 'w' of type 'space'; t, c, z, y and x are known"),
         ("the same axis twice", "axes Z of 2, Z of 5"),
         ("a scale too short", r"the scale \[1\.0\] does not fit 4 axes"),
@@ -839,7 +839,7 @@ def zero_size(path: Path) -> None:
         ("a.npy", lambda p: np.save(p, np.array([["x"]])), "of type <U1"),
         ("a.npy", lambda p: np.save(p, np.array([[{}]])), "cannot be read as a .npy file"),
         ("a.npy", lambda p: np.save(p, np.ones(5)), r"an array of 1 axes \(5\); 2"),
-        ("a.npy", lambda p: np.save(p, np.ones((2,) * 4)), r"an array of 4 axes \(2x2x2x2\)"),
+        ("a.npy", lambda p: np.save(p, np.ones((2,) * 4)), r"an array of 4 axes \(2 x 2 x 2 x 2\)"),
         ("a.npy", lambda p: np.save(p, np.ones((2, 0))), r"a\.npy: "),
         ("a.npy", lambda p: p.write_bytes(b"\x93NUMPY"), "cannot be read as a .npy file"),
         ("a.npy", several_arrays, "holds several arrays"),
@@ -892,9 +892,9 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, name):
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    for owner, function in ((tifffile, "TiffFile"), (np, "load"), (zarr, "open")):
+    readers = (tifffile, "TiffFile"), (np, "load"), (zarr, "open"), (PillowImage, "open")
+    for owner, function in readers:
         monkeypatch.setattr(owner, function, refuse)
-    monkeypatch.setattr("cellcount_jax.images.png.read_png", refuse)
     with pytest.raises(InputError, match=r"cannot be opened.*Permission denied\)") as error:
         open_source(path)
     assert_names_it(error, path)

@@ -14,7 +14,8 @@ import pytest
 import cellcount_jax
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation.metrics import match_points
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import read_image
+from cellcount_jax.images.points import read_points
 from cellcount_jax.images.regions import Array, Resampled
 from cellcount_jax.inference import cells, model_file, trained_model
 from cellcount_jax.inference.cells import LoadedModel
@@ -49,8 +50,8 @@ def test_a_loaded_model_finds_the_cells(
     model_2d: trained_model.TrainedModel, cells_2d: Path
 ) -> None:
     for name in ("t0", "t1"):
-        image = whole.read_image(cells_2d / "test" / f"{name}.png").pixels
-        true = whole.read_points(cells_2d / "test" / f"{name}.csv", ndim=2)
+        image = read_image(cells_2d / "test" / f"{name}.png").pixels
+        true = read_points(cells_2d / "test" / f"{name}.csv", ndim=2)
         points, scores = cellcount_jax.predict(model_2d, image)
         assert points.shape == (len(scores), 2) and points.dtype == np.float32
         assert (scores > model_2d.thresholds["peaks"]).all()
@@ -61,7 +62,7 @@ def test_a_loaded_model_finds_the_cells(
 def test_points_are_the_peaks_of_the_map(
     model_2d: trained_model.TrainedModel, cells_2d: Path
 ) -> None:
-    image = whole.read_image(cells_2d / "test" / "t0.png").pixels
+    image = read_image(cells_2d / "test" / "t0.png").pixels
     found = trained_model.predict_maps(model_2d, image).location
     assert found.shape == image.shape[:-1] and found.dtype == np.float32
     expected = find_peaks(found, threshold_abs=model_2d.thresholds["peaks"], min_distance=(1, 1))
@@ -71,7 +72,7 @@ def test_points_are_the_peaks_of_the_map(
 
 
 def test_the_mean_over_mirror_images(model_2d: trained_model.TrainedModel, cells_2d: Path) -> None:
-    image = whole.read_image(cells_2d / "test" / "t0.png").pixels
+    image = read_image(cells_2d / "test" / "t0.png").pixels
     model = with_settings(model_2d, predict__flips=True)
     mirrored = [image[sy, sx] for sy in FLIPS for sx in FLIPS]
     alone = [trained_model.predict_maps(model_2d, m).location for m in mirrored]
@@ -131,7 +132,7 @@ def test_with_flips_a_mirrored_image_has_the_mirrored_map(
 def test_an_array_of_other_voxels_is_resampled_and_points_come_back(
     model_3d: LoadedModel, cells_3d: Path
 ) -> None:
-    volume = whole.read_image(cells_3d / "test" / "test.tif")
+    volume = read_image(cells_3d / "test" / "test.tif")
     assert volume.spacing == model_3d.spacing
     plain, scores = model_3d.predict(volume.pixels[..., 0], spacing=volume.spacing)
     expected, expected_scores = trained_model.predict(model_3d, volume.pixels)
@@ -148,7 +149,7 @@ def test_an_array_of_other_voxels_is_resampled_and_points_come_back(
 
 
 def test_an_image_of_larger_cells_is_made_smaller(model_2d: LoadedModel, cells_2d: Path) -> None:
-    image = whole.read_image(cells_2d / "test" / "t0.png").pixels
+    image = read_image(cells_2d / "test" / "t0.png").pixels
     with pytest.raises(InputError, match="does not say how large its cells are"):
         trained_model.resampled(model_2d, Array(image, 2), None, diameter=10)
     model = with_settings(model_2d, data__diameter=5.0)

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from cellcount_jax import cli
-from cellcount_jax.images import whole
 from cellcount_jax.images.exports import read_cellfinder
+from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.points import read_points
 from cellcount_jax.label.session import Session
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def volume(tmp_path: Path) -> Path:
     for centre in np.array([(3, 15, 20), (3, 40, 60), (6, 30, 40), (9, 20, 70)]) * edges:
         pixels += 2000 * np.exp(-0.5 * np.square(grid - centre).sum(-1) / 5.0**2)
     path = tmp_path / "cells.tif"
-    whole.write_image(path, pixels.astype(np.uint16), spacing=tuple(edges))
+    write_image(path, pixels.astype(np.uint16), spacing=tuple(edges))
     return path
 
 
@@ -294,7 +295,7 @@ def test_the_mouse(display: str, volume: Path) -> None:
     assert told["not over the image"] == 5
     assert np.abs(np.array(told["across y"][0]) - (8, 45, 30)).max() < 0.5
     assert told["across y"][1] == [1, 45]
-    points = whole.read_points(volume.with_suffix(".csv"), ndim=3)
+    points = read_points(volume.with_suffix(".csv"), ndim=3)
     assert len(points) == 5, "closing the window saves"
     assert not volume.with_name(".cells.label.journal").exists()
 
@@ -478,7 +479,7 @@ def test_what_is_seen(display: str, volume: Path, tmp_path: Path) -> None:
 
 def test_an_image_in_2d_and_files_of_others(display: str, tmp_path: Path) -> None:
     image = tmp_path / "flat.png"
-    whole.write_image(image, np.random.default_rng(0).integers(0, 99, (90, 120)).astype(np.uint8))
+    write_image(image, np.random.default_rng(0).integers(0, 99, (90, 120)).astype(np.uint8))
     (tmp_path / "other.csv").write_text("index,axis-0,axis-1\n0,10,20\n1,30,40\n")
     (tmp_path / "bad.xml").write_text("<a/>")
     told = drive(
@@ -551,7 +552,7 @@ def test_from_the_menu_of_napari(display: str, volume: Path) -> None:
     assert "Choose the layer of an image" in told["errors"][0]
     assert told["errors"][1] == "no panel" and told["as before"]
     assert told["beside"] == ["series", *told["layers"]]
-    assert len(whole.read_points(volume.with_suffix(".csv"), ndim=3)) == 2
+    assert len(read_points(volume.with_suffix(".csv"), ndim=3)) == 2
 
 
 def test_a_full_disk_is_told_and_changes_nothing(display: str, volume: Path) -> None:

@@ -30,7 +30,8 @@ from hypothesis.stateful import (
 
 from cellcount_jax.data.blocks import DONE, IN_PROGRESS, TO_DO, read_progress
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import whole as formats
+from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.points import check_points_inside, read_points
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.label import files, journal, order
 from cellcount_jax.label.acts import State
@@ -53,7 +54,7 @@ class Clock:
 def write(folder: Path, shape: tuple[int, ...] = SHAPE) -> Path:
     pixels = np.random.default_rng(0).integers(0, 900, shape).astype(np.uint16)
     path = folder / "cells.tif"
-    formats.write_image(path, pixels, spacing=SPACING[-len(shape) :])
+    write_image(path, pixels, spacing=SPACING[-len(shape) :])
     return path
 
 
@@ -190,7 +191,7 @@ def test_snap_finds_the_brightest_place(tmp_path: Path) -> None:
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
     away = (grid - centre) * np.array([3.0, 1.0, 1.0])
     pixels = 100 + 4000 * np.exp(-np.square(away).sum(-1) / (2 * 3.0**2))
-    formats.write_image(tmp_path / "a.tif", pixels.astype(np.uint16), spacing=(3.0, 1.0, 1.0))
+    write_image(tmp_path / "a.tif", pixels.astype(np.uint16), spacing=(3.0, 1.0, 1.0))
     with Session(tmp_path / "a.tif", radius=6.0) as session:
         dot = session.add((5, 12, 13), snap=True)
         assert np.abs(session.dots.points[0] - centre).max() < 0.15
@@ -380,7 +381,7 @@ def test_any_sequence_of_acts_is_undone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_voxel_size_that_was_given_is_kept_with_the_radius(tmp_path: Path, kill: bool) -> None:
     path = tmp_path / "cells.tif"
-    formats.write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
+    write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
 
     def left(session: Session) -> None:
         session.add((1, 1, 1))
@@ -399,7 +400,7 @@ def test_a_voxel_size_that_was_given_is_kept_with_the_radius(tmp_path: Path, kil
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_radius_in_pixels_is_of_the_finest_edge(tmp_path: Path, kill: bool) -> None:
     path = tmp_path / "cells.tif"
-    formats.write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
+    write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
     session = Session(path, radius=4.0)
     session.add((1, 1, 1))
     killed(session) if kill else session.close()
@@ -475,7 +476,7 @@ def test_a_killed_process_loses_nothing(image: Path) -> None:
     with Session(image) as session:
         assert session.recovered == 2
         assert session.dots.points.tolist() == [[1, 2, 3], [4, 5, 6]]
-    assert formats.read_points(image.with_suffix(".csv"), ndim=3).tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert read_points(image.with_suffix(".csv"), ndim=3).tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 @pytest.mark.parametrize("stage", ["csv", "progress", "journal"])
@@ -523,7 +524,7 @@ def test_what_is_saved_is_what_training_reads(image: Path) -> None:
         "4.000,5.000,6.000,0.333333,0",
         "0.000,0.000,23.000,,1",
     ]
-    assert formats.read_points(image.with_suffix(".csv"), ndim=3).shape == (3, 3)
+    assert read_points(image.with_suffix(".csv"), ndim=3).shape == (3, 3)
     progress = read_progress(image.with_name("cells.label.json"))
     assert progress.valid[:3, :10, :12].all() and progress.valid.sum() == 3 * 10 * 12
     assert progress.about["proposals"] == [{"what": "otsu"}]
@@ -754,7 +755,7 @@ def test_what_is_stored_is_inside_the_image_to_every_reader(
     path = tmp_path_factory.mktemp("dots") / "a.csv"
     files.write(path, files.as_csv(dots))
     assert files.read_dots(path, shape).points.tolist() == dots.points.tolist()
-    formats.check_points_inside(formats.read_points(path, ndim=len(shape)), shape, path)
+    check_points_inside(read_points(path, ndim=len(shape)), shape, path)
     shutil.rmtree(path.parent)
 
 
