@@ -49,6 +49,9 @@ def default_config() -> ml_collections.ConfigDict:
     c.data.region = ""  # where the training labels count, e.g. 'y<120'; '' = everywhere
     c.data.held_out_region = ""  # another region of the same volumes as a further test set
     c.data.test_fraction = 0.2  # folder without test/: share of labelled images held out
+    c.data.channel = ""  # folder, volumes: number or name of the one to use; "" = all
+    c.data.time = -1  # folder, volumes: the time point; -1 = the labelled or only one
+    c.data.level = 0  # folder, volumes: of a pyramid; 0 = the labelled one or the finest
     c.data.spacing = ()  # voxel edges in micrometres, overrides the files'; () = from file
     c.data.diameter = 0.0  # of a cell, in pixels, about: what cellcount count --diameter is for
     c.data.normalisation = "dataset"  # NORMALISATIONS, see data/normalise.py

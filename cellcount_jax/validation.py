@@ -23,6 +23,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     """
     _choices(config)
     _numbers(config)
+    _selection(config)
     _lengths(config)
     _multiples(config)
 
@@ -63,6 +64,12 @@ def _choices(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def _selection(config: ml_collections.ConfigDict) -> None:
+    for key, default in (("channel", ""), ("time", -1), ("level", 0)):
+        if config.data[key] != default and config.data.kind not in ("folder", "volumes"):
+            _fail(f"data.{key}", config.data[key], "is for data.kind = 'folder' and 'volumes'")
+
+
 def _numbers(config: ml_collections.ConfigDict) -> None:
     """Ranges: key, lowest, highest; a tuple is checked element by element."""
     inf = math.inf
@@ -74,6 +81,8 @@ def _numbers(config: ml_collections.ConfigDict) -> None:
         ("data.num_unlabelled", -1, inf),
         ("data.split_seed", 0, 2**32 - 1),
         ("data.test_fraction", 0, 0.9),
+        ("data.time", -1, inf),
+        ("data.level", 0, inf),
         ("data.spacing", tiny, inf),
         ("data.diameter", 0, inf),
         ("data.background", tiny, inf),

@@ -16,7 +16,8 @@ from cellcount_jax.data.public_sets import load_mbm, load_vgg
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.points import check_points_inside
-from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.regions import size_text, voxels_of
+from cellcount_jax.images.selection import Selection
 
 _SPACING_TOLERANCE = 0.01  # relative; above it the same cell has another size in voxels
 _COMPARISONS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
@@ -150,11 +151,21 @@ _READERS: Mapping[str, Callable[[Path, Any, int], Dataset]] = {
         **_counts(data),
         train_names=tuple(data.train_names),
         unlabelled_names=tuple(data.unlabelled_names),
+        selection=selection_of(data),
     ),
     "folder": lambda directory, data, seed: load_folder(
-        directory, **_counts(data), test_fraction=data.test_fraction, seed=seed
+        directory,
+        **_counts(data),
+        test_fraction=data.test_fraction,
+        seed=seed,
+        selection=selection_of(data),
     ),
 }
+
+
+def selection_of(data: Any) -> Selection:
+    """The part of each image that is used, of the `data` part of a config."""
+    return Selection(data.channel or None, None if data.time < 0 else data.time, data.level)
 
 
 def _counts(data: Any) -> dict[str, int]:
@@ -262,7 +273,7 @@ def _points_in_valid(sample: Sample) -> int:
     assert sample.points is not None  # of a labelled sample
     if sample.valid is None:
         return len(sample.points)
-    voxels = np.floor(sample.points + 0.5).astype(int)
+    voxels = voxels_of(sample.points)
     return int(sample.valid[tuple(voxels.T)].sum())
 
 

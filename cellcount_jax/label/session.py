@@ -19,7 +19,6 @@ import numpy as np
 from scipy import spatial
 
 from cellcount_jax.data.blocks import TO_DO, Grid
-from cellcount_jax.data.entries import not_trained_on
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
 from cellcount_jax.images.sources import Source, open_source
@@ -108,7 +107,7 @@ class Session:
             self.recovered = len(records)
             self.notes: tuple[str, ...] = (
                 *self._store.notes,
-                *_notes(self.source, self.grid.block, block),
+                *_notes(self.grid.block, block),
             )
             if radius is not None:
                 self.radius = radius
@@ -396,17 +395,11 @@ def _block(shape: Sequence[int], edges: np.ndarray) -> tuple[int, ...]:
     return tuple(int(min(n, max(1, round(s)))) for n, s in zip(shape, size, strict=True))
 
 
-def _notes(source: Source, block: Sequence[int], given: Sequence[int] | None) -> Iterator[str]:
-    """What of the options is not used, and what training will not use."""
+def _notes(block: Sequence[int], given: Sequence[int] | None) -> Iterator[str]:
+    """A note where the option `--block` is not used."""
     if given is not None and tuple(given) != tuple(block):
         kept, other = ("x".join(map(str, sizes)) for sizes in (block, given))
         yield (
             f"The image is labelled in blocks of {kept} voxels, and they are kept: {other}"
             " (--block) is not used."
-        )
-    unread = not_trained_on(source)
-    if unread is not None:
-        yield (
-            f"cellcount train does not read {unread}: to train on these dots save what is labelled"
-            " as a TIFF file of its own, and label that."
         )

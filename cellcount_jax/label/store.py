@@ -15,11 +15,11 @@ from absl import logging
 
 from cellcount_jax.data.blocks import (
     DONE,
+    BlockStates,
     Grid,
-    Progress,
     cell_radius,
-    read_progress,
-    write_progress,
+    read_block_states,
+    write_block_states,
 )
 from cellcount_jax.errors import InputError
 from cellcount_jax.label import files, journal
@@ -58,7 +58,7 @@ class Store:
         if self._paths.journal.exists():
             stored = journal.read(self._paths.journal)[0][0].get("origin", {})
         elif self._paths.progress.exists():
-            stored = read_progress(self._paths.progress).about
+            stored = read_block_states(self._paths.progress).about
         else:
             return None
         found = stored.get("spacing")
@@ -140,7 +140,9 @@ class Store:
             "place": content.place,
             "radius": content.radius,
         }
-        write_progress(self._paths.progress, Progress(content.grid, content.state.blocks, told))
+        write_block_states(
+            self._paths.progress, BlockStates(content.grid, content.state.blocks, told)
+        )
         if self._journal is not None:
             # Without this the acts count as not saved, which is told where it matters.
             with contextlib.suppress(OSError):
@@ -171,7 +173,7 @@ class Store:
         grid, work, place, radius = fresh.grid, fresh.work, fresh.place, fresh.radius
         states, proposed = fresh.state.blocks, fresh.state.proposed
         if self._paths.progress.exists():
-            progress = read_progress(self._paths.progress)
+            progress = read_block_states(self._paths.progress)
             _check_origin(progress.about, fresh.origin, self._paths.progress)
             _check_shape(progress.grid.shape, fresh.grid.shape, self._paths.progress)
             grid, states, about = progress.grid, progress.states, progress.about
@@ -190,7 +192,7 @@ class Store:
         state = State(dots, states, proposed)
         return Content(fresh.origin, grid, state, work, place, radius, len(dots))
 
-    def _compare(self, progress: Progress) -> None:
+    def _compare(self, progress: BlockStates) -> None:
         """Whether the CSV file is the one that was saved with the progress."""
         points, wanted = self._paths.points, progress.about.get("dots", {}).get("sha256")
         if self._csv is None:

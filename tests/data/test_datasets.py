@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from cellcount_jax.config import default_config
 from cellcount_jax.data import datasets
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
@@ -30,21 +31,9 @@ def real_data(name: str) -> Path:
 
 
 def load(kind: str, directory: Path | str, *, seed: int = 0, **options: Any) -> Dataset:
-    fields = {
-        "kind": kind,
-        "dir": str(directory),
-        "num_labelled": -1,
-        "num_unlabelled": -1,
-        "split_seed": 5455,
-        "train_names": (),
-        "unlabelled_names": (),
-        "region": "",
-        "held_out_region": "",
-        "test_fraction": 0.0,
-        "spacing": (),
-    }
-    assert set(options) <= set(fields)
-    return datasets.load(ml_collections.ConfigDict(fields | options), seed=seed)
+    data: ml_collections.ConfigDict = default_config().data
+    data.update({"kind": kind, "dir": str(directory), "test_fraction": 0.0, **options})
+    return datasets.load(data, seed=seed)
 
 
 def given(array: np.ndarray | None) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from absl import logging as absl_logging
 
@@ -19,6 +20,7 @@ from cellcount_jax.data.blocks import DONE
 from cellcount_jax.data.sample import Dataset
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.session import Session
 
 
@@ -175,3 +177,49 @@ def test_a_zarr_folder_with_dots_is_an_image(folder: Path) -> None:
     np.testing.assert_array_equal(dataset.labelled[1].image[..., 0], pixels)
     assert dataset.labelled[1].source == str(folder / "v.ome.zarr")
     assert dataset.labelled[0].source == str(folder / "a.tif")
+
+
+def test_the_time_point_and_level_that_were_labelled_are_trained_on(tmp_path: Path) -> None:
+    movie = np.random.default_rng(0).integers(0, 9, (3, 8, 12)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", movie, imagej=True, metadata={"axes": "TYX"})
+    with Session(tmp_path / "a.tif", Selection(time=2), block=(8, 12)) as session:
+        session.add((1, 1))
+        session.mark([(0, 0)], DONE)
+    group = zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=2)
+    for name, array in (("0", np.zeros((16, 24), np.uint8)), ("1", movie[0])):
+        group.create_array(name, data=array)
+    axes = [{"name": axis, "type": "space"} for axis in "yx"]
+    levels = [{"path": name} for name in "01"]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
+    with Session(tmp_path / "b.zarr", Selection(level=1), block=(8, 12)) as session:
+        session.add((1, 1))
+        session.mark([(0, 0)], DONE)
+    for options in ({}, {"time": 2}, {"level": 1}):
+        if options:  # of one image, which the other does not have
+            with pytest.raises(
+                InputError, match=r"label\.json: time point \d and level \d were la"
+            ):
+                load(tmp_path, **options)
+            continue
+        first, second = load(tmp_path).labelled
+        np.testing.assert_array_equal(first.image[..., 0], movie[2])
+        np.testing.assert_array_equal(second.image[..., 0], movie[0])
+
+
+def test_a_channel_of_every_format_is_trained_on(tmp_path: Path) -> None:
+    colour = np.random.default_rng(0).integers(0, 9, (8, 12, 3)).astype(np.uint8)
+    write_image(tmp_path / "a.png", colour)
+    np.save(tmp_path / "b.npy", colour[..., 0])
+    np.save(tmp_path / "other.npy", colour[..., 0])
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("y,x\n1,1\n")
+    first, second = load(tmp_path, channel="0").labelled
+    np.testing.assert_array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.image, colour[..., :1])
+    with pytest.raises(InputError, match="channel"):
+        load(tmp_path)
+    np.save(tmp_path / "c.npy", colour[..., 0])
+    zarr.create_array(tmp_path / "c.zarr", data=colour[..., 0])
+    (tmp_path / "c.csv").write_text("y,x\n1,1\n")
+    with pytest.raises(InputError, match=r"c\.zarr: and c\.npy have the same name"):
+        load(tmp_path, channel="0")

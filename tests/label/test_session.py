@@ -28,7 +28,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cellcount_jax.data.blocks import DONE, IN_PROGRESS, TO_DO, read_progress
+from cellcount_jax.data.blocks import DONE, IN_PROGRESS, TO_DO, read_block_states
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.points import check_points_inside, read_points
@@ -493,7 +493,7 @@ def test_a_kill_while_saving_loses_nothing(
 
     target = {
         "csv": "cellcount_jax.label.files.write",
-        "progress": "cellcount_jax.label.store.write_progress",
+        "progress": "cellcount_jax.label.store.write_block_states",
         "journal": "pathlib.Path.unlink",
     }[stage]
     with monkeypatch.context() as patch:
@@ -525,7 +525,7 @@ def test_what_is_saved_is_what_training_reads(image: Path) -> None:
         "0.000,0.000,23.000,,1",
     ]
     assert read_points(image.with_suffix(".csv"), ndim=3).shape == (3, 3)
-    progress = read_progress(image.with_name("cells.label.json"))
+    progress = read_block_states(image.with_name("cells.label.json"))
     assert progress.valid[:3, :10, :12].all() and progress.valid.sum() == 3 * 10 * 12
     assert progress.about["proposals"] == [{"what": "otsu"}]
     assert progress.about["image"] == "cells.tif" and progress.about["place"] == [1, 2, 3]
@@ -669,7 +669,7 @@ def test_what_was_not_saved_to_its_end_does_not_give_way(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cellcount_jax.label.store.write_progress", fail)
+        patch.setattr("cellcount_jax.label.store.write_block_states", fail)
         with pytest.raises(KeyboardInterrupt):
             session.save()
     killed(session)
@@ -800,8 +800,6 @@ def test_another_time_point_is_refused(tmp_path: Path, kill: bool) -> None:
     path = tmp_path / "cells.ome.tif"
     tifffile.imwrite(path, np.zeros((3, 20, 24), np.uint8), metadata={"axes": "TYX"}, ome=True)
     session = Session(path, Selection(time=0), block=(10, 12))
-    (note,) = session.notes
-    assert note.startswith("cellcount train does not read a time series")
     session.add((1, 1))
     killed(session) if kill else session.close()
     with pytest.raises(InputError, match="is of time point 0, but the image was opened at time po"):
@@ -826,21 +824,9 @@ def test_another_level_is_refused(tmp_path: Path) -> None:
     axes = [{"name": axis, "type": "space"} for axis in "zyx"]
     group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": paths}]
     with Session(path, Selection(level=1)) as session:
-        assert session.notes[0].startswith("cellcount train does not read level 1 of a pyramid")
         session.add((1, 1, 1))
     with pytest.raises(InputError, match=r"is of level 1, .* at level 0; open it with --level 1"):
         Session(path)
-
-
-def test_images_that_training_does_not_read(tmp_path: Path, image: Path) -> None:
-    np.save(tmp_path / "other.npy", np.zeros((20, 24), np.uint8))
-    with Session(tmp_path / "other.npy") as session:
-        assert session.notes == (
-            "cellcount train does not read .npy files: to train on these dots save what is"
-            " labelled as a TIFF file of its own, and label that.",
-        )
-    with Session(image) as session:
-        assert session.notes == ()
 
 
 def test_another_image_of_this_name(image: Path) -> None:
