@@ -115,6 +115,7 @@ KINDS_OF_TIFF: dict[str, dict[str, Any]] = {
     "ome": {"ome": True},
 }
 # Where in the file, by what is still whole of it.
+NOT_TIFF = "cannot be read as a TIFF file"
 TIFF_HEAD = "cannot be read as a TIFF file|damaged|without an image in it"
 CUTS = {"in the header": 5, "behind the header": 8, "in the tags": 20, "in the pixels": -30}
 
@@ -143,12 +144,7 @@ def cut_pillow_tiff(compression: str) -> Writer:
 
 
 for _compression in ("tiff_lzw", "zstd", "packbits", "jpeg", "tiff_adobe_deflate", "lzma"):
-    add(
-        f"TIFF {_compression} cut in half",
-        cut_pillow_tiff(_compression),
-        "a.tif",
-        TIFF_HEAD,
-    )
+    add(f"TIFF {_compression} cut in half", cut_pillow_tiff(_compression), "a.tif", TIFF_HEAD)
 
 
 @malformed("a.tif", "ImageJ series metadata invalid or corrupted", ndim=3)
@@ -451,13 +447,7 @@ OME: dict[str, tuple[dict[str, Any], str]] = {
     "that explodes": ({"text": BOMB}, ANY),
 }
 for _title, (_text, _words) in OME.items():
-    add(
-        f"OME {_title}",
-        partial(ome, **_text),
-        "a.ome.tif",
-        _words,
-        ndim=3,
-    )
+    add(f"OME {_title}", partial(ome, **_text), "a.ome.tif", _words, ndim=3)
 
 
 # --- PNG
@@ -544,19 +534,26 @@ def a_png_that_is_half_transparent(path: Path) -> None:
     png(path, rgba)
 
 
-@malformed("a.png", "partly transparent", "--channel", "0")
-def a_png_with_a_transparent_colour(path: Path) -> None:
-    raw_png(path, between=chunk(b"tRNS", b"\0\0"))
-
-
-@malformed("a.png", NOT_PNG)
-def a_jpeg_called_png(path: Path) -> None:
-    PillowImage.new("L", (20, 24)).save(path, format="JPEG")
-
-
-@malformed("a.png", "2D with 3 channels, the model was trained on 2D images with 1")
-def three_channels_for_a_model_of_one(path: Path) -> None:
-    png(path, np.zeros((24, 20, 3), np.uint8))
+add(
+    "a_png_with_a_transparent_colour",
+    lambda p: raw_png(p, between=chunk(b"tRNS", b"\0\0")),
+    "a.png",
+    "partly transparent",
+    "--channel",
+    "0",
+)
+add(
+    "a_jpeg_called_png",
+    lambda p: PillowImage.new("L", (20, 24)).save(p, format="JPEG"),
+    "a.png",
+    NOT_PNG,
+)
+add(
+    "three_channels_for_a_model_of_one",
+    lambda p: png(p, np.zeros((24, 20, 3), np.uint8)),
+    "a.png",
+    "2D with 3 channels, the model",
+)
 
 
 # --- .npy
@@ -658,12 +655,7 @@ for _kind in ("tif", "npy", "zarr"):
             *("--max-voxels", "1200"),
             ndim=len(_voxel),
         )
-add(
-    "1e300 in doubles",
-    with_pixel(1e300, (3, 4), "npy", "float64"),
-    "a.npy",
-    "infinite or above",
-)
+add("1e300 in doubles", with_pixel(1e300, (3, 4), "npy", "float64"), "a.npy", "infinite or above")
 add(
     "infinity in half precision",
     with_pixel(np.inf, (3, 4), "npy", "float16"),
@@ -716,16 +708,13 @@ OPTIONS: dict[str, tuple[Writer, int, str, tuple[str, ...]]] = {
 }
 for _title, (_write, _ndim, _words, _arguments) in OPTIONS.items():
     add(f"option: {_title}", _write, "a.tif", _words, *_arguments, ndim=_ndim)
-
-
-@malformed("a.tif", "3D with 1 channels, the model was trained on 2D")
-def a_volume_for_a_model_of_images(path: Path) -> None:
-    tifffile.imwrite(path, VOLUME, imagej=True, metadata={"axes": "ZYX"})
-
-
-@malformed("a.tif", "2D with 1 channels, the model was trained on 3D", ndim=3)
-def an_image_for_a_model_of_volumes(path: Path) -> None:
-    plain(path)
+add(
+    "a_volume_for_a_model_of_images",
+    lambda p: tifffile.imwrite(p, VOLUME, imagej=True, metadata={"axes": "ZYX"}),
+    "a.tif",
+    "3D with 1 channels, the model",
+)
+add("an_image_for_a_model_of_volumes", plain, "a.tif", "2D with 1 channels, the model", ndim=3)
 
 
 @malformed("a.tif", "holds 2 images")
@@ -735,53 +724,36 @@ def images_of_two_sizes_in_one_file(path: Path) -> None:
         writer.write(IMAGE[:9], metadata=None)
 
 
-@malformed("a.tif", "axes .*; y, x and at most z, time and one for channels", ndim=3)
+@malformed("a.tif", "axes .*; y, x and at most z", ndim=3)
 def channels_of_colours(path: Path) -> None:
     array = np.ones((2, 24, 20, 3), np.uint8)
     tifffile.imwrite(path, array, photometric="rgb", ome=True, metadata={"axes": "CYXS"})
 
 
-@malformed("a.tif", "axes .*; y, x and at most z, time and one for channels", ndim=3)
-def an_axis_of_angles(path: Path) -> None:
-    hyperstack(path, "AZYX", (2, 4, 24, 20))
+add(
+    "an_axis_of_angles",
+    lambda p: hyperstack(p, "AZYX", (2, 4, 24, 20)),
+    "a.tif",
+    "axes .*; y, x and at most z",
+    ndim=3,
+)
 
 
 # --- files that are no images
 
 
-@malformed("a.tif", "the file is empty")
-def nothing(path: Path) -> None:
-    path.touch()
-
-
-@malformed("a.npy", "the file is empty")
-def nothing_called_npy(path: Path) -> None:
-    path.touch()
-
-
-@malformed("a.png", "the file is empty")
-def nothing_called_png(path: Path) -> None:
-    path.touch()
-
-
-@malformed("a.tif", "cannot be read as a TIFF file")
-def text(path: Path) -> None:
-    path.write_text("y,x\n1,2\n" * 50)
-
-
-@malformed("a.tif", "cannot be read as a TIFF file")
-def zeros(path: Path) -> None:
-    path.write_bytes(bytes(1000))
-
-
-@malformed("a.tif", "cannot be read as a TIFF file")
-def a_png_called_tif(path: Path) -> None:
-    PillowImage.new("L", (20, 24)).save(path, format="PNG")
-
-
-@malformed("a.txt", "must end in")
-def an_unknown_ending(path: Path) -> None:
-    path.write_text("x")
+add("nothing", Path.touch, "a.tif", "the file is empty")
+add("nothing_called_npy", Path.touch, "a.npy", "the file is empty")
+add("nothing_called_png", Path.touch, "a.png", "the file is empty")
+add("text", lambda p: p.write_text("y,x\n1,2\n" * 50), "a.tif", NOT_TIFF)
+add("zeros", lambda p: p.write_bytes(bytes(1000)), "a.tif", NOT_TIFF)
+add(
+    "a_png_called_tif",
+    lambda p: PillowImage.new("L", (20, 24)).save(p, format="PNG"),
+    "a.tif",
+    NOT_TIFF,
+)
+add("an_unknown_ending", lambda p: p.write_text("x"), "a.txt", "must end in")
 
 
 @malformed("a", "must end in")
@@ -790,49 +762,20 @@ def no_ending(path: Path) -> None:
     path.with_suffix(".tif").rename(path)
 
 
-@malformed("a.czi", "pip install bioio")
-def a_format_whose_packages_are_missing(path: Path) -> None:
-    path.write_bytes(b"ZISRAWFILE" + bytes(100))
-
-
-@malformed("a.tif", "no such file")
-def nothing_at_all(path: Path) -> None:
-    pass
-
-
-@malformed("a.tif", "no such file")
-def a_dangling_link(path: Path) -> None:
-    path.symlink_to(path.with_name("missing.tif"))
-
-
-@malformed("a.tif", "symbolic links|no such file")
-def a_link_to_itself(path: Path) -> None:
-    path.symlink_to(path)
-
-
-@malformed("a.tif", "has no image")
-def a_folder_called_tif(path: Path) -> None:
-    path.mkdir()
-
-
-@malformed("a.tif", "no regular file")
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-@malformed("a.npy", "no regular file")
-def a_pipe_called_npy(path: Path) -> None:
-    os.mkfifo(path)
-
-
-@malformed("a.png", "no regular file")
-def dev_null(path: Path) -> None:
-    path.symlink_to("/dev/null")
-
-
-@malformed("a.tif", "no regular file")
-def dev_zero(path: Path) -> None:
-    path.symlink_to("/dev/zero")
+add(
+    "a_format_whose_packages_are_missing",
+    lambda p: p.write_bytes(b"ZISRAWFILE" + bytes(100)),
+    "a.czi",
+    "pip install bioio",
+)
+add("nothing_at_all", lambda p: None, "a.tif", "no such file")
+add("a_dangling_link", lambda p: p.symlink_to(p.with_name("missing.tif")), "a.tif", "no such file")
+add("a_link_to_itself", lambda p: p.symlink_to(p), "a.tif", "symbolic links|no such file")
+add("a_folder_called_tif", Path.mkdir, "a.tif", "has no image")
+add("a_pipe", os.mkfifo, "a.tif", "no regular file")
+add("a_pipe_called_npy", os.mkfifo, "a.npy", "no regular file")
+add("dev_null", lambda p: p.symlink_to("/dev/null"), "a.png", "no regular file")
+add("dev_zero", lambda p: p.symlink_to("/dev/zero"), "a.tif", "no regular file")
 
 
 @malformed("a.tif", "Permission denied")
@@ -843,47 +786,28 @@ def a_file_that_may_not_be_read(path: Path) -> None:
 
 # --- names
 
+
+def no_image(path: Path) -> None:
+    path.write_text("no image at all")
+
+
 LONG_NAME = "a" * 251 + ".tif"
 
 
-@malformed("two words.tif", "cannot be read as a TIFF file")
-def a_name_with_a_space(path: Path) -> None:
-    path.write_text("no image at all")
-
-
-@malformed("Zellen µm 細胞 é.tif", "cannot be read as a TIFF file")
-def a_name_in_unicode(path: Path) -> None:
-    path.write_text("no image at all")
-
-
-@malformed("a\nb.tif", "cannot be read as a TIFF file", named=r"a\nb.tif")
-def a_name_of_two_lines(path: Path) -> None:
-    path.write_text("no image at all")
-
-
-@malformed("a\x1b[2Jb\u2028.tif", "cannot be read", named=r"a\x1b[2Jb\u2028.tif")
-def a_name_that_clears_the_screen(path: Path) -> None:
-    path.write_text("no image at all")
-
-
-@malformed("a\udcff.tif", "the name", named=r"a\udcff.tif")
-def a_name_that_is_no_unicode(path: Path) -> None:
-    plain(path)
-
-
-@malformed(LONG_NAME, "cannot be read as a TIFF file")
-def the_longest_name(path: Path) -> None:
-    path.write_text("no image at all")
-
-
-@malformed("a" * 300 + ".tif", "File name too long")
-def a_name_that_is_too_long(path: Path) -> None:
-    pass
-
-
-@malformed("a\0b.tif", "no such file|null", named=r"a\x00b.tif")
-def a_name_with_a_zero(path: Path) -> None:
-    pass
+add("a_name_with_a_space", no_image, "two words.tif", NOT_TIFF)
+add("a_name_in_unicode", no_image, "Zellen µm 細胞 é.tif", NOT_TIFF)
+add("a_name_of_two_lines", no_image, "a\nb.tif", NOT_TIFF, named=r"a\nb.tif")
+add(
+    "a_name_that_clears_the_screen",
+    no_image,
+    "a\x1b[2Jb\u2028.tif",
+    "cannot be read",
+    named=r"a\x1b[2Jb\u2028.tif",
+)
+add("a_name_that_is_no_unicode", plain, "a\udcff.tif", "the name", named=r"a\udcff.tif")
+add("the_longest_name", no_image, LONG_NAME, NOT_TIFF)
+add("a_name_that_is_too_long", lambda p: None, "a" * 300 + ".tif", "File name too long")
+add("a_name_with_a_zero", lambda p: None, "a\0b.tif", "no such file|null", named=r"a\x00b.tif")
 
 
 # --- Zarr
@@ -1134,14 +1058,16 @@ def remove_chunks(array: Path) -> None:
             path.unlink()
 
 
-@malformed("a.zarr", "must end in")
-def a_text_called_zarr(path: Path) -> None:
-    path.write_text("x")
-
-
-@malformed("a.zarr", "level 5 is not there; it has 2 resolution", "--level", "5", ndim=3)
-def a_level_that_a_pyramid_has_not(path: Path) -> None:
-    ome_zarr(path)
+add("a_text_called_zarr", lambda p: p.write_text("x"), "a.zarr", "must end in")
+add(
+    "a_level_that_a_pyramid_has_not",
+    ome_zarr,
+    "a.zarr",
+    "level 5 is not there; it has 2",
+    "--level",
+    "5",
+    ndim=3,
+)
 
 
 # --- folders
@@ -1231,11 +1157,7 @@ SLICES: dict[str, tuple[Writer, str, str]] = {
 }
 for _title, (_write, _named, _words) in SLICES.items():
     add(f"a slice: {_title}", _write, "folder", _words, ndim=3, named=_named)
-
-
-@malformed("folder", "has no image")
-def an_empty_folder(path: Path) -> None:
-    path.mkdir()
+add("an_empty_folder", Path.mkdir, "folder", "has no image")
 
 
 @malformed("folder", "has no image", ndim=3)

@@ -1,4 +1,4 @@
-"""A data set from its config: which reader, which labels, and that all of it fits together."""
+"""A data set from its config: its reader, its labels, and the checks that all of it fits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load(data: Any, *, seed: int) -> Dataset:
         by `data.split_seed`.
 
     Returns:
-      The data set; its description says what, how many, and from where.
+      The data set; its description gives kind, numbers and place of the images.
 
     Raises:
       InputError: names the key or the file, what was found, and what would be right.

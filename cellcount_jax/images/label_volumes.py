@@ -21,7 +21,7 @@ from cellcount_jax.images.points import from_corner
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.sources import Source, open_source
 
-# Of labels that are in memory at once: 128 MB.
+# Labels that are in memory at once: 128 MB.
 _BLOCK_VOXELS = 2**24
 # How much a label volume may be stretched along one axis more than along another.
 _STRETCH = 1.02

@@ -71,7 +71,7 @@ def _has_metadata(path: Path) -> bool:
 
 
 def _check_stored(array: zarr.Array, path: Path) -> None:
-    """Looks for one chunk, under the name that the metadata say."""
+    """Looks for one chunk, under the name that the metadata give."""
     if not all(array.shape):
         return
     folder = path / array.path

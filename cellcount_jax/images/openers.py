@@ -1,4 +1,4 @@
-"""Which opener a file or folder needs, by its name and by what is in it.
+"""The choice of an opener for a file or folder, by its name and content.
 
 The larger formats have modules of their own: `tiff.py`, `ome_zarr.py`, `slices.py` and
 `vendor_source.py`.
@@ -64,7 +64,7 @@ def open_stored(path: Path, *, level: int = 0, as_slices: bool = False) -> Store
 
 
 def short_name(path: Path) -> str:
-    """A file's or folder's name without the ending that tells its format.
+    """A file's or folder's name without the ending of its format.
 
     Args:
       path: for example `brain.ome.tif` or `brain.ome.zarr/`.

@@ -122,8 +122,8 @@ def check_points_inside(
       path: the file of the points, for the message.
 
     Raises:
-      InputError: some lie outside `[-0.5, size - 0.5)`, or are NaN; says how many, and the first
-        one.
+      InputError: some lie outside `[-0.5, size - 0.5)`, or are NaN; the message has their
+        number and the first one.
     """
     upper = np.asarray(shape, dtype=np.float64) - 0.5
     outside = ~((points >= -0.5) & (points < upper)).all(axis=1)

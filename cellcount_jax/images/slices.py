@@ -50,7 +50,7 @@ def open_slices(folder: Path) -> Stored:
       folder: with TIFF or PNG files, one a plane; other files in it are ignored.
 
     Returns:
-      The volume as stored. The y and x edges are those of the first slice; no slice tells z.
+      The volume as stored. The y and x edges are those of the first slice; no slice has that of z.
 
     Raises:
       InputError: fewer than two slices, TIFF beside PNG files, a slice that is not 2D or not of

@@ -109,7 +109,7 @@ def _lazy(
 
 def _is_plain(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
     """Whether a page is one piece of the file, of pixels as they are used."""
-    # Of a page after the first, tifffile looks at the first one's pieces.
+    # tifffile itself compares only the pieces of the first page.
     pieces = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     joined = all(start + size == after[0] for (start, size), after in itertools.pairwise(pieces))
     return bool(page.is_final) and joined

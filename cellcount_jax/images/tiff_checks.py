@@ -67,7 +67,7 @@ def _plain(message: str) -> str:
 
 
 def check_chain(path: Path) -> None:
-    """Follows the headers of the pages, each of which says where the next one is.
+    """Follows the headers of the pages, each of which has the place of the next one.
 
     In a circle of them tifffile may go round until the memory is full, and one without tags is
     the end to it, though a copy that left out a part of a file has zeros there.
@@ -123,8 +123,8 @@ def only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
       path: its path, for errors.
 
     Raises:
-      InputError: there is none, or several; or pages of which the OME text should say what they
-        are, and does not.
+      InputError: there is none, or several; or pages that the OME text
+        does not describe as it should.
     """
     series = tiff.series
     if not series:

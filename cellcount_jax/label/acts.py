@@ -27,7 +27,7 @@ class State:
 
     Attributes:
       dots: the dots.
-      blocks: `(*grid.counts)` uint8, see `data.progress`.
+      blocks: `(*grid.counts)` uint8, see `data.blocks`.
       proposed: how the proposals were made, of each time.
     """
 

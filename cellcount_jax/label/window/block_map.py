@@ -97,7 +97,7 @@ class Cells:
     Attributes:
       left: of the first, in pixels.
       size: `(2,)` pixels of each, height and width.
-      states: `(rows, columns)`, as `data.progress` has them.
+      states: `(rows, columns)`, as `data.blocks` has them.
     """
 
     left: float
