@@ -15,7 +15,7 @@ from cellcount_jax.counting import announce, claim, engines, job_file, region_co
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import write_table
 from cellcount_jax.images.inputs import Input
-from cellcount_jax.images.label_volumes import open_labels
+from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled, all_of
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
@@ -195,7 +195,7 @@ def _job(
         image = trained_model.resampled(model, source, spacing, diameter=options.diameter)
         mask = None
         if options.mask is not None:
-            labels = open_labels(options.mask, shape=source.shape, spacing=source.spacing)
+            labels = open_label_volume(options.mask, shape=source.shape, spacing=source.spacing)
             mask = region_counts.Mask(stack.enter_context(labels))
         job = Job(model, image, folder / claim.WORK, mask, origin)
         _ = job.cut

@@ -44,7 +44,7 @@ def count_regions(
 
     Args:
       points: `(N, D)` in voxels of the image.
-      labels: covers the image, from `label_volumes.open_labels`; 0 is outside.
+      labels: covers the image, from `label_volumes.open_label_volume`; 0 is outside.
       shape: `(D,)` of the image.
       spacing: `(D,)` of the image, voxel edges in micrometres, or None.
       names: by label; those of labels that do not occur are not used.
@@ -109,7 +109,7 @@ def inside(points: np.ndarray, labels: Source, *, shape: Sequence[int]) -> np.nd
 
     Args:
       points: `(N, D)` in voxels of the image.
-      labels: the mask, covers the image, from `label_volumes.open_labels`.
+      labels: the mask, covers the image, from `label_volumes.open_label_volume`.
       shape: `(D,)` of the image.
 
     Returns:
@@ -128,7 +128,7 @@ def any_inside(labels: Source, region: Sequence[slice], shape: Sequence[int]) ->
     be found a little outside of the tile that it belongs to.
 
     Args:
-      labels: the mask, covers the image, from `label_volumes.open_labels`.
+      labels: the mask, covers the image, from `label_volumes.open_label_volume`.
       region: `(D,)` slices of the image.
       shape: `(D,)` of the image.
 

@@ -17,7 +17,12 @@ from absl import logging
 from cellcount_jax.data.blocks import DONE, SUFFIX, read_block_states
 from cellcount_jax.data.sample import Sample
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.image_files import IMAGE_SUFFIXES, read_image, read_labels, read_mask
+from cellcount_jax.images.image_files import (
+    IMAGE_SUFFIXES,
+    read_image,
+    read_instance_labels,
+    read_mask,
+)
 from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
 from cellcount_jax.images.points import check_points_inside, read_points
@@ -168,7 +173,7 @@ def read_entry(entry: Entry, selection: Selection = WHOLE_FILE, *, with_dots: bo
         points = read_points(entry.points, ndim=len(shape))
         check_points_inside(points, shape, entry.points)
         if entry.labels is not None:
-            labels = read_labels(entry.labels)
+            labels = read_instance_labels(entry.labels)
             _check_shape(labels.shape, shape, entry.labels, entry.image)
             if labels.max() > len(points):
                 raise InputError(

@@ -52,7 +52,7 @@ def read_image(path: str | os.PathLike[str], selection: Selection = WHOLE_FILE) 
         return Image(source.read(all_of(source.shape)), source.spacing)
 
 
-def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
+def read_instance_labels(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads instance labels: 0 is background, every cell has its own number.
 
     Args:

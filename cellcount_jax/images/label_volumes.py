@@ -27,7 +27,7 @@ _BLOCK_VOXELS = 2**24
 _STRETCH = 1.02
 
 
-def open_labels(
+def open_label_volume(
     path: str | os.PathLike[str], *, shape: Sequence[int], spacing: Sequence[float] | None
 ) -> Source:
     """Opens a label volume or mask that covers the extent of an image.

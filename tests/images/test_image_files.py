@@ -16,7 +16,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.image_files import (
     read_dots,
     read_image,
-    read_labels,
+    read_instance_labels,
     read_mask,
     write_image,
 )
@@ -272,7 +272,7 @@ def test_labels_are_exact_integers(tmp_path):
     labels = np.array([[0, 1, 2], [2**24 + 1, 2**31 - 1, 5]], np.uint32)
     path = tmp_path / "labels.tif"
     tifffile.imwrite(path, labels)
-    read = read_labels(path)
+    read = read_instance_labels(path)
     assert read.dtype == np.int32
     np.testing.assert_array_equal(read, labels)
 
@@ -290,7 +290,7 @@ def test_labels_that_are_none(tmp_path, array, message):
     path = tmp_path / "labels.tif"
     tifffile.imwrite(path, array, photometric="rgb" if array.ndim == 3 else "minisblack")
     with pytest.raises(InputError, match=rf"labels\.tif: .*{message}"):
-        read_labels(path)
+        read_instance_labels(path)
 
 
 def test_a_mask_is_what_is_not_zero(tmp_path, colour):
@@ -433,7 +433,7 @@ def test_real_volumes(name, shape, spacing):
     np.testing.assert_array_equal(image.pixels[..., 0], tifffile.imread(path))
     points = read_points(real_data(name + ".csv"), ndim=3)
     check_points_inside(points, shape, name)
-    labels = read_labels(real_data(name + "_labels.tif"))
+    labels = read_instance_labels(real_data(name + "_labels.tif"))
     assert labels.shape == shape
     np.testing.assert_array_equal(np.unique(labels), np.arange(len(points) + 1))
 
