@@ -6,7 +6,7 @@ Run it from the repository's root:
 
 Three panels: the cells with their dots, the Gaussian density map (one blob, one local maximum)
 and the inverse-distance map (eq. 2; two local maxima). Nothing is drawn by hand: the maps come
-from `cellcount_jax.targets`, and the numbers in the titles are counted in the maps.
+from `cellcount_jax.maps.targets`, and the numbers in the titles are counted in the maps.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ from cellcount_jax.evaluation.metrics import Matching, match_points
 from cellcount_jax.images.points import read_points
 from cellcount_jax.inference import model_file
 from cellcount_jax.label import proposals
+from cellcount_jax.label.blobs import BlobSettings
 from cellcount_jax.label.order import least_certain
 from cellcount_jax.label.session import Session
 
@@ -93,7 +94,8 @@ def _proposed(session: Session, start: str, model: str | None) -> tuple[float | 
         return None, None
     started = time.perf_counter()
     if start == "otsu":
-        points, scores = proposals.otsu_image(session, **proposals.defaults(session))
+        settings = BlobSettings(session.edges, **proposals.defaults(session))
+        points, scores = proposals.otsu_image(session, settings)
         session.propose(points, scores, by={"method": "otsu"})
         return time.perf_counter() - started, None
     assert model is not None

@@ -50,6 +50,7 @@ CROPS = ((16, 32, 32), (16, 64, 32), (16, 64, 64), (32, 64, 64), (32, 128, 64))
 BATCHES = (1, 2, 4, 8, 16)
 DOTS = (10, 100, 1_000, 10_000)
 TINY_CROPS = ((4, 8, 8), (8, 16, 16))
+GROWS = ("voxels", "batch", "dots")
 SPACING = (6.0, 3.24, 3.24)
 
 # Column -> value at one size.
@@ -68,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--features", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--grows", nargs="+", default=GROWS, choices=GROWS, help="of the three")
     parser.add_argument("--tiny", action="store_true", help="to try it: small sizes")
     parser.add_argument("--output", type=Path, default=Path("results/scaling.json"))
     options = parser.parse_args()
@@ -78,15 +80,21 @@ def main() -> None:
     drawn = make([2 * size for size in crops[0]])
     create = functools.partial(create_train_state, config=base, channels=1)
     state = jax.jit(create)(jax.random.key(0))
-    first = network(state, base, base, 1)
-    larger = {math.prod(crop): network(state, make(crop), base, 1) for crop in crops[1:]}
-    sweeps = {
-        "voxels": {math.prod(crops[0]): first, **larger},
-        "batch": {1: first, **{count: network(state, base, base, count) for count in counts[1:]}},
-        "dots": {count: drawing(drawn, count) for count in dots},
+    first = functools.cache(lambda: network(state, base, base, 1))
+    sweeps: dict[str, Callable[[], dict[int, Point]]] = {
+        "voxels": lambda: {
+            math.prod(crops[0]): first(),
+            **{math.prod(crop): network(state, make(crop), base, 1) for crop in crops[1:]},
+        },
+        "batch": lambda: {
+            1: first(),
+            **{count: network(state, base, base, count) for count in counts[1:]},
+        },
+        "dots": lambda: {count: drawing(drawn, count) for count in dots},
     }
     rows, verdicts = [], []
-    for grows, points in sweeps.items():
+    for grows in options.grows:
+        points = sweeps[grows]()
         found = measure(points, repeats=options.repeats)
         slopes = exponents(found)
         rows += [{"grows": grows, "size": size, **figures} for size, figures in found.items()]

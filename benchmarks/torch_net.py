@@ -1,8 +1,9 @@
 """The same network and training step in PyTorch, for the benchmarks to be compared with.
 
 Not part of the package: `pip install torch==2.13.0` (the CPU build, or one for the GPU). It
-computes what `cellcount_jax.model` and `cellcount_jax.step` compute, the sharing of the encoder
-between teacher and student included; `copy_weights` and tests/test_benchmarks.py hold it to that.
+computes what `network.sau_net` and `training.step` of cellcount_jax compute, the sharing of the
+encoder between teacher and student included; `copy_weights` and
+tests/benchmarks/test_benchmarks.py hold it to that.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class ConvLevel(nn.Module):
 
 
 class SAUNet(nn.Module):
-    """`cellcount_jax.model.SAUNet` with batch norm and one attention block per image."""
+    """`cellcount_jax.network.sau_net.SAUNet` with batch norm and one attention block per image."""
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ def train_step(
     dot_weight: float,
     dropout: bool = True,
 ) -> Tensor:
-    """One step of `cellcount_jax.step.train_step`, noise on the last level, ramp-up over.
+    """One step of `cellcount_jax.training.step.train_step`, noise on the last level, ramp-up over.
 
     Returns:
       The loss.
@@ -136,7 +137,7 @@ def train_step(
 
 
 def _focal_weight(teacher: Tensor, floor: float = 0.1) -> Tensor:
-    """`cellcount_jax.losses.focal_weight` with its defaults."""
+    """`cellcount_jax.training.losses.focal_weight` with its defaults."""
     ndim = teacher.ndim - 2
     pool = F.max_pool2d if ndim == 2 else F.max_pool3d
     conv = F.conv2d if ndim == 2 else F.conv3d

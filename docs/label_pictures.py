@@ -15,10 +15,11 @@ from pathlib import Path
 
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QCheckBox, QComboBox, QScrollArea
+from qtpy.QtWidgets import QApplication, QScrollArea
 
 from cellcount_jax.data.blocks import DONE, IN_PROGRESS
 from cellcount_jax.label import proposals
+from cellcount_jax.label.blobs import BlobSettings
 from cellcount_jax.label.window.panel import LabelPanel
 from cellcount_jax.label.window.window import open_window
 
@@ -32,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / options.image.name
         shutil.copyfile(options.image, path)
-        # As at a cell in two seconds, where a script takes no time.
+        # 20 seconds an act, as a script takes no time.
         clock = itertools.count(0, 20)
         viewer = open_window(path, block=(50, 50, 50), now=lambda: float(next(clock)))
         widgets = QApplication.instance().allWidgets()
@@ -49,13 +50,13 @@ def main() -> None:
             screen = QGuiApplication.primaryScreen()
             assert screen is not None
             at = window.mapToGlobal(window.rect().topLeft())
-            # What the screen shows: a widget alone would be grabbed without what OpenGL drew.
+            # From the screen: a picture of a widget alone lacks what OpenGL drew.
             picture = screen.grabWindow(0, at.x(), at.y(), window.width(), window.height())
             assert picture.save(str(options.output / name)), name
 
         viewer.reset_view()
         canvas.go_to_block((middle, 0, 1))
-        preview = next(box for box in panel.findChildren(QCheckBox) if box.text() == "preview")
+        preview = panel.proposals.preview
         preview.setChecked(True)
         panel.findChild(QScrollArea).ensureWidgetVisible(preview)
         QTest.qWait(800)
@@ -63,7 +64,8 @@ def main() -> None:
         preview.setChecked(False)
         panel.findChild(QScrollArea).verticalScrollBar().setValue(0)
         given = proposals.defaults(session)
-        points, scores = proposals.otsu_image(session, **given)
+        settings = BlobSettings(session.edges, **given)
+        points, scores = proposals.otsu_image(session, settings)
         session.propose(points, scores, by={"method": "otsu", **given})
         session.mark([(middle, 0, 0)], DONE)
         session.mark([(middle, 0, 1)], DONE)
@@ -75,7 +77,7 @@ def main() -> None:
         points, scores, by = proposals.from_model(session, "microglia3d")
         session.propose(points, scores, by=by)
         canvas.go_least_certain()
-        methods = panel.proposals.findChild(QComboBox)
+        methods = panel.proposals.method
         methods.setCurrentText("microglia3d")
         methods.activated.emit(methods.currentIndex())
         take("label_model.png")

@@ -15,7 +15,7 @@
 # There is one process on each node, for all of its GPUs; on several nodes these find each other
 # by SLURM's variables. All nodes must see the checkout, its .venv and the data; the first
 # process alone writes to the workdir.
-# Tried on a SLURM 22.05 of Debian, two nodes on one machine, CPU only (tests/test_slurm.py);
+# Tried on a SLURM 22.05 of Debian, two nodes on one machine, CPU only (tests/launch/test_slurm.py);
 # not yet on a real cluster.
 #
 #SBATCH --job-name=cellcount

@@ -10,7 +10,7 @@
 # On a slice of several hosts (a v5litepod-16, say) all of them install and run the same, and find
 # each other. Each reads the data from its own disk, unless that is a shared mount; the first
 # process alone, on worker 0, writes to the workdir.
-# Not yet run on a real TPU: tests/test_launch.py runs it with a stand-in for gcloud.
+# Not yet run on a real TPU: tests/launch/test_launch.py runs it with a stand-in for gcloud.
 set -euo pipefail
 
 usage() {

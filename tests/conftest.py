@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import importlib.util
 import os
 import shutil
@@ -12,14 +13,20 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 import pytest
 
+from cellcount_jax import config as settings
+from cellcount_jax import variants
 from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.points import write_points
+from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.network.sau_net import initial_variables
 from cellcount_jax.training import train
 
 ROOT = Path(__file__).parents[1]
@@ -178,6 +185,48 @@ def run_3d(tmp_path_factory: pytest.TempPathFactory, cells_3d: Path) -> Path:
     with _quickly():
         assert train.train_and_evaluate(_load(folder / "tiny.py", "3d"), folder / "run") is not None
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def untrained_model() -> Callable[..., TrainedModel]:
+    """Makes a small model of one channel, in milliseconds: nothing is compiled or trained.
+
+    Its weights are random, or 0: then its map is 0 and it finds nothing. Voxels are of 1 um, and
+    further settings are given with a double underscore for a dot.
+    """
+
+    def make(ndim: int, *, zero: bool = False, **changes: Any) -> TrainedModel:
+        config = settings.default_config()
+        if ndim == 3:
+            variants.use_volumes(config)
+            config.model.strides = ((1, 2, 2),)
+        config.model.levels, config.model.features = 2, 2
+        config.model.attention = "none"
+        config.data.normalisation = "standardise"
+        config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+        create = functools.partial(initial_variables, config=config, channels=1)
+        rng = np.random.default_rng(0)
+
+        def fill(path: Any, leaf: Any) -> np.ndarray:
+            if zero:
+                return np.zeros(leaf.shape, leaf.dtype)
+            if path[-1].key in ("scale", "var"):
+                return np.ones(leaf.shape, leaf.dtype)
+            return rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype)
+
+        shapes = jax.eval_shape(create, jax.random.key(0))
+        return TrainedModel(
+            config=config,
+            step=1,
+            variables=jax.tree_util.tree_map_with_path(fill, shapes),
+            normalisation=Normalisation("standardise"),
+            channels=1,
+            spacing=(1.0,) * ndim,
+            spacing_known=False,
+            thresholds={"peaks": 0.002},
+        )
+
+    return make
 
 
 def _load(path: Path, variant: str) -> ml_collections.ConfigDict:

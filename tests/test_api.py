@@ -6,6 +6,7 @@ import ast
 import graphlib
 import importlib
 import inspect
+import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -123,6 +124,12 @@ def test_a_module_imports_only_from_its_room_and_those_above_it(name: str) -> No
 
 def test_no_imports_go_in_a_circle() -> None:
     graphlib.TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_source() -> None:
+    rooms = runpy.run_path(str(PACKAGE.parent / "docs" / "rooms.py"))
+    picture = (PACKAGE.parent / "docs" / "rooms.svg").read_text()
+    assert picture == rooms["drawing"](rooms["imports"]()), "run: python docs/rooms.py"
 
 
 @pytest.mark.parametrize("name", PURE)

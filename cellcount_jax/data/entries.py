@@ -138,7 +138,7 @@ def labelled_share(entry: Entry) -> float:
     share = float(np.mean(read_block_states(entry.blocks).states == DONE))
     if share and entry.points is None:
         raise InputError(
-            f"{entry.blocks}: says that blocks are done, but there is no {entry.name}.csv; put"
+            f"{entry.blocks}: marks blocks as done, but there is no {entry.name}.csv; put"
             " the dots back, or move the file away to use the image without dots."
         )
     return share

@@ -1,4 +1,4 @@
-"""What is done to dots and blocks: acts, made of a state, applied and taken back. Pure."""
+"""Acts on dots and blocks: made from a state, applied to it and taken back. Pure."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from cellcount_jax.label.dots import (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class State:
-    """What an act changes.
+    """Dots and blocks, which acts change.
 
     Attributes:
       dots: the dots.
-      blocks: `(*grid.counts)` uint8, see `data.blocks`.
-      proposed: how the proposals were made, of each time.
+      blocks: `(*grid.counts)` uint8, TO_DO, IN_PROGRESS or DONE, see `data.blocks`.
+      proposed: how proposals were made, each time.
     """
 
     dots: Dots
@@ -41,7 +41,7 @@ class Act:
     """A change, and all that is needed to take it back.
 
     Attributes:
-      what: in a word or two: 'add', 'remove'.
+      what: its name, in a word or two: 'add', 'remove'.
       removed: dots that it takes away.
       added: dots that it brings; a moved one has its id in both.
       blocks: `(B, D + 2)` int64: index of a block, its state before and after.
@@ -78,6 +78,15 @@ def revert(state: State, act: Act) -> State:
 def place(grid: Grid, state: State, new: Dots, *, what: str) -> Act:
     """New dots."""
     return _act(grid, state, what, added=new)
+
+
+def apart_from(dots: Dots, points: np.ndarray) -> np.ndarray:
+    """The points among `(N, D)` voxels that are more than a voxel away from every dot."""
+    if not len(dots) or not len(points):
+        return points
+    distances, _ = spatial.cKDTree(dots.points).query(points)
+    apart: np.ndarray = points[distances > 1]
+    return apart
 
 
 def remove(grid: Grid, state: State, ids: Sequence[int] | np.ndarray) -> Act:
@@ -148,7 +157,7 @@ def propose(
     if len(placed) and len(new):
         distances, _ = spatial.cKDTree(placed).query(new.points * edges)
         wanted &= distances > apart
-    # They are no work of the user's: no block is begun by them.
+    # Proposals are not the user's work, and bring no block to in progress.
     none = np.zeros((0, len(grid.shape) + 2), np.int64)
     return Act("propose", dots.take(old), new.take(wanted), none, by)
 
@@ -165,7 +174,7 @@ def act_to_json(act: Act) -> dict[str, Any]:
 
 
 def act_from_json(stored: Mapping[str, Any], ndim: int) -> Act:
-    """What `act_to_json` gave."""
+    """The act that `act_to_json` was given."""
     return Act(
         stored["what"],
         dots_from_json(stored["removed"], ndim),
@@ -198,6 +207,7 @@ def _marking(
 
 
 def _marked(states: np.ndarray, indices: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`states` with those of blocks `(B, D)` replaced by `(B,)` values."""
     if not len(indices):
         return states
     states = states.copy()

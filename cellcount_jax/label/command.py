@@ -1,4 +1,4 @@
-"""`cellcount label`: the labelling window from the command line."""
+"""The command `cellcount label`: its options, and the labelling window that it opens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--block",
         type=inputs.whole_numbers,
-        help="voxels of a block of the progress, z,y,x or y,x; for slices as blocks 1,Y,X",
+        help="voxels of the blocks that are marked done, z,y,x or y,x; in volumes about cubes, as a"
+        " single slice teaches next to nothing",
     )
     parser.add_argument(
         "--radius",

@@ -1,24 +1,33 @@
-"""What is kept of a session, and of what part of an image file it is."""
+"""The content of a session: all that is kept of it, the beginning, and checks on opening."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cellcount_jax.data.blocks import DONE, Grid
+from cellcount_jax.data.blocks import DONE, TO_DO, Grid
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.regions import size_text
 from cellcount_jax.label.acts import State
+from cellcount_jax.label.dots import no_dots
+
+_PAUSE_SECONDS = 60.0  # longer times without an act count as a pause of this length
+_RADIUS_EDGES = 5  # the default radius of a cell, in finest voxel edges
+_BLOCK_EDGES = {2: 128, 3: 64}  # the default size of a block, in finest voxel edges
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What of an image file is labelled.
+    """The part of an image file that is labelled.
 
     Attributes:
       spacing: `(D,)` voxel edges in micrometres; None where they are unknown.
-      time: the time point; 0 where there is one alone.
+      time: the time point; 0 where there is only one.
       level: of a pyramid.
     """
 
@@ -28,47 +37,25 @@ class Origin:
 
     @property
     def unit(self) -> str:
-        """Of lengths: um, or px where the voxel size is unknown."""
+        """The unit of lengths: um, or px where the voxel size is unknown."""
         return "px" if self.spacing is None else "um"
+
+    def edges(self, ndim: int) -> np.ndarray:
+        """`(ndim,)` voxel edges in `unit`."""
+        return np.asarray(self.spacing or (1.0,) * ndim)
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "unit": self.unit}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Content:
-    """All of a session that is kept.
-
-    Attributes:
-      origin: what is labelled.
-      grid: the blocks.
-      state: dots and blocks as they are.
-      work: time spent, and what came of it.
-      place: where the view is, `(D,)` voxels.
-      radius: of a cell, in the origin's unit.
-      next_id: of the next dot.
-    """
-
-    origin: Origin
-    grid: Grid
-    state: State
-    work: Work
-    place: tuple[float, ...]
-    radius: float
-    next_id: int
-
-
-_PAUSE = 60.0  # seconds without an act; longer ones are no work
-
-
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Time and what came of it.
+    """Time spent on labelling, and the cells and blocks that it gave.
 
     Attributes:
       seconds: between acts, pauses left out.
-      cells: that were placed or verified.
-      blocks: that were brought to done.
+      cells: placed or verified.
+      blocks: brought to done.
       last: time of the last act; None at the beginning of a session.
     """
 
@@ -79,7 +66,7 @@ class Work:
 
     def after(self, now: float, before: State, state: State) -> Work:
         """The work with one more act."""
-        spent = 0.0 if self.last is None else min(max(now - self.last, 0.0), _PAUSE)
+        spent = 0.0 if self.last is None else min(max(now - self.last, 0.0), _PAUSE_SECONDS)
         cells, blocks = (
             int(new.sum()) - int(old.sum())
             for old, new in (
@@ -91,11 +78,11 @@ class Work:
 
     @property
     def per_minute(self) -> float | None:
-        """Cells a minute; None where nothing can be said yet."""
+        """Cells a minute; None before there are cells and time."""
         return 60 * self.cells / self.seconds if self.seconds > 0 and self.cells > 0 else None
 
     def seconds_left(self, blocks: np.ndarray) -> float | None:
-        """Until all blocks are done, as fast as so far; None where nothing can be said yet."""
+        """Until all blocks are done, as fast as so far; None before the first one is done."""
         left = int((blocks != DONE).sum())
         if left == 0:
             return 0.0
@@ -111,3 +98,101 @@ class Work:
             int(stored.get("cells", 0)),
             int(stored.get("blocks", 0)),
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Content:
+    """All of a session that is kept.
+
+    Attributes:
+      origin: the part of the image file that is labelled.
+      grid: the blocks.
+      state: dots and blocks as they are.
+      work: time spent, and its result.
+      place: the middle of the view, `(D,)` voxels.
+      radius: of a cell, in the origin's unit.
+      next_id: id of the next new dot.
+    """
+
+    origin: Origin
+    grid: Grid
+    state: State
+    work: Work
+    place: tuple[float, ...]
+    radius: float
+    next_id: int
+
+
+def new_content(origin: Origin, shape: tuple[int, ...], block: Sequence[int] | None) -> Content:
+    """The content of a session of an image that has no labels.
+
+    Args:
+      origin: the part of the image file.
+      shape: `(D,)` voxels of the image.
+      block: `(D,)` voxels of a block; default about a cube.
+
+    Raises:
+      InputError: a block that is no size.
+    """
+    edges = origin.edges(len(shape))
+    grid = Grid(shape, tuple(block or _default_block(shape, edges)))
+    return Content(
+        origin,
+        grid,
+        State(no_dots(len(shape)), np.full(grid.counts, TO_DO, np.uint8)),
+        Work(),
+        tuple((n - 1) // 2 for n in shape),
+        _RADIUS_EDGES * float(edges.min()),
+        0,
+    )
+
+
+def with_radius(content: Content, radius: float | None) -> Content:
+    """Content with another radius of a cell; None leaves it as it is.
+
+    Raises:
+      InputError: a radius that is not positive and finite.
+    """
+    if radius is not None:
+        content = dataclasses.replace(content, radius=radius)
+    if not 0 < content.radius < math.inf:
+        unit = content.origin.unit
+        raise InputError(f"radius {content.radius}: a positive number of {unit} is needed.")
+    return content
+
+
+def check_fits(path: Path, about: Mapping[str, Any], shape: tuple[int, ...], new: Content) -> None:
+    """Refuses labels of another image than `new`'s, another time point or level.
+
+    Raises:
+      InputError: `shape`, or `time` and `level` in `about` where it has them, are others.
+    """
+    for key, name in (("time", "time point"), ("level", "level")):
+        now = getattr(new.origin, key)
+        if about.get(key, now) != now:
+            raise InputError(
+                f"{path}: is of {name} {about[key]}, but the image was opened at {name} {now};"
+                f" open it with --{key} {about[key]}, or save {name} {now} as an image of its own"
+                " to label that."
+            )
+    if shape != new.grid.shape:
+        raise InputError(
+            f"{path}: is of an image of {size_text(shape)} voxels, but the image has"
+            f" {size_text(new.grid.shape)}; move it away, or open the image at the level that it"
+            " was made with."
+        )
+
+
+def opening_notes(content: Content, block: Sequence[int] | None) -> Iterator[str]:
+    """A note where the block size that was given is not used."""
+    if block is not None and tuple(block) != content.grid.block:
+        yield (
+            f"The image is labelled in blocks of {size_text(content.grid.block)} voxels, and they"
+            f" are kept: {size_text(block)} (--block) is not used."
+        )
+
+
+def _default_block(shape: Sequence[int], edges: np.ndarray) -> tuple[int, ...]:
+    """About a cube, and no larger than the image."""
+    size = _BLOCK_EDGES[len(shape)] * edges.min() / edges
+    return tuple(int(min(n, max(1, round(s)))) for n, s in zip(shape, size, strict=True))

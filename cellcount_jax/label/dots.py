@@ -1,4 +1,4 @@
-"""Dots that are edited."""
+"""Dots: their places, states and scores; rounding, selection, exchange, and JSON. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from cellcount_jax.images.points import check_points_inside
 
-_DECIMALS = 3  # of a voxel, as in the CSV file: what is stored is what comes back
+_DECIMALS = 3  # of a voxel, as in the CSV file: points are read back as they were stored
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Dots:
         return len(self.ids)
 
     def rows(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Where these are.
+        """The rows of dots, by id.
 
         Raises:
           KeyError: there is no such dot.
@@ -49,6 +49,34 @@ class Dots:
     def take(self, rows: np.ndarray) -> Dots:
         """Some of them, by row or by a mask."""
         return Dots(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+    def nearest(
+        self,
+        point: Sequence[float] | np.ndarray,
+        edges: np.ndarray,
+        *,
+        max_distance: float,
+        rows: np.ndarray | None = None,
+        across: int | None = None,
+    ) -> int | None:
+        """The id of the dot nearest to a point, or None where none is near.
+
+        Args:
+          point: `(D,)` voxels.
+          edges: `(D,)` of a voxel.
+          max_distance: the largest distance, in the unit of `edges`.
+          rows: of the dots that count; default all.
+          across: an axis along which distances do not count.
+        """
+        rows = np.arange(len(self)) if rows is None else rows
+        if not len(rows):
+            return None
+        apart = (self.points[rows] - np.asarray(point)) * edges
+        if across is not None:
+            apart[:, across] = 0
+        squared = np.square(apart).sum(1)
+        first = int(np.argmin(squared))
+        return int(self.ids[rows[first]]) if squared[first] <= max_distance**2 else None
 
 
 def make_dots(
@@ -83,6 +111,7 @@ def as_stored(points: np.ndarray, shape: Sequence[int], name: str | os.PathLike[
     Raises:
       InputError: a point outside the image, or NaN; see `check_points_inside`.
     """
+    points = np.asarray(points, np.float64).reshape(-1, len(shape))
     check_points_inside(points, shape, name)
     # The last place inside the image also as a 32-bit float, which training reads.
     last = np.nextafter(np.asarray(shape, np.float32) - np.float32(0.5), np.float32(0))
@@ -125,7 +154,7 @@ def dots_to_json(dots: Dots) -> dict[str, list[Any]]:
 
 
 def dots_from_json(stored: Mapping[str, list[Any]], ndim: int) -> Dots:
-    """What `dots_to_json` gave."""
+    """The dots that `dots_to_json` was given."""
     scores = [np.nan if score is None else score for score in stored["scores"]]
     return Dots(
         np.asarray(stored["ids"], np.int64),

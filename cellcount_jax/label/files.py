@@ -1,4 +1,4 @@
-"""What is saved of a session beside its image: the dots that training reads, and the progress."""
+"""Files beside a labelled image: their paths, digests and copies, and the CSV file of dots."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ class Files:
 
     def __init__(self, image: Path, name: str) -> None:
         self.points = image.with_name(f"{name}.csv")
-        self.progress = image.with_name(name + SUFFIX)
+        self.label_file = image.with_name(name + SUFFIX)
         self.journal = image.with_name(f".{name}.label.journal")
         self.lock = image.with_name(f".{name}.label.lock")
 
 
 def digest(path: Path) -> str | None:
-    """Of a file's content; None where there is none."""
+    """The digest of a file; None where there is no file."""
     return digest_of(path.read_bytes()) if path.exists() else None
 
 
 def digest_of(content: bytes) -> str:
-    """See `digest`."""
+    """The SHA-256 digest of a file's content."""
     return hashlib.sha256(content).hexdigest()
 
 
 def as_csv(dots: Dots) -> bytes:
-    """Dots as `data.points.read_points` reads them, with the columns score and verified too."""
+    """A CSV file that `points.read_points` reads, with the columns score and verified too."""
     axes = "zyx"[-dots.points.shape[1] :]
     lines = [",".join((*axes, "score", "verified"))]
     row = ",".join(["%.3f"] * len(axes)) + ",%s,%d"
@@ -66,7 +66,7 @@ def keep_copy(path: Path) -> Path:
         if not copy.exists():
             write(copy, content)
             return copy
-        # Of a session that was killed between the copy and the saving.
+        # A session that was killed after the copy and before saving has left this one.
         if copy.is_file() and copy.read_bytes() == content:
             return copy
     raise AssertionError

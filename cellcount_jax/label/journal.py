@@ -1,7 +1,7 @@
-"""A file of records to which one is added after every act, and the lock of who adds them.
+"""The journal, a file that gets one record after each act, and the lock that one process holds.
 
-A line is the CRC-32 of a JSON object and the object. What a kill cut off is the last line alone,
-and its sum says so.
+A line is the CRC-32 of a JSON object and the object. A kill cuts off the last line at most, and
+that line's checksum is wrong then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Journal:
     """Records in a file, open to add more."""
 
     def __init__(self, path: Path, length: int) -> None:
-        """Goes on after the first `length` bytes of a file; what follows them is cut off."""
+        """Goes on after the first `length` bytes of a file; the rest is cut off."""
         self.path = path
         self._file = path.open("r+b")
         self._length = length
@@ -44,7 +44,7 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError:
-            # What is in the buffer would be written at the next time.
+            # The buffer would be written with the next record.
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = self.path.open("r+b")
@@ -90,7 +90,7 @@ def read(path: Path) -> tuple[list[Record], int]:
             break
         records.append(record)
         length += len(line) + 1
-    if len(records) == len(lines):  # the last one has no line end: not known to be on the disk
+    if len(records) == len(lines):  # the last one has no line end: maybe not on the disk
         length -= len(lines.pop()) + 1
         records.pop()
     if not records:
@@ -100,7 +100,7 @@ def read(path: Path) -> tuple[list[Record], int]:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Holds a lock file; the system frees it when the process ends in whatever way.
+    """Holds a lock file; the system frees it however the process ends.
 
     Raises:
       InputError: another process holds it, or the folder cannot be written.
@@ -120,7 +120,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # The file stays: who has opened it and waits would lock one that is gone.
+        # The file stays: a process that waits with the file open would lock a removed one.
         lock.release()
 
 
@@ -130,7 +130,7 @@ def _line(record: Record) -> bytes:
 
 
 def _record(line: bytes) -> Record | None:
-    """None where the line is not whole."""
+    """The record of a line; None where the line is not whole."""
     text = line[9:]
     if line[:9] != b"%08x " % zlib.crc32(text):
         return None

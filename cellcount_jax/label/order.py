@@ -1,4 +1,4 @@
-"""Where to go next: unverified dots in reading order or by score, and blocks."""
+"""The next dot or block to look at: dots in reading order or by score, blocks by state."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Proposals: where cells may be, by Otsu's threshold or by a trained model, to be corrected.
+"""Proposals, dots to be corrected: by Otsu's threshold or by a trained model, for any image size.
 
-Otsu's takes cells to be brighter than what is around them. Both take images of any size.
+Otsu's threshold needs cells that are brighter than their surroundings.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from cellcount_jax.inference import cells, model_file, tasks, trained_model
 from cellcount_jax.inference.tasks import Job, Progress, Task, silent
 from cellcount_jax.inference.tiles import tile_grid
 from cellcount_jax.inference.trained_model import TrainedModel
-from cellcount_jax.label import blobs as finding
-from cellcount_jax.label.blobs import Blobs
+from cellcount_jax.label import blobs
+from cellcount_jax.label.blobs import BlobSettings
 from cellcount_jax.label.session import Session
 
-_MOST = 2**24  # voxels that are read together
-_HALO = 4  # radii around a tile in which components are seen
+_MAX_VOXELS = 2**24  # read together
+_HALO_RADII = 4  # around a tile
 
-# The defaults, in radii, chosen on the training volumes; see `defaults`.
+# The defaults, lengths in radii, chosen on the training volumes; see `defaults`.
 _SMOOTH = 0.3
 _FACTOR = 1.2
 _OPENING = 0.0
@@ -45,117 +45,58 @@ _SMALLEST = 0.1
 _SPLIT = 0.4
 
 
-def otsu(
-    values: np.ndarray,
-    *,
-    edges: Sequence[float] | np.ndarray,
-    smooth: float,
-    factor: float,
-    opening: float,
-    smallest: float,
-    background: float = 0.0,
-    split: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bright blobs by Otsu's threshold, as the paper's labelling tool proposes cells.
-
-    Smoothing, Otsu's threshold, opening, connected components (voxels that share a face), and the
-    centroid of each. With `split`, a component is cut by a watershed from its brightest places,
-    as cells that touch are one component.
-
-    Args:
-      values: `(*spatial,)` intensities, cells bright.
-      edges: `(D,)` of a voxel, in um or px: the unit of all lengths here.
-      smooth: sigma of a Gaussian; 0 = none.
-      factor: by which the threshold is multiplied: larger ones give fewer cells.
-      opening: radius of the ball that must fit into a blob; below the finest edge it does nothing.
-      smallest: blobs of a smaller volume (area), in unit^D, are left out.
-      background: sigma of a wide Gaussian that is subtracted, where the background is uneven; some
-        six radii of a cell. 0 = none.
-      split: half-width of the box in which a cell's brightest place is the brightest. 0 = none.
-
-    Returns:
-      `(N, D)` float64 voxels, ordered by z, y, x, and `(N,)` scores: (peak - threshold) / peak, the
-      peak the blob's largest value after smoothing. 0 at the threshold, 0.5 at twice the
-      threshold, always below 1 but with a threshold of 0; gain does not change it.
-
-    Raises:
-      InputError: scikit-image is not installed; a parameter is negative or not finite.
-    """
-    blobs = Blobs(
-        np.asarray(edges, np.float64), smooth, factor, opening, smallest, background, split
-    )
-    found = finding.filtered(values, blobs)
-    limits = finding.threshold(finding.histogram(found), blobs)
-    if limits is None:
-        return np.zeros((0, found.ndim)), np.zeros(0)
-    return finding.cells(found, blobs, above=limits[0], origin=limits[1])
-
-
 def otsu_image(
     session: Session,
+    settings: BlobSettings,
     *,
-    smooth: float,
-    factor: float,
-    opening: float,
-    smallest: float,
-    background: float = 0.0,
-    split: float = 0.0,
     progress: Progress | None = None,
-    most_voxels: int = _MOST,
+    max_voxels: int = _MAX_VOXELS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`otsu` of a session's image, of any size, with one threshold for all of it.
+    """`blobs.otsu` of a session's image, of any size, with one threshold for all of it.
 
     A large image is read twice, in tiles: for the threshold, from a histogram that does not
     depend on the tiles, and for the cells. A cell belongs to the one tile in which its centroid
-    lies. Each tile sees four radii (`session.radius`) around it: where components do not reach
+    lies. Each tile has a halo of four radii (`session.radius`): where components do not reach
     further the result is the same as in one piece; one that does is cut there.
 
     Args:
       session: its `intensities` are searched, the mean of the channels.
-      smooth: see `otsu`, as the next five.
-      factor: of the threshold.
-      opening: radius.
-      smallest: volume.
-      background: sigma.
-      split: half-width.
-      progress: shows how far it is, in voxels; what its `update` raises ends it.
-      most_voxels: that are held at once, about.
+      settings: the parameters.
+      progress: shows the progress, in voxels; an exception of its `update` ends the search.
+      max_voxels: held at once, about.
 
     Raises:
-      InputError: see `otsu`; the image cannot be read.
+      InputError: the image cannot be read.
     """
-    how = {"smooth": smooth, "factor": factor, "opening": opening, "smallest": smallest}
-    blobs = Blobs(session.edges, background=background, split=split, **how)
     shape = session.grid.shape
-    halo = np.ceil(_HALO * session.radius / session.edges).astype(int)
-    reach = halo + blobs.margin + blobs.filter_reach
-    core = _core(shape, reach, most_voxels)
+    halo = np.ceil(_HALO_RADII * session.radius / session.edges).astype(int)
+    reach = halo + settings.margin + settings.filter_reach
+    core = _core(shape, reach, max_voxels)
     cores = [
         tile.core
         for tile in tile_grid(shape, core=core, halo=[0] * len(shape), block=[1] * len(shape))
     ]
     if len(cores) == 1:
         with (progress or silent)("proposing", math.prod(shape)) as bar:
-            values = session.intensities(all_of(shape))
-            found = otsu(values, edges=session.edges, background=background, split=split, **how)
+            found = blobs.otsu(session.intensities(all_of(shape)), settings)
             bar.update(math.prod(shape))
         return found
     none = np.zeros(len(shape), int)
     counts: np.ndarray | int = 0
     with (progress or silent)("measuring", math.prod(shape)) as bar:
         for region in cores:
-            part, _ = _filtered(session, region, none, blobs)
-            counts = counts + finding.histogram(part)
+            part, _ = _filtered(session, region, none, settings)
+            counts = counts + blobs.histogram(part)
             bar.update(part.size)
-    limits = finding.threshold(np.asarray(counts), blobs)
+    limits = blobs.threshold(np.asarray(counts), settings)
     points, scores = [np.zeros((0, len(shape)))], [np.zeros(0)]
     if limits is not None:
         with (progress or silent)("proposing", math.prod(shape)) as bar:
             for region in cores:
-                values, inner = _filtered(session, region, halo, blobs)
+                values, inner = _filtered(session, region, halo, settings)
                 start = np.array([max(c.start - h, 0) for c, h in zip(region, halo, strict=True)])
-                near, certain = finding.cells(
-                    values, blobs, above=limits[0], origin=limits[1], region=inner, start=start
+                near, certain = blobs.cells(
+                    values, settings, above=limits[0], origin=limits[1], region=inner, start=start
                 )
                 own = lies_in(near, region)
                 points.append(near[own])
@@ -167,10 +108,10 @@ def otsu_image(
 
 
 def defaults(session: Session) -> dict[str, float]:
-    """The parameters of `otsu_image` for cells of the session's radius.
+    """The parameters of `BlobSettings` for cells of the session's radius.
 
-    They follow from the radius alone and are the same for every image: cells are taken to be
-    bright on dark. They were chosen on the training volumes of microglia and c-Fos.
+    They follow from the radius alone, for bright cells on a dark background, and were chosen on the
+    training volumes of microglia and c-Fos.
     """
     radius = session.radius
     return {
@@ -222,11 +163,11 @@ def from_model(
       session: see `fitting_model`.
       model: likewise.
       threshold: of the scores, as `cellcount count --threshold`; default the model's own.
-      progress: as for `otsu_image`, of a large image; in voxels and then in tiles.
+      progress: as for `otsu_image`, for a large image; in voxels and then in tiles.
 
     Returns:
       `(N, D)` float64 voxels inside the image, `(N,)` scores in 0..1, 1 where the model is as
-      certain as of a dot in training, and what `Session.propose` is told.
+      certain as of a dot in training, and how they were made, for `Session.propose`.
 
     Raises:
       InputError: see `fitting_model`; a threshold that is not allowed.
@@ -255,6 +196,7 @@ def from_model(
 def _found(
     model: TrainedModel, image: Readable, threshold: float | None, progress: Progress | None
 ) -> cells.Found:
+    """The cells that a model finds in an image, whole where it is small and else in tiles."""
     job = Job(model, image, Path())
     if job.cut.whole:
         values = image.read(all_of(image.shape))
@@ -273,28 +215,28 @@ def _found(
 
 
 def _filtered(
-    session: Session, core: Region, halo: np.ndarray, blobs: Blobs
+    session: Session, core: Region, halo: np.ndarray, settings: BlobSettings
 ) -> tuple[np.ndarray, Region]:
-    """Filtered values around a tile, as in the whole, and where in them the tile with its halo is.
+    """Filtered values of a tile and what its halo needs, and the region of tile and halo in them.
 
-    Without a halo they are of the tile alone.
+    Without a halo they are those of the tile.
     """
     shape = session.grid.shape
     region = around(core, halo.tolist(), shape)
-    seen = around(region, blobs.margin.tolist(), shape) if halo.any() else region
-    read = around(seen, blobs.filter_reach.tolist(), shape)
-    values = finding.filtered(session.intensities(read), blobs)
+    seen = around(region, settings.margin.tolist(), shape) if halo.any() else region
+    read = around(seen, settings.filter_reach.tolist(), shape)
+    values = blobs.filtered(session.intensities(read), settings)
     return values[within(seen, read)], within(region, seen)
 
 
-def _core(shape: Sequence[int], reach: np.ndarray, most: int) -> list[int]:
-    """The size of a tile: halved along the axis where it is the longest, until it is small."""
+def _core(shape: Sequence[int], reach: np.ndarray, max_voxels: int) -> list[int]:
+    """The size of a tile: halved along its longest axis (in `reach`) until it is small enough."""
     core = list(shape)
     while True:
         sizes = zip(core, reach.tolist(), shape, strict=True)
         voxels = math.prod(n if c == n else min(c + 2 * r, n) for c, r, n in sizes)
         longer = [axis for axis, r in enumerate(reach) if core[axis] > max(r, 1)]
-        if voxels <= most or not longer:
+        if voxels <= max_voxels or not longer:
             return core
         axis = max(longer, key=lambda axis: core[axis] / max(int(reach[axis]), 1))
         core[axis] = -(-core[axis] // 2)

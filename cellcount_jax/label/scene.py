@@ -1,4 +1,4 @@
-"""An image as napari asks for it: a plane at a time, whatever its size."""
+"""The scene that is shown of a session: pixels, contrast, and the dots in and near a plane."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cellcount_jax.images.regions import all_of, voxels_of
 from cellcount_jax.label.session import Session
 
-_IN_MEMORY = 2**26  # voxels; more are read as they are shown
+_MAX_VOXELS_IN_MEMORY = 2**26  # of larger images planes are read as they are shown
 
 
 class Pixels:
-    """What napari needs of an array, read from a session's image. The mean of its channels."""
+    """A session's image as an array for napari, read at each index; the mean of channels."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -23,7 +24,7 @@ class Pixels:
 
     @property
     def size(self) -> int:
-        """How many voxels."""
+        """Number of voxels."""
         return math.prod(self.shape)
 
     def __getitem__(self, key: Any) -> np.ndarray:
@@ -48,15 +49,15 @@ class Pixels:
 
 
 def pixels(session: Session) -> Pixels | np.ndarray:
-    """The image of a session: in memory where it is small."""
+    """The image of a session, in memory where it is small."""
     lazy = Pixels(session)
-    return np.asarray(lazy) if lazy.size <= _IN_MEMORY else lazy
+    return np.asarray(lazy) if lazy.size <= _MAX_VOXELS_IN_MEMORY else lazy
 
 
 def contrast_limits(session: Session) -> tuple[float, float]:
-    """Between which intensities an image is shown: percentiles of its middle plane."""
+    """Intensities shown as black and white: percentiles of the middle plane."""
     shape = session.grid.shape
-    plane = [slice(0, n) for n in shape]
+    plane = list(all_of(shape))
     if len(shape) == 3:
         plane[0] = slice(shape[0] // 2, shape[0] // 2 + 1)
     values = session.intensities(tuple(plane))
@@ -67,14 +68,13 @@ def contrast_limits(session: Session) -> tuple[float, float]:
 
 
 class Ghosts(NamedTuple):
-    """Dots of nearby planes, as they are drawn.
+    """Dots of nearby planes, as they are drawn in one.
 
     Attributes:
       rows: `(G,)` of the dots, the furthest first, so that nearer ones are drawn over them.
       points: `(G, D)` voxels, moved into the plane.
-      after: `(G,)` bool: they lie in later planes; those of earlier ones point the other way.
-      nearness: `(G,)` in (0, 1): 1 in the plane itself, lower with the distance; of size and
-        opacity.
+      after: `(G,)` bool: whether they lie in later planes.
+      nearness: `(G,)` in (0, 1), lower with the distance; 1 would be in the plane itself.
     """
 
     rows: np.ndarray
@@ -84,8 +84,8 @@ class Ghosts(NamedTuple):
 
 
 def in_plane(points: np.ndarray, *, axis: int, index: int) -> np.ndarray:
-    """`(P,)` rows of the dots `(N, D)` (voxels) that lie in a plane: at floor(x + 0.5)."""
-    return np.flatnonzero(np.floor(points[:, axis] + 0.5) == index)
+    """`(P,)` rows of the dots `(N, D)` (voxels) whose voxels lie in a plane."""
+    return np.flatnonzero(voxels_of(points[:, axis]) == index)
 
 
 def near_plane(points: np.ndarray, *, axis: int, index: int, reach: int) -> Ghosts:
@@ -93,11 +93,11 @@ def near_plane(points: np.ndarray, *, axis: int, index: int, reach: int) -> Ghos
 
     Args:
       points: `(N, D)` voxels.
-      axis: that the planes are across.
+      axis: at right angles to the planes.
       index: of the plane.
-      reach: how many planes; 0 for none.
+      reach: number of planes; 0 for none.
     """
-    apart = np.floor(points[:, axis] + 0.5) - index
+    apart = voxels_of(points[:, axis]) - index
     rows = np.flatnonzero((apart != 0) & (np.abs(apart) <= reach))
     rows = rows[np.argsort(-np.abs(apart[rows]), kind="stable")]
     moved = points[rows].copy()

@@ -1,6 +1,6 @@
-"""Where a session is kept: the journal while it is open, the CSV file and the progress when saved.
+"""The files of a session: the journal while it is open, the CSV file and the label file when saved.
 
-The journal begins with all that there was before its first act, and so needs no other file.
+The journal begins with the content before its first act, and so needs no other file.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from cellcount_jax.data.blocks import (
     write_block_states,
 )
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.sources import Source
 from cellcount_jax.label import files, journal
 from cellcount_jax.label.acts import State
-from cellcount_jax.label.content import Content, Origin, Work
+from cellcount_jax.label.content import Content, Work, check_fits
 from cellcount_jax.label.dots import dots_from_json, dots_to_json
 from cellcount_jax.label.journal import Record
 
 
 class Store:
-    """The files of an image's labels; one process at a time has them, see `journal.locked`.
+    """The files of an image's labels, for one process at a time, see `journal.locked`.
 
     Attributes:
       notes: what the user should know of the files that were loaded, a sentence each.
@@ -40,8 +41,8 @@ class Store:
         self.notes: list[str] = []
         self._paths = paths
         self._journal: journal.Journal | None = None
-        self._all_saved = False  # of what is in the journal
-        self._csv = files.digest(paths.points)  # that the journal goes on from
+        self._all_saved = False  # whether the other files hold all acts of the journal
+        self._csv = files.digest(paths.points)  # of the file that the journal goes on from
         self._foreign = False  # whether the CSV file is another program's
 
     @property
@@ -49,27 +50,31 @@ class Store:
         """The CSV file."""
         return self._paths.points
 
-    def spacing(self, ndim: int) -> tuple[float, ...] | None:
-        """The voxel edges with which the image was labelled, in micrometres; None = unknown.
+    def with_spacing(self, source: Source) -> Source:
+        """The source with the voxel size that it was labelled with, where it has none of its own.
 
         Raises:
           InputError: damaged files.
         """
+        if source.spacing is not None:
+            return source
+        stored: Mapping[str, Any] = {}
         if self._paths.journal.exists():
             stored = journal.read(self._paths.journal)[0][0].get("origin", {})
-        elif self._paths.progress.exists():
-            stored = read_block_states(self._paths.progress).about
-        else:
-            return None
+        elif self._paths.label_file.exists():
+            stored = read_block_states(self._paths.label_file).about
         found = stored.get("spacing")
-        # Of another number of axes: labels of another image, which `load` refuses.
-        return tuple(map(float, found)) if found and len(found) == ndim else None
+        # With another number of axes they are labels of another image, which `load` refuses.
+        if not found or len(found) != len(source.shape):
+            return source
+        edges = tuple(map(float, found))
+        return source.with_spacing(edges, "as labelled")
 
     def load(self, fresh: Content) -> tuple[Content, list[Record]]:
-        """What was kept, and the acts after it of a session that was killed.
+        """The content that was kept, and the acts after it of a session that was killed.
 
         Args:
-          fresh: of an image without labels; gives what was not kept.
+          fresh: of an image without labels, used where nothing was kept.
 
         Raises:
           InputError: damaged files, or of another image; no CSV file where blocks are done; one
@@ -84,10 +89,14 @@ class Store:
         return kept, []
 
     def append(self, record: Record, before: Content) -> None:
-        """Keeps an act, after what there was before the first one; all or nothing.
+        """Adds an act to the journal, all or nothing.
+
+        Args:
+          record: the act.
+          before: the content before it, with which a new journal begins.
 
         Raises:
-          OSError: it could not be written; what is kept is as before.
+          OSError: it could not be written; the journal is as before.
         """
         if self._journal is None:
             self._journal = journal.start(self._paths.journal, self._first(before))
@@ -95,12 +104,11 @@ class Store:
         self._all_saved = False
 
     def save(self, content: Content, about: Mapping[str, Any]) -> Path | None:
-        """Writes the CSV file and the progress, each as a whole; a CSV file of another program is
-        copied first.
+        """Writes the CSV file and the label file, each as a whole; copies another program's first.
 
         Args:
           content: all of it.
-          about: what else the progress says, for JSON.
+          about: more entries of the label file, for JSON.
 
         Returns:
           The copy of a CSV file that another program changed since it was read or written here;
@@ -116,18 +124,18 @@ class Store:
             if found != self._csv:
                 copy = kept
                 logging.warning(
-                    "%s: was changed by another program while it was open here; what it held is"
-                    " kept in %s",
+                    "%s: was changed by another program while it was open here; its dots are kept"
+                    " in %s",
                     points,
                     copy.name,
                 )
         self._foreign = False
         if self._journal is not None:
-            # First: so that a kill between the files is no change by another program.
+            # Before the file: a kill in between is then no change by another program.
             self._journal.append({"saved": mark})
         files.write(points, table)
         self._csv = mark
-        told = {
+        about = {
             **about,
             **content.origin.to_json(),
             "dots": {
@@ -141,10 +149,10 @@ class Store:
             "radius": content.radius,
         }
         write_block_states(
-            self._paths.progress, BlockStates(content.grid, content.state.blocks, told)
+            self._paths.label_file, BlockStates(content.grid, content.state.blocks, about)
         )
         if self._journal is not None:
-            # Without this the acts count as not saved, which is told where it matters.
+            # Without this record the acts only count as not saved.
             with contextlib.suppress(OSError):
                 self._journal.append({"written": mark})
         self._all_saved = True
@@ -152,30 +160,34 @@ class Store:
 
     @property
     def unsaved(self) -> bool:
-        """Whether there is something to save on closing: acts, and the place.
+        """Whether acts, or the place, are to be saved on closing.
 
-        Not where all acts are saved and another program changed the CSV file since: that is what
-        the next session goes on from.
+        Not where all acts are saved and another program changed the CSV file since: the next
+        session goes on from that file.
         """
         if self._journal is None:
             return False
         return not self._all_saved or files.digest(self.points) in (None, self._csv)
 
+    def remove_journal(self) -> None:
+        """Removes the journal that was written here, once all is saved."""
+        if self._journal is not None:
+            self.close()
+            self._paths.journal.unlink(missing_ok=True)
+
     def close(self) -> None:
-        """Removes the journal, once all is saved."""
+        """Closes the journal; it stays for the next session."""
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-            self._paths.journal.unlink(missing_ok=True)
 
     def _saved(self, fresh: Content) -> Content:
-        """What the CSV file and the progress hold."""
+        """The content of the CSV file and the label file."""
         grid, work, place, radius = fresh.grid, fresh.work, fresh.place, fresh.radius
         states, proposed = fresh.state.blocks, fresh.state.proposed
-        if self._paths.progress.exists():
-            progress = read_block_states(self._paths.progress)
-            _check_origin(progress.about, fresh.origin, self._paths.progress)
-            _check_shape(progress.grid.shape, fresh.grid.shape, self._paths.progress)
+        if self._paths.label_file.exists():
+            progress = read_block_states(self._paths.label_file)
+            check_fits(self._paths.label_file, progress.about, progress.grid.shape, fresh)
             grid, states, about = progress.grid, progress.states, progress.about
             proposed = tuple(about.get("proposals", ()))
             work = Work.from_json(about.get("work", {}))
@@ -183,7 +195,7 @@ class Store:
             radius = cell_radius(about, fresh.origin.spacing) or radius
             self._compare(progress)
         elif self._csv is not None:
-            # Dots without a word on where they are complete are complete, to training as well.
+            # Without a label file dots are complete everywhere, in training as well.
             self._foreign = True
             states = np.full(grid.counts, DONE, np.uint8)
         dots = fresh.state.dots
@@ -193,12 +205,12 @@ class Store:
         return Content(fresh.origin, grid, state, work, place, radius, len(dots))
 
     def _compare(self, progress: BlockStates) -> None:
-        """Whether the CSV file is the one that was saved with the progress."""
+        """Compares the CSV file with the one that was saved with the label file."""
         points, wanted = self._paths.points, progress.about.get("dots", {}).get("sha256")
         if self._csv is None:
             if (progress.states == DONE).any():  # they would be background
                 raise InputError(
-                    f"{self._paths.progress}: says that blocks are done, but there is no"
+                    f"{self._paths.label_file}: marks blocks as done, but there is no"
                     f" {points.name}; put the dots back, or move the file away to begin without"
                     " dots."
                 )
@@ -231,12 +243,12 @@ class Store:
         }
 
     def _recovered(self, fresh: Content) -> tuple[Content, list[Record]] | None:
-        """What the journal holds; None where all of it was saved and the CSV file changed since."""
+        """The content of the journal; None where it was saved and the CSV file changed since."""
         path = self._paths.journal
         (first, *records), length = journal.read(path)
-        _check_origin(first.get("origin", {}), fresh.origin, path)
-        _check_shape(tuple(first["shape"]), fresh.grid.shape, path)
-        grid = Grid(tuple(first["shape"]), tuple(first["block"]))
+        shape = tuple(first["shape"])
+        check_fits(path, first.get("origin", {}), shape, fresh)
+        grid = Grid(shape, tuple(first["block"]))
         states = np.asarray(first["blocks"], np.uint8).reshape(grid.counts)
         dots = dots_from_json(first["dots"], len(grid.shape))
         saved = [record["saved"] for record in records if "saved" in record]
@@ -252,14 +264,14 @@ class Store:
         self._foreign = first["foreign"] and not saved
         self._journal = journal.Journal(path, length)
         self._all_saved = all_saved
-        radius = {**first.get("origin", {}), "radius": first["radius"]}
+        about = {**first.get("origin", {}), "radius": first["radius"]}
         content = Content(
             fresh.origin,
             grid,
             State(dots, states, tuple(first["proposed"])),
             Work.from_json(first["work"]),
             tuple(first["place"]),
-            cell_radius(radius, fresh.origin.spacing) or fresh.radius,
+            cell_radius(about, fresh.origin.spacing) or fresh.radius,
             first["next_id"],
         )
         return content, [r for r in records if "saved" not in r and "written" not in r]
@@ -268,24 +280,3 @@ class Store:
 def _place(stored: Any, fresh: tuple[float, ...]) -> tuple[float, ...]:
     fits = isinstance(stored, list) and len(stored) == len(fresh)
     return tuple(map(float, stored)) if fits else fresh
-
-
-def _check_origin(stored: Mapping[str, Any], wanted: Origin, path: Path) -> None:
-    """Files of before do not say of what they are."""
-    for key, what in (("time", "time point"), ("level", "level")):
-        now = getattr(wanted, key)
-        if stored.get(key, now) != now:
-            raise InputError(
-                f"{path}: is of {what} {stored[key]}, but the image was opened at {what} {now};"
-                f" open it with --{key} {stored[key]}, or save {what} {now} as an image of its own"
-                " to label that."
-            )
-
-
-def _check_shape(shape: tuple[int, ...], wanted: tuple[int, ...], path: Path) -> None:
-    if shape != wanted:
-        raise InputError(
-            f"{path}: is of an image of {'x'.join(map(str, shape))} voxels, but the image has"
-            f" {'x'.join(map(str, wanted))}; move it away, or open the image at the level that it"
-            " was made with."
-        )

@@ -7,12 +7,8 @@ import importlib
 import importlib.util
 import json
 import math
-import os
 import runpy
-import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from cellcount_jax import config as settings
 from cellcount_jax import validation
@@ -118,14 +113,6 @@ def test_a_method_does_not_hang_on_defaults(load: Load) -> None:
             assert "target.dot_weight" not in method.overrides
 
 
-def test_the_most_telling_cells_come_first(load: Load) -> None:
-    every = list(load("ablation_cells").cells({}))
-    assert [cell.seed for cell in every] == sorted(cell.seed for cell in every)
-    assert [c.method for c in every[:4]] == ["difference_of_gaussians"] * 4
-    first = [c.name for c in every[4:6]]
-    assert first == ["vgg_inverse_distance_8_0", "vgg_focal_last_8_0"]
-
-
 @pytest.mark.parametrize(
     ("sigma1", "sigma2", "chosen"),
     [(0.9, 0.95, "gaussian_sigma2"), (0.95, 0.9, "gaussian"), (0.9, 0.9, "gaussian")],
@@ -199,49 +186,6 @@ def test_the_runner_does_what_is_missing_in_order(
     assert third.names == [ALL[3]] and third.again == [True]
 
 
-def test_a_stopped_runner_begins_nothing(load: Load, few: None, folders: Any) -> None:
-    ablation, stop = load("ablation"), threading.Event()
-    runner = Runner(load, folders)
-
-    def stopping(*arguments: Any, **options: Any) -> Any:
-        stop.set()
-        return runner(*arguments, **options)
-
-    assert ablation.run_all(ablation.Selection(), folders, stop, run=stopping) == 0
-    assert runner.names == ALL[:1]
-
-
-def test_selection(load: Load) -> None:
-    ablation, cell = load("ablation"), load("ablation_cells").Cell("vgg", "focal_last", 8, 1)
-    for only, seeds, expected in (
-        ((), (), True),
-        (("focal",), (), True),
-        (("mbm", "vgg_*_8_1"), (), True),
-        (("vgg_*_8_0",), (), False),
-        ((), (0, 2), False),
-        (("focal",), (1,), True),
-    ):
-        assert (cell in ablation.Selection(only, seeds)) is expected
-
-
-def test_the_list_of_cells(
-    load: Load, few: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ablation, module = load("ablation"), load("ablation_cells")
-    for name, seconds in ((ALL[0], 3.0), (ALL[1], 600.0), (ALL[2], 1200.0)):
-        cell = next(c for c in module.cells({}) if c.name == name)
-        content = made_up(cell, seconds=seconds)
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    ablation.main(["--dry-run", f"--results={tmp_path}"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[:2]] == [["done", ALL[0]], ["done", ALL[1]]]
-    assert lines[1].endswith("10.0 min (over 7), test F1 0.9000, MAE 10.0")
-    assert lines[3:] == [f"to do  {name}" for name in ALL[3:]] + ["2 left, about 0.5 h"]
-    for wrong in (["--only=nothing"], ["--redo"], ["--jobs=0"]):
-        with pytest.raises(SystemExit):
-            ablation.main([*wrong, f"--results={tmp_path}"])
-
-
 @pytest.fixture
 def tiny(
     load: Load,
@@ -262,30 +206,12 @@ def tiny(
     return cell, dataclasses.replace(folders, data=cells_2d)
 
 
-def test_a_real_cell_is_killed_and_goes_on(load: Load, tiny: tuple[Any, Any]) -> None:
-    """Stopped in training, it leaves a checkpoint; then it ends, and is not run again."""
+def test_a_real_cell(load: Load, tiny: tuple[Any, Any]) -> None:
+    """It trains with its settings, its scores are kept, and it is not run again."""
     cell, folders = tiny
-    run, stop = load("ablation_run"), threading.Event()
-    training = folders.runs / cell.name / "metrics.jsonl"
-
-    def stop_it() -> None:
-        while not (training.exists() and training.stat().st_size):
-            time.sleep(0.02)
-        stop.set()
-
-    watcher = threading.Thread(target=stop_it, daemon=True)
-    watcher.start()
-    with pytest.raises(run.Stopped):
-        run.run_cell(cell, folders, stop)
-    watcher.join()
-    path = folders.results / f"{cell.name}.json"
-    assert not path.exists()
-    before = training.read_text().splitlines()
-    assert 0 < len(before) < 20
+    run = load("ablation_run")
     content = run.run_cell(cell, folders, threading.Event())
-    assert training.read_text().splitlines()[: len(before)] == before
-    assert "resuming" in (folders.runs / f"{cell.name}.log").read_text()
-    assert json.loads(path.read_text()) == content
+    assert json.loads((folders.results / f"{cell.name}.json").read_text()) == content
     scores = json.loads((folders.runs / cell.name / "evaluation" / "metrics.json").read_text())
     assert content["sets"] == scores["sets"] and content["rule"] == "peaks"
     assert content["f1_on_training_images"] == scores["f1_on_training_images"]
@@ -303,18 +229,6 @@ def fake_program(monkeypatch: pytest.MonkeyPatch, run: ModuleType, program: str)
     """Runs another program in the place of the training."""
     monkeypatch.setattr(run.Cell, "arguments", lambda *_: ["-c", program])
     monkeypatch.setattr(run, "machine", lambda: {"cores": 2})
-
-
-def test_a_failing_cell_tells_the_end_of_its_log(
-    load: Load, folders: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = load("ablation_run")
-    fake_program(monkeypatch, run, "print(*range(40), sep='\\n'); raise SystemExit('error: none')")
-    cell = load("ablation_cells").Cell("vgg", "focal_last", 8, 0)
-    with pytest.raises(run.CellFailed, match="(?s)exit status 1; .*: none") as failure:
-        run.run_cell(cell, folders, threading.Event())
-    assert "\n  39\n" in str(failure.value) and "\n  20\n" not in str(failure.value)
-    assert not list(folders.results.glob("*"))
 
 
 def test_a_cell_of_other_code_or_settings_starts_afresh(
@@ -342,12 +256,25 @@ def test_a_cell_of_other_code_or_settings_starts_afresh(
     assert not attempt("raise SystemExit(2)")
 
 
-def test_two_runners_share_the_work(
+def test_a_cell_is_shared_stopped_and_goes_on(
     load: Load, folders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A second runner leaves it to the first; stopped, it goes on in the same workdir."""
     run, stop = load("ablation_run"), threading.Event()
-    fake_program(monkeypatch, run, "import time; time.sleep(60)")
     cell = load("ablation_cells").Cell("vgg", "focal_last", 8, 0)
+    begun = folders.runs / cell.name / "begun"
+    program = f"""
+import json, pathlib, time
+begun = pathlib.Path({str(begun)!r})
+if not begun.exists():
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    begun.touch()
+    time.sleep(60)
+scores = begun.parent / "evaluation" / "metrics.json"
+scores.parent.mkdir()
+scores.write_text(json.dumps({made_up(cell)!r}))
+"""
+    fake_program(monkeypatch, run, program)
     caught: list[type] = []
 
     def first() -> None:
@@ -358,35 +285,15 @@ def test_two_runners_share_the_work(
 
     thread = threading.Thread(target=first)
     thread.start()
-    while thread.is_alive() and not (folders.runs / f"{cell.name}.state.json").exists():
+    while thread.is_alive() and not begun.exists():
         time.sleep(0.02)
     with pytest.raises(run.Busy, match="is being run by another"):
         run.run_cell(cell, folders, threading.Event())
     stop.set()
     thread.join(10)
-    assert caught == [run.Stopped]
-
-
-def test_the_command_ends_at_a_signal(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "benchmarks/ablation.py", "--only=vgg_inverse_distance_8_0"),
-            *(f"--data={tmp_path / 'none'}", f"--results={tmp_path}", f"--runs={tmp_path}"),
-            f"--tables={tmp_path / 'RESULTS.md'}",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().endswith("vgg_inverse_distance_8_0: begins\n")
-    process.send_signal(signal.SIGTERM)
-    out, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (0, "")
-    assert out == "stopped; the same command goes on from here\n"
-    assert not list(tmp_path.glob("*.md"))
+    assert caught == [run.Stopped] and not list(folders.results.glob("*.json"))
+    content = run.run_cell(cell, folders, threading.Event())
+    assert content["sets"] == made_up(cell)["sets"]
 
 
 def test_response_is_the_difference_of_gaussians(load: Load) -> None:
@@ -423,35 +330,11 @@ def test_threshold_of_the_baseline_is_the_best_one(load: Load) -> None:
     assert f1 == pytest.approx(max(by_hand))
 
 
-# ml_collections reads config files so.
-@pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
-def test_baseline_finds_bright_cells(
-    load: Load, config_file_2d: Path, cells_2d: Path, tmp_path: Path
-) -> None:
-    module = load("difference_of_gaussians")
-    module.main([f"--config={config_file_2d}", f"--workdir={tmp_path}"])
-    content = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
-    assert content["chosen"]["bright"] and (content["rule"], content["set"]) == ("peaks", "test")
-    scores = content["sets"]["test"]["peaks"]
-    assert scores["images"] == 2 and scores["true"] == 16 and scores["f1"] > 0.85
-    pairs = 2 * scores["precision"] * scores["recall"]
-    assert scores["f1"] == pytest.approx(pairs / (scores["precision"] + scores["recall"]))
-    kinds = {k["intensities"]: k for k in content["each_kind"]}
-    assert set(kinds) == {*settings.NORMALISATIONS, "log"}
-    chosen = kinds[content["chosen"]["intensities"]]
-    best = max(k["f1_on_training_images"] for k in kinds.values())
-    assert content["f1_on_training_images"]["peaks"] == chosen["f1_on_training_images"] == best
-    assert chosen["f1"]["test"] == scores["f1"]
-    for wrong in ([], ["--config=none.py"], [f"--config={config_file_2d}"]):
-        with pytest.raises(SystemExit, match="error: "):
-            module.main(wrong)
-
-
 def test_test_images_choose_nothing_in_the_baseline(
     load: Load, config_2d: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = load("difference_of_gaussians")
-    monkeypatch.setattr(module, "SIGMAS", (1.0, 2.0))
+    monkeypatch.setattr(module, "SIGMAS", (1.5,))
     dataset = train.load_dataset(config_2d)
     blank = tuple(
         dataclasses.replace(s, image=np.zeros_like(s.image), points=np.zeros((0, 2), np.float32))
@@ -486,24 +369,6 @@ def test_regions_and_cells_of_the_baseline(load: Load) -> None:
     assert scores["inside_cell"] == {"precision": 0.5, "recall": 1, "f1": pytest.approx(2 / 3)}
     expected = metrics.match_points(np.array([[5.0, 8], [5, 4]]), true[:1], max_distance=4.5)
     assert scores["f1"] == expected.f1
-
-
-def test_baseline_on_real_images(load: Load, data_folder: Path) -> None:
-    """One filter on 8 images of VGG reaches what was measured independently (test F1 0.895)."""
-    module = load("difference_of_gaussians")
-    config = runpy.run_path(str(ROOT / "configs" / "vgg.py"))["get_config"]()
-    config.data.dir = str(data_folder / "vgg")
-    config.data.num_unlabelled = 0
-    dataset = train.load_dataset(config)
-    chosen = module.Filter("dataset", 2.5, True)
-    grey = module.transforms(dataset, config)["dataset"]
-
-    def find(samples: Any) -> Any:
-        return [module.find(s, grey, chosen, (1, 1)) for s in samples]
-
-    threshold, _ = module.calibrated(find(dataset.labelled), 5.0)
-    scores = scoring.pooled_scores(module.results(find(dataset.tests["test"]), threshold, 5.0))
-    assert 0.89 < scores["f1"] < 0.92
 
 
 def table(text: str, title: str) -> dict[str, dict[str, str]]:
@@ -557,19 +422,6 @@ def test_tables(load: Load) -> None:
     assert curve["8"]["seeds"] == "3, 2" and curve["1"]["F1, inverse distance kernel"] == "not run"
 
 
-def test_the_table_has_the_chosen_gaussian(load: Load) -> None:
-    module, report = load("ablation_cells"), load("ablation_report")
-    results = {}
-    for method, reached, f1 in (("gaussian", 0.9, 0.8), ("gaussian_sigma2", 0.95, 0.7)):
-        cell = module.Cell("vgg", method, 8, 0)
-        results[cell.name] = made_up(cell, reached=reached, f1=f1)
-    text = report.as_markdown(results)
-    vgg = table(text, "VGG")
-    assert "Gaussian kernel, sigma 1" not in vgg
-    assert vgg["Gaussian kernel, sigma 2"]["F1 peaks"] == "0.7000"
-    assert "0.9000 with sigma 1 (test 0.8000) and 0.9500 with sigma 2 (test 0.7000)" in text
-
-
 def test_only_the_marked_part_of_the_document_changes(load: Load, tmp_path: Path) -> None:
     report = load("ablation_report")
     path, results = tmp_path / "RESULTS.md", tmp_path / "results" / "ablation"
@@ -583,19 +435,3 @@ def test_only_the_marked_part_of_the_document_changes(load: Load, tmp_path: Path
     assert path.read_text() == first + "\nAfter.\n"
     with pytest.raises(ValueError, match="only one of the two markers"):
         report.inserted(f"text {report.BEGIN}", "new")
-
-
-def test_figure(load: Load, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the figure is drawn with matplotlib")
-    figure = load("ablation_figure")
-    one = {"inverse_distance": {8: {0: 0.9}, 16: {}}, "focal_last": {8: {0: 0.9}}}
-    assert not figure.draw(one, tmp_path / "a.png")
-    assert not list(tmp_path.iterdir())
-    found = {
-        "inverse_distance": {1: {0: 0.9, 1: 0.92}, 8: {0: 0.95}},
-        "focal_last": {1: {0: 0.91}, 8: {}},
-    }
-    assert figure.draw(found, tmp_path / "a.png")
-    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).reshape(-1, 3)
-    for colour in ((0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)):
-        assert (picture == colour).all(1).sum() > 50

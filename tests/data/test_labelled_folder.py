@@ -147,7 +147,7 @@ def test_progress_without_image_or_dots(folder: Path) -> None:
     (folder / "b.csv").unlink()
     assert names(load(folder).unlabelled) == ["b", "c", "a"]
     (folder / "a.csv").unlink()
-    with pytest.raises(InputError, match=r"a\.label\.json: says .* are done, but there is no a\.c"):
+    with pytest.raises(InputError, match=r"a\.label\.json: marks .* as done, but there is no a\.c"):
         load(folder)
     (folder / "a.tif").unlink()
     with pytest.raises(InputError, match=r"a\.label\.json: there is no image a"):

@@ -15,11 +15,15 @@ from cellcount_jax.data import scene
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation.metrics import match_points
 from cellcount_jax.images.selection import Selection
-from cellcount_jax.label import blobs as finding
-from cellcount_jax.label import proposals
+from cellcount_jax.label import blobs, proposals
+from cellcount_jax.label.blobs import BlobSettings, otsu
 from cellcount_jax.label.session import Session
 
-PLAIN: dict[str, float] = {"smooth": 0.0, "factor": 1.0, "opening": 0.0, "smallest": 0.0}
+
+def plain(edges: Any, **changes: float) -> BlobSettings:
+    """Settings of a search that does nothing but Otsu's threshold, with changes."""
+    how = {"smooth": 0.0, "factor": 1.0, "opening": 0.0, "smallest": 0.0, **changes}
+    return BlobSettings(np.array(edges, np.float64), **how)
 
 
 def drawn(
@@ -56,7 +60,7 @@ def test_blobs_are_found_at_their_centres(shape: Any, step: Any, edges: Any) -> 
     centres = spread(shape, step)
     values = drawn(shape, centres, edges=edges, sigma=2.0)
     for more in ({}, {"split": 2.0}, {"background": 12.0}, {"opening": 1.5}):
-        points, scores = proposals.otsu(values, edges=edges, **{**PLAIN, "smooth": 0.5, **more})
+        points, scores = otsu(values, plain(edges, **{"smooth": 0.5, **more}))
         found = match_points(points, centres, max_distance=1.0, spacing=edges)
         assert len(points) == found.tp == len(centres), more
         assert points.dtype == np.float64 and (np.diff(points[:, 0]) >= 0).all()
@@ -71,8 +75,7 @@ def test_lengths_are_physical() -> None:
         apart = np.sqrt(np.square(grid - 20).sum(-1))
         ball = np.where(apart <= 6, 500.0, 10.0)
         for opening, smallest, there in ((4.5, 0, 1), (8, 0, 0), (0, 800, 1), (0, 1000, 0)):
-            how = {**PLAIN, "opening": opening, "smallest": smallest}
-            points, _ = proposals.otsu(ball, edges=edges, **how)
+            points, _ = otsu(ball, plain(edges, opening=opening, smallest=smallest))
             assert len(points) == there, (edges, opening, smallest)
             if there:
                 np.testing.assert_allclose(points[0] * edges, 20, atol=1e-6)
@@ -82,18 +85,18 @@ def test_opening_keeps_what_goes_on_beyond_the_border() -> None:
     values = np.zeros((20, 20), np.float32)
     values[:6] = 1
     values[12, 3] = 1
-    points, _ = proposals.otsu(values, edges=(1, 1), **{**PLAIN, "opening": 3.0})
+    points, _ = otsu(values, plain((1, 1), opening=3.0))
     np.testing.assert_allclose(points, [[2.5, 9.5]])
 
 
 def test_scores_say_how_far_above() -> None:
     values = np.zeros((9, 30), np.float32)
     values[4, [4, 14, 24]] = 40, 60, 100
-    points, scores = proposals.otsu(values, edges=(1, 1), **PLAIN)
+    points, scores = otsu(values, plain((1, 1)))
     assert points[:, 1].tolist() == [4, 14, 24]
     above = 20.0  # halfway to the next value that is there
     np.testing.assert_allclose(scores, 1 - above / np.array([40, 60, 100]), rtol=1e-3)
-    brighter, same = proposals.otsu(300 * values, edges=(1, 1), **PLAIN)
+    brighter, same = otsu(300 * values, plain((1, 1)))
     np.testing.assert_array_equal(brighter, points)
     np.testing.assert_allclose(same, scores, rtol=1e-3)
 
@@ -101,9 +104,8 @@ def test_scores_say_how_far_above() -> None:
 def test_cells_that_touch_are_split() -> None:
     centres = np.array([[20.0, 20.0], [20.0, 26.0], [40.0, 40.0]])
     values = drawn((60, 60), centres, edges=(1, 1), sigma=2.2)
-    how = {**PLAIN, "factor": 0.5}
-    assert len(proposals.otsu(values, edges=(1, 1), **how)[0]) == 2
-    points, _ = proposals.otsu(values, edges=(1, 1), split=2.0, **how)
+    assert len(otsu(values, plain((1, 1), factor=0.5))[0]) == 2
+    points, _ = otsu(values, plain((1, 1), factor=0.5, split=2.0))
     assert match_points(points, centres, max_distance=1.0).tp == len(points) == 3
 
 
@@ -111,7 +113,7 @@ def test_a_larger_factor_never_gives_more() -> None:
     values = drawn((60, 80), spread((60, 80), (12, 14)), edges=(1, 1), sigma=2.0)
     values *= np.linspace(0.3, 1, 80, dtype=np.float32)
     counts = [
-        len(proposals.otsu(values, edges=(1, 1), **{**PLAIN, "factor": factor})[0])
+        len(otsu(values, plain((1, 1), factor=factor))[0])
         for factor in (0.8, 1.0, 1.5, 2.0, 3.0, 9.0)
     ]
     assert counts == sorted(counts, reverse=True) and counts[0] > counts[-1] == 0
@@ -120,24 +122,23 @@ def test_a_larger_factor_never_gives_more() -> None:
 @pytest.mark.parametrize("shape", [(12, 15), (4, 12, 15), (1, 1), (1, 1, 1)])
 @pytest.mark.parametrize("level", [0.0, 7.5, -3.0])
 def test_nothing_is_in_a_constant_image(shape: Any, level: float) -> None:
-    how = {**PLAIN, "smooth": 1.0, "background": 4.0, "opening": 2.0, "split": 2.0}
-    points, scores = proposals.otsu(np.full(shape, level, np.float32), edges=shape, **how)
+    how = plain(shape, smooth=1.0, background=4.0, opening=2.0, split=2.0)
+    points, scores = otsu(np.full(shape, level, np.float32), how)
     assert points.shape == (0, len(shape)) and scores.shape == (0,)
 
 
 def test_the_threshold_is_that_of_scikit_image() -> None:
     """In a histogram as fine as 16 bits need it; with negative values from the lowest on."""
     values = drawn((80, 80), spread((80, 80), (12, 12)), edges=(1, 1), sigma=2.5)
-    blobs = finding.Blobs(np.ones(2), 0, 1.0, 0, 0, 0, 0)
     for offset in (0.0, -5000.0):
         moved = (values + offset).astype(np.float32)
-        found = finding.threshold(finding.histogram(moved), blobs)
+        found = blobs.threshold(blobs.histogram(moved), plain((1, 1)))
         assert found is not None
         assert found[0] == pytest.approx(filters.threshold_otsu(moved, nbins=4096), abs=5)
         assert found[1] == pytest.approx(min(0, moved.min()), rel=1e-3)
-    parts = sum(finding.histogram(part) for part in np.split(values, 8))
-    np.testing.assert_array_equal(parts, finding.histogram(values))
-    assert finding.histogram(values).sum() == values.size
+    parts = sum(blobs.histogram(part) for part in np.split(values, 8))
+    np.testing.assert_array_equal(parts, blobs.histogram(values))
+    assert blobs.histogram(values).sum() == values.size
 
 
 @pytest.mark.parametrize(
@@ -150,17 +151,17 @@ def test_tiled_is_as_in_one_piece(shape: Any, edges: Any, most: int, tmp_path: P
     values = drawn(shape, centres, edges=edges, sigma=1.5) + random.normal(0, 15, shape)
     with opened(tmp_path, values, edges, radius=4.0) as session:
         for more in ({}, {"background": 5.0}, {"opening": 1.2}, {"split": 0.0}):
-            how: dict[str, Any] = {**proposals.defaults(session), "factor": 1.5, **more}
+            how = plain(edges, **{**proposals.defaults(session), "factor": 1.5, **more})
             tiles: list[str] = []
             seen = Seen(tiles)
-            cut = proposals.otsu_image(session, most_voxels=most, progress=seen, **how)
+            cut = proposals.otsu_image(session, how, max_voxels=most, progress=seen)
             assert tiles.count("proposing") > 3 and "measuring" in tiles
             assert seen.done == {"measuring": values.size, "proposing": values.size}
-            whole = proposals.otsu(np.rint(values), edges=edges, **how)
+            whole = otsu(np.rint(values), how)
             assert len(whole[0]) > 40
             np.testing.assert_array_equal(cut[0], whole[0])
             np.testing.assert_array_equal(cut[1], whole[1])
-            once = proposals.otsu_image(session, **how)
+            once = proposals.otsu_image(session, how)
             np.testing.assert_array_equal(once[0], whole[0])
 
 
@@ -191,8 +192,8 @@ def test_defaults_follow_the_radius(tmp_path: Path) -> None:
     centres = spread(shape, (4, 14, 14))
     values = drawn(shape, centres, edges=edges, sigma=1.0)
     with opened(tmp_path, values, edges) as session:
-        small: dict[str, Any] = proposals.defaults(session)
-        found, scores = proposals.otsu_image(session, **small)
+        small = proposals.defaults(session)
+        found, scores = proposals.otsu_image(session, plain(edges, **small))
         assert match_points(found, centres, max_distance=1, spacing=edges).tp == len(centres)
         assert session.propose(found, scores, by={"method": "otsu"}) == len(centres)
     with opened(tmp_path, values, edges, radius=5.0) as session:
@@ -201,12 +202,11 @@ def test_defaults_follow_the_radius(tmp_path: Path) -> None:
 
 
 def test_what_is_not_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.eye(8, dtype=np.float32)
     with pytest.raises(InputError, match=r"smooth is -1; it must be 0 or more"):
-        proposals.otsu(values, edges=(1, 1), **{**PLAIN, "smooth": -1})
-    monkeypatch.setattr(finding, "filters", None)
+        plain((1, 1), smooth=-1)
+    monkeypatch.setattr(blobs, "filters", None)
     with pytest.raises(InputError, match=r'pip install "cellcount_jax\[label\]"'):
-        proposals.otsu(values, edges=(1, 1), **PLAIN)
+        plain((1, 1))
 
 
 def test_a_model_proposes(tmp_path: Path, quick_compiling: None) -> None:

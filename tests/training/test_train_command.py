@@ -264,7 +264,7 @@ def test_only_what_is_learned_from_makes_other_labels(images: Path) -> None:
     second = digest()
     assert second != first
     with Session(images / "a.tif") as session:
-        placed = session.nearest((1, 1), within=0.1)
+        placed = session.dots.nearest((1, 1), session.edges, max_distance=0.1)
         assert placed is not None
         session.remove([placed])
     assert digest() == first

@@ -1,4 +1,4 @@
-"""The map of blocks: to do, in progress, done; a click goes there."""
+"""The map of blocks, to do, in progress and done, in which a click goes to a block."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cellcount_jax.data.blocks import DONE, IN_PROGRESS, NAMES, TO_DO
 from cellcount_jax.label.window.canvas import Canvas
 
 _COLOURS = ("#3a3f47", "#c98a00", "#2f9e44")
-_EDGE = 2  # pixels around the map
-_COLUMN = 24  # pixels: the width of the column of depths, and of the space beside it
-_SEEN = 5  # pixels of a block from which on there are lines between them
+_MARGIN_PIXELS = 2  # around the map
+_COLUMN_PIXELS = 24  # width of the column of depths, and of the space beside it
+_MIN_LINED_PIXELS = 5  # of a block: there are no lines between smaller ones
 
 
 class BlockMap(QWidget):
@@ -39,7 +39,7 @@ class BlockMap(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draws the blocks, with a frame around the present one."""
-        here = self._canvas.view.block
+        here = self._canvas.block
         painter = QPainter(self)
         self.plane().draw(painter, here[-2:])
         if len(here) == 3:
@@ -52,19 +52,19 @@ class BlockMap(QWidget):
             self.chosen.emit(found[0])
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        """Says what is under the mouse."""
+        """Shows number and state of the block under the mouse."""
         if (found := self._at(event.position())) is not None:
             QToolTip.showText(event.globalPosition().toPoint(), found[1], self)
 
     def plane(self) -> Cells:
         """The blocks at the present depth, in the proportions of a block."""
-        session, here = self._canvas.session, self._canvas.view.block
+        session, here = self._canvas.session, self._canvas.block
         states = session.state.blocks
         states = states[here[0]] if states.ndim == 3 else states
-        width = self.width() - 2 * _EDGE - (2 * _COLUMN if len(here) == 3 else 0)
+        width = self.width() - 2 * _MARGIN_PIXELS - (2 * _COLUMN_PIXELS if len(here) == 3 else 0)
         size = np.asarray(session.grid.block)[-2:] * session.edges[-2:]
-        available = np.array([self.height() - 2 * _EDGE, width])
-        return Cells(_EDGE, size * (available / (size * states.shape)).min(), states)
+        available = np.array([self.height() - 2 * _MARGIN_PIXELS, width])
+        return Cells(_MARGIN_PIXELS, size * (available / (size * states.shape)).min(), states)
 
     def depths(self) -> Cells:
         """The depths of a volume, the first at the top, each in the state of all its blocks."""
@@ -73,13 +73,13 @@ class BlockMap(QWidget):
         whole = np.where((states == DONE).all(1), DONE, IN_PROGRESS)
         whole[(states == TO_DO).all(1)] = TO_DO
         plane = self.plane()
-        height = (self.height() - 2 * _EDGE) / len(states)
-        left = _EDGE + plane.size[1] * plane.states.shape[1] + _COLUMN
-        return Cells(left, np.array([height, _COLUMN]), whole[:, None])
+        height = (self.height() - 2 * _MARGIN_PIXELS) / len(states)
+        left = _MARGIN_PIXELS + plane.size[1] * plane.states.shape[1] + _COLUMN_PIXELS
+        return Cells(left, np.array([height, _COLUMN_PIXELS]), whole[:, None])
 
     def _at(self, place: QPointF) -> tuple[tuple[int, ...], str] | None:
-        """The block that a click goes to, and what is there."""
-        here, plane = self._canvas.view.block, self.plane()
+        """The block that a click goes to, and its description."""
+        here, plane = self._canvas.block, self.plane()
         if (at := plane.at(place)) is not None:
             block = (*here[:-2], *at)
             name = ", ".join(str(i + 1) for i in block)
@@ -97,7 +97,7 @@ class Cells:
     Attributes:
       left: of the first, in pixels.
       size: `(2,)` pixels of each, height and width.
-      states: `(rows, columns)`, as `data.blocks` has them.
+      states: `(rows, columns)`, TO_DO, IN_PROGRESS or DONE.
     """
 
     left: float
@@ -108,18 +108,21 @@ class Cells:
         """The rectangle of a cell, or of more."""
         height, width = self.size.tolist()
         return QRectF(
-            self.left + column * width, _EDGE + row * height, columns * width, rows * height
+            self.left + column * width,
+            _MARGIN_PIXELS + row * height,
+            columns * width,
+            rows * height,
         )
 
     def at(self, place: QPointF) -> tuple[int, int] | None:
         """The row and column of a place in the widget."""
-        place_in = np.array([place.y() - _EDGE, place.x() - self.left])
+        place_in = np.array([place.y() - _MARGIN_PIXELS, place.x() - self.left])
         row, column = np.floor(place_in / self.size).astype(int).tolist()
         rows, columns = self.states.shape
         return (row, column) if 0 <= row < rows and 0 <= column < columns else None
 
     def draw(self, painter: QPainter, here: tuple[int, ...]) -> None:
-        """Draws them, the present one in a frame; a brain's in no more time than a slice's."""
+        """Draws them as one picture, which is quick for any number, and a frame around one."""
         rows, columns = self.states.shape
         colours = np.array([QColor(colour).rgb() for colour in _COLOURS], np.uint32)
         pixels = colours[self.states].tobytes()
@@ -127,7 +130,7 @@ class Cells:
         painter.drawImage(self.box(0, 0, rows, columns), picture)
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.setPen(QPen(QColor(0, 0, 0, 120), 2))
-        if self.size.min() >= _SEEN:
+        if self.size.min() >= _MIN_LINED_PIXELS:
             for row in range(1, rows):
                 painter.drawLine(self.box(row, 0).topLeft(), self.box(row, columns).topLeft())
             for column in range(1, columns):

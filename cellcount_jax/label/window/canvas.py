@@ -1,9 +1,10 @@
-"""A session in a viewer of napari: what is shown and chosen, and what keys do. No Qt."""
+"""A session in a viewer of napari: layers, selection, and the acts of mouse and keys. No Qt."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from napari.components import ViewerModel
@@ -16,9 +17,9 @@ from cellcount_jax.label.session import Session
 from cellcount_jax.label.window.layers import Layers
 from cellcount_jax.label.window.view import View
 
-_NEAR = 0.7  # radii of a cell, within which a click is on a dot
+_CLICK_RADII = 0.7  # of a cell: a click that is nearer to a dot is on it
 
-# Key as Qt writes it, what it does, and the method of the canvas. The window lists them.
+# Key as Qt writes it, its effect for the list in the window, and the method of the canvas.
 KEYS = (
     ("E", "accept the dot in focus, or under the mouse, and go to the next", "accept"),
     ("N", "go to the next unverified dot", "go_next"),
@@ -35,37 +36,41 @@ KEYS = (
     ("Ctrl+S", "save", "save"),
 )
 
-# Methods that a key that is held down calls again and again; others are called once.
+# Methods that a key calls repeatedly while it is held down; other keys act once.
 REPEATED = {"go_down", "go_up", "undo", "redo"}
+
+_T = TypeVar("_T")
 
 
 class Canvas:
     """A session, the layers that show it, and acts of the mouse and keys.
 
     Attributes:
-      session: what is labelled.
-      view: where the viewer looks at it.
-      reach: of how many planes before and after the dots are seen.
+      session: the labelled image.
+      notify: shows a message to the user.
+      view: the part of the image that the viewer shows.
+      block: index of the present block, the one in the middle of the view.
+      reach: number of planes before and after whose dots are seen.
       snap_on_add: whether a dot is placed at the brightest place near the click.
       selected: ids of the dots that Delete removes.
-      focus: id of the dot that was gone to, or None.
-      layers: in which it is drawn.
+      focus: id of the dot that the view went to, or None.
+      layers: those that the session is drawn in.
       changed: emitted after every act and move of the view.
     """
 
     changed = Signal()
 
     def __init__(
-        self, viewer: ViewerModel, session: Session, *, tell: Callable[[str], None]
+        self, viewer: ViewerModel, session: Session, *, notify: Callable[[str], None]
     ) -> None:
         """Adds the layers, at the place where the session was left.
 
         Args:
           viewer: without layers.
           session: open.
-          tell: gets what a user is to know, a sentence.
+          notify: shows a message, a sentence, to the user.
         """
-        self.session, self._tell = session, tell
+        self.session, self.notify = session, notify
         self.view = View(viewer, session.grid, session.edges)
         self.reach = 3
         self.snap_on_add = False
@@ -73,7 +78,8 @@ class Canvas:
         self.focus: int | None = None
         self._least: int | None = None  # the dot that U went to, until another is in focus
         self.layers = Layers(viewer, session)
-        self._shown: tuple[int, ...] | None = None  # the block
+        self.block = self.view.block
+        self.block = self.view.block
         for event in (viewer.dims.events.current_step, viewer.dims.events.ndisplay):
             event.connect(self.refresh)
         viewer.dims.events.order.connect(self.refresh)
@@ -89,66 +95,72 @@ class Canvas:
     # What is shown
 
     def refresh(self, _: object = None, *, dragged: tuple[int, np.ndarray] | None = None) -> None:
-        """Shows what is there; a dot that is dragged elsewhere."""
-        focus = () if self.focus is None else (self.focus,)
+        """Draws dots and block as they are; `dragged` draws one dot, by id, at another place."""
         self.layers.draw(
             self.session.dots,
             self.view.plane,
             reach=self.reach,
-            chosen=(*self.selected, *focus),
+            chosen=(*self.selected, *self._in_focus),
             dragged=dragged,
         )
-        block = self.view.block
-        region = self.session.grid.region(block)
-        self.layers.draw_block(region, int(self.session.state.blocks[block]))
-        self._shown = block
+        self.block = self.view.block
+        region = self.session.grid.region(self.block)
+        self.layers.draw_block(region, int(self.session.state.blocks[self.block]))
         self.session.place = tuple(self.view.place.tolist())
         self.changed.emit()
 
     def show_preview(self, points: np.ndarray) -> None:
-        """Shows what would be proposed, `(N, D)` voxels."""
+        """Shows points `(N, D)` (voxels) that would be proposed."""
         self.layers.draw_preview(points, self.view.plane, reach=self.reach)
 
     def propose(self, points: np.ndarray, scores: np.ndarray, by: Mapping[str, Any]) -> int | None:
-        """Proposes dots, see `Session.propose`; None where it fails, which is told."""
-        found = self.do(lambda: self.session.propose(points, scores, by=by))
-        return found if isinstance(found, int) else None
+        """Proposes dots, see `Session.propose`; None after a failure."""
+        return self.do(lambda: self.session.propose(points, scores, by=by))
 
     # Acts of the keys
 
     def accept(self) -> None:
         """Verifies the dots that are selected, in focus or under the mouse; goes to the next."""
-        dot = self._dot()
-        chosen = list(self.selected) or ([] if dot is None else [dot])
+        chosen = list(self.selected) or self._dots()
         self.do(lambda: self.session.accept(chosen))
         self.go_next()
 
     def go_next(self) -> None:
         """Goes to the next unverified dot."""
-        self._focus(order.next_unverified(self.session.dots, self.session.grid, self._here()))
+        here = self.view.place if self.focus is None else self._point(self.focus)
+        self.go_to_dot(order.next_unverified(self.session.dots, self.session.grid, here))
+
+    def go_to_dot(self, dot: int | None) -> None:
+        """Brings a dot into focus; without one, gives a message that none is left."""
+        self.focus, self._least = dot, None
+        self.selected.clear()
+        if dot is None:
+            self.notify("There is no unverified dot.")
+        else:
+            self.view.go(self._point(dot), cell=2 * self.session.radius)
+        self.refresh()
 
     def go_least_certain(self) -> None:
         """Goes to the least certain proposal; asked again there, to the next after it."""
-        # Where E or N went the next has another order: from there the least certain that is left.
+        # After E or N, which go in another order, it is the least certain of those that are left.
         skipped = self._least if self._least == self.focus else None
-        self._focus(order.least_certain(self.session.dots, skipped))
+        self.go_to_dot(order.least_certain(self.session.dots, skipped))
         self._least = self.focus
 
     def snap(self) -> None:
         """Moves the dot in focus, or under the mouse, to the brightest place near it."""
-        dot = self._dot()
-        if dot is not None:
-            self.do(lambda: self.session.snap(dot))
+        for dot in self._dots():
+            self.do(functools.partial(self.session.snap, dot))
 
     def remove_selected(self) -> None:
         """Removes the selected dots, or the one in focus."""
-        chosen = list(self.selected) or [d for d in (self.focus,) if d is not None]
+        chosen = list(self.selected) or self._in_focus
         self.do(lambda: self.session.remove(chosen))
 
     def mark(self) -> None:
-        """Marks the block in the middle of what is seen done; one that is done as it was begun.
+        """Marks the present block done, or one that is done in progress or to do.
 
-        The proposals in a block that is done are verified; their number is told.
+        The proposals in a block that is done are verified, and a message gives their number.
         """
         session, block = self.session, self.view.block
         before = session.dots.verified
@@ -158,7 +170,7 @@ class Canvas:
             state = IN_PROGRESS if (inside & before).any() else TO_DO
         self.do(lambda: session.mark([block], state))
         if count := int(session.dots.verified.sum() - before.sum()):
-            self._tell(f"{count} proposal{'s' if count > 1 else ''} verified.")
+            self.notify(f"{count} proposal{'s' if count > 1 else ''} verified.")
 
     def go_next_block(self) -> None:
         """Goes to the middle of the next block that is to do or, if there is none, in progress."""
@@ -167,10 +179,10 @@ class Canvas:
             block = order.next_block(states, state, self.view.block)
             if block is not None:
                 return self.go_to_block(block)
-        self._tell("All blocks are done.")
+        self.notify("All blocks are done.")
 
     def go_to_block(self, block: tuple[int, ...]) -> None:
-        """Goes to the middle of a block; nothing that is left behind is in focus or selected."""
+        """Goes to the middle of a block, and selects nothing."""
         self.view.go_to_block(block)
         self.select_none()
 
@@ -183,7 +195,7 @@ class Canvas:
         self.view.turn(-1)
 
     def select_none(self) -> None:
-        """Nothing is selected or in focus any more."""
+        """Ends selection and focus."""
         self.selected.clear()
         self.focus = None
         self.refresh()
@@ -193,11 +205,11 @@ class Canvas:
         self.do(self.session.undo)
 
     def redo(self) -> None:
-        """Does again what was taken back last."""
+        """Does the act again that was taken back last."""
         self.do(self.session.redo)
 
     def save(self) -> None:
-        """Writes the CSV file and the progress."""
+        """Writes the CSV file and the label file."""
 
         def save() -> str:
             copy = self.session.save()
@@ -205,17 +217,17 @@ class Canvas:
                 return "Saved."
             return f"Saved. Another program had changed the CSV file; it is kept as {copy.name}."
 
-        told = self.do(save)
-        if isinstance(told, str):
-            self._tell(told)
+        if (message := self.do(save)) is not None:
+            self.notify(message)
 
     # The mouse
 
     def at(self, point: np.ndarray) -> int | None:
-        """The id of the dot that is drawn at a place in the plane, or None."""
-        return self.session.nearest(
+        """The id of the dot that is drawn at a place `(D,)` (voxels) of the plane, or None."""
+        return self.session.dots.nearest(
             point,
-            within=_NEAR * self.session.radius,
+            self.session.edges,
+            max_distance=_CLICK_RADII * self.session.radius,
             rows=self.layers.rows,
             across=None if self.view.plane is None else self.view.plane[0],
         )
@@ -254,13 +266,13 @@ class Canvas:
 
     # Inside
 
-    def do(self, act: Callable[[], object]) -> object:
-        """An act; what fails is told, and nothing is changed then."""
+    def do(self, act: Callable[[], _T]) -> _T | None:
+        """The result of an act; after a failure, with a message to the user, None."""
         result = None
         try:
             result = act()
         except (InputError, OSError) as error:
-            self._tell(str(error))
+            self.notify(str(error))
         self.selected = {dot for dot in self.selected if self.has(dot)}
         if self.focus is not None and not self.has(self.focus):
             self.focus = None
@@ -268,30 +280,20 @@ class Canvas:
         return result
 
     def _panned(self, _: object = None) -> None:
-        if self.view.block != self._shown:
+        if self.view.block != self.block:
             self.refresh()
 
-    def _focus(self, dot: int | None) -> None:
-        self.focus, self._least = dot, None
-        self.selected.clear()
-        if dot is None:
-            self._tell("There is no unverified dot.")
-        else:
-            self.view.go(self._point(dot), cell=2 * self.session.radius)
-        self.refresh()
+    @property
+    def _in_focus(self) -> list[int]:
+        """The id of the dot in focus, if there is one."""
+        return [] if self.focus is None else [self.focus]
 
-    def _dot(self) -> int | None:
-        """The id of the dot that a key is about: in focus, or under the mouse."""
-        if self.focus is not None:
-            return self.focus
-        mouse = self.view.mouse
-        return None if mouse is None else self.at(mouse)
-
-    def _here(self) -> np.ndarray:
-        """After which place the next dot is looked for."""
-        if self.focus is None:
-            return self.view.place
-        return self._point(self.focus)
+    def _dots(self) -> list[int]:
+        """The id of the dot that a key acts on, if there is one: in focus, or under the mouse."""
+        if self.focus is not None or self.view.mouse is None:
+            return self._in_focus
+        found = self.at(self.view.mouse)
+        return [] if found is None else [found]
 
     def _point(self, dot: int) -> np.ndarray:
         found: np.ndarray = self.session.dots.points[self.session.dots.rows([dot])[0]]

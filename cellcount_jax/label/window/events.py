@@ -1,4 +1,4 @@
-"""What Qt tells of the window: its keys, wherever the focus is, and that it closes."""
+"""Events of the window: keys, wherever the focus is, closing, and clicks and drags of the mouse."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.label.window.canvas import KEYS, REPEATED, Canvas
 from cellcount_jax.label.window.panel import LabelPanel
 
-_WIDTH = 330  # pixels of the docks on the right
+_DOCK_PIXELS = 330  # width of the docks on the right
+_CLICK_PIXELS = 4  # of the screen: a mouse that moved less did not drag
 _TYPING = (QLineEdit, QAbstractSpinBox, QComboBox, QPlainTextEdit, QTextEdit)
 
 
@@ -43,21 +44,15 @@ class WindowEvents(QObject):
         """Leaves most of the window to the slices."""
         docks = [dock for dock in self._window.findChildren(QDockWidget) if self._is_ours(dock)]
         if isinstance(self._window, QMainWindow):
-            self._window.resizeDocks(docks, [_WIDTH] * len(docks), Qt.Orientation.Horizontal)
+            self._window.resizeDocks(docks, [_DOCK_PIXELS] * len(docks), Qt.Orientation.Horizontal)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Qt's hook: true where an event was a key of ours."""
+        """Qt's hook; whether an event was a key of the panel."""
         kind = event.type()
-        # Not at Close: napari asks then whether it is meant. A window that is hidden by the system,
-        # minimised, is there still.
+        # Not at Close, where napari asks whether to close. The system's own hiding, minimising, is
+        # spontaneous.
         if watched is self._window and kind == QEvent.Type.Hide and not event.spontaneous():
-            self._panel.proposals.stop()
-            try:
-                self._panel.canvas.session.close()
-            except (InputError, OSError) as error:
-                kept = "every act is kept, and is there when the image is opened again"
-                print(f"error: not saved ({error}); {kept}", file=sys.stderr)
-            QApplication.instance().removeEventFilter(self)
+            self._end()
             return False
         if kind not in (QEvent.Type.KeyPress, QEvent.Type.ShortcutOverride):
             return False
@@ -69,24 +64,31 @@ class WindowEvents(QObject):
         name = self._keys.get(QKeyCombination(modifiers, Qt.Key(event.key())).toCombined())
         if name is None:
             return False
-        event.accept()  # of a shortcut: else a menu of napari takes it
+        event.accept()  # else a menu of napari takes the shortcut
         if kind == QEvent.Type.KeyPress and (name in REPEATED or not event.isAutoRepeat()):
             getattr(self._panel.canvas, name)()
         return True
+
+    def _end(self) -> None:
+        """Saves and closes the session."""
+        self._panel.proposals.stop()
+        try:
+            self._panel.canvas.session.close()
+        except (InputError, OSError) as error:
+            kept = "every act is kept, and is there when the image is opened again"
+            print(f"error: not saved ({error}); {kept}", file=sys.stderr)
+        QApplication.instance().removeEventFilter(self)
 
     def _is_ours(self, dock: QDockWidget) -> bool:
         return dock.isAncestorOf(self._panel) or dock.windowTitle() == "3D"
 
 
-_STILL = 4  # pixels of the screen; a mouse that moved less did not drag
-
-
 def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
-    """For `mouse_drag_callbacks` of a viewer.
+    """The canvas's entry in `mouse_drag_callbacks` of a viewer.
 
-    A click places a dot, or removes the one under it; with dots selected it only ends that. A drag
-    moves a dot, or the view; with Shift it selects. A double click is one click: its second
-    press is another event, which nothing takes.
+    A click places a dot, or removes the one under it; with dots selected it only ends the
+    selection. A drag moves a dot, or the view; with Shift it selects. A double click is one click:
+    its second press is another event, which has no callback.
     """
 
     def pressed(viewer: Any, event: Any) -> Iterator[None]:
@@ -96,13 +98,13 @@ def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
         start, point = np.asarray(event.pos, float), canvas.view.point_of(event)
         selects = "Shift" in event.modifiers
         dot = None if selects else canvas.at(point)
-        # The view stays where it is, but for a drag of nothing.
+        # Only a drag that begins beside dots moves the view.
         canvas.view.camera.mouse_pan = dot is None and not selects
         moved = False
         try:
             yield
             while event.type == "mouse_move":
-                moved |= bool(np.hypot(*(np.asarray(event.pos) - start)) > _STILL)
+                moved |= bool(np.hypot(*(np.asarray(event.pos) - start)) > _CLICK_PIXELS)
                 here = canvas.view.point_of(event)
                 if moved and selects:
                     canvas.layers.draw_box((point, here), shown)
@@ -114,7 +116,7 @@ def drag(canvas: Canvas) -> Callable[[Any, Any], Iterator[None]]:
             canvas.layers.draw_box(None)
         here = canvas.view.point_of(event)
         if dot is not None and not canvas.has(dot):
-            canvas.refresh()  # an undo or new proposals took it away meanwhile
+            canvas.refresh()  # an undo or new proposals removed it meanwhile
         elif moved and selects:
             canvas.select(point, here)
         elif moved and dot is not None:

@@ -1,7 +1,7 @@
-"""The layers of a viewer in which a session is drawn. They are read only: acts are the session's.
+"""The layers of a viewer in which a session is drawn, read only: acts are the session's.
 
-Only what is near the plane that is shown is in them, so that a brain's dots take no more time than
-a slice's.
+They hold only dots near the plane that is shown, so that all dots of a brain take no more time than
+those of a slice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 
-from cellcount_jax.images.regions import Region
+from cellcount_jax.images.regions import Region, voxels_of
 from cellcount_jax.label.dots import Dots
 from cellcount_jax.label.scene import Ghosts, contrast_limits, in_plane, near_plane, pixels
 from cellcount_jax.label.session import Session
@@ -21,7 +21,7 @@ VERIFIED, PROPOSED, CHOSEN = "#39d353", "#ffb000", "#ff4fd8"
 _PREVIEW = "#58c4ff"
 _BLOCK = ("#8a919c", PROPOSED, VERIFIED)  # to do, in progress, done
 
-Plane = tuple[int, int]  # the axis that it is across, and its index
+Plane = tuple[int, int]  # the axis at right angles to it, and its index
 
 
 class Layers:
@@ -31,11 +31,11 @@ class Layers:
       image: the layer of the image.
       dots: of the dots in the plane.
       ghosts: of the dots nearby.
-      preview: of what would be proposed.
+      preview: of proposals that a preview shows.
       block: of the outline of the present block.
       box: of the rectangle that selects.
       dot_size: the diameter of a dot as it is drawn, in voxels.
-      rows: of the session's dots, those that are in the plane.
+      rows: of the session's dots that are in the plane.
     """
 
     def __init__(self, viewer: ViewerModel, session: Session) -> None:
@@ -71,7 +71,7 @@ class Layers:
         self.dots = points("dots", **ring)
         self.box = viewer.add_shapes(ndim=ndim, name="selection", face_color="transparent", **place)
         self.box.editable = False
-        # What is not visible is not sliced.
+        # napari does not slice layers that are not visible.
         self.preview.visible = self.box.visible = False
         viewer.layers.selection.active = self.image
         viewer.dims.axis_labels = tuple("zyx"[-ndim:])
@@ -111,20 +111,20 @@ class Layers:
         show(self.dots, shown, border_color=colours.tolist(), size=self.dot_size)
 
     def draw_block(self, region: Region, state: int) -> None:
-        """Shows where the block with these voxels ends, and its state."""
+        """Shows the outline of a block, in the colour of its state."""
         if (region, state) == self._outlined:
             return
         self._outlined = region, state
         self.block.bounding_box.line_color = _BLOCK[state]
-        # Two voxels at opposite corners: the frame of the layer is around them, in every plane.
+        # Two voxels at opposite corners: the frame of the layer encloses them, in every plane.
         corners = [(part.start, part.stop - 1) for part in region]
         show(self.block, np.array(corners, float).T, size=1)
 
     def draw_preview(self, points: np.ndarray, plane: Plane | None, *, reach: int) -> None:
-        """Shows what would be proposed, `(N, D)` voxels, in the plane and, fainter, nearby."""
+        """Shows points `(N, D)` (voxels) of a preview, in the plane and, fainter, nearby."""
         opacity = np.ones((len(points), 1))
         if plane is not None:
-            apart = np.abs(np.floor(points[:, [plane[0]]] + 0.5) - plane[1])
+            apart = np.abs(voxels_of(points[:, [plane[0]]]) - plane[1])
             opacity = np.where(apart == 0, 1.0, 0.4)[apart[:, 0] <= reach]
             points = points[apart[:, 0] <= reach]
         self.preview.visible = bool(len(points))
@@ -142,11 +142,11 @@ class Layers:
                 self.box.visible = False
             return
         corner, other = corners
-        around = np.stack([corner, corner, other, other])
-        around[1, axes[0]], around[3, axes[0]] = other[axes[0]], corner[axes[0]]
+        outline = np.stack([corner, corner, other, other])
+        outline[1, axes[0]], outline[3, axes[0]] = other[axes[0]], corner[axes[0]]
         self.box.data = []
         self.box.visible = True
-        self.box.add_rectangles(around, edge_color=CHOSEN, edge_width=0.5)
+        self.box.add_rectangles(outline, edge_color=CHOSEN, edge_width=0.5)
 
     def _draw_ghosts(self, ghosts: Ghosts, verified: np.ndarray) -> None:
         rgb = np.where(verified[:, None], _rgb(VERIFIED), _rgb(PROPOSED))
@@ -186,7 +186,7 @@ def show(layer: Any, points: np.ndarray, **looks: Any) -> None:
 
 
 def _moved(points: np.ndarray, plane: Plane | None) -> np.ndarray:
-    """Points in a plane, which they are near to."""
+    """Points moved into a plane."""
     points = points.copy()
     if plane is not None:
         points[:, plane[0]] = plane[1]

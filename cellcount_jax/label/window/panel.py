@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QGroupBox,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QProgressBar,
     QPushButton,
     QScrollArea,
@@ -39,31 +40,33 @@ MOUSE = (
 
 
 class LabelPanel(QWidget):
-    """All that is not in the slices.
+    """The panel: progress and map of blocks, proposals, options of the view, keys, and files.
 
     Attributes:
-      canvas: what the panel is about.
+      canvas: the session that it shows.
       proposals: the part that proposes.
+      block_map: the map of blocks.
+      blocks_status: a line with the numbers of blocks.
+      place_status: a line on the present block and the dot in focus.
     """
 
-    def __init__(self, canvas: Canvas, *, model: str | None, tell: Callable[[str], None]) -> None:
+    def __init__(self, canvas: Canvas, *, model: str | None) -> None:
         super().__init__()
-        self.canvas, self._tell = canvas, tell
-        self.proposals = ProposalPanel(canvas, model=model, tell=tell)
+        self.canvas = canvas
+        self.proposals = ProposalPanel(canvas, model=model)
         inside = QWidget()
         layout = QVBoxLayout(inside)
         layout.setContentsMargins(6, 6, 6, 6)
         for title, part in (
             ("Progress", self._progress()),
-            ("Proposals", self.proposals),
+            ("Proposals", _row(self.proposals)),
             ("View", self._view()),
-            ("Mouse and keys", _keys()),
+            ("Mouse and keys", _row(_keys())),
             ("Files", self._files()),
         ):
             group = QGroupBox(title)
-            box = QVBoxLayout(group)
-            box.setContentsMargins(6, 6, 6, 6)
-            box.addWidget(part)
+            group.setLayout(part)
+            part.setContentsMargins(6, 6, 6, 6)
             layout.addWidget(group)
         layout.addStretch(1)
         scroll = QScrollArea(widgetResizable=True)
@@ -77,67 +80,66 @@ class LabelPanel(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Shows how far the session is."""
+        """Shows the progress of the session."""
         session = self.canvas.session
         blocks, dots, work = session.state.blocks, session.dots, session.work
         verified = int(dots.verified.sum())
         done = int((blocks == DONE).sum())
         self._counts.setText(f"<b>{verified}</b> cells verified, {len(dots) - verified} proposed")
         begun = int((blocks == IN_PROGRESS).sum())
-        self._blocks.setText(f"{done} of {blocks.size} blocks done, {begun} in progress")
+        self.blocks_status.setText(f"{done} of {blocks.size} blocks done, {begun} in progress")
         self._bar.setValue(round(100 * done / blocks.size))
         rate, left = work.per_minute, work.seconds_left(blocks)
-        told = [] if rate is None else [f"{rate:.0f} cells a minute"]
+        pace = [] if rate is None else [f"{rate:.0f} cells a minute"]
         if left is not None and done < blocks.size:
-            told.append(f"{duration(left)} left")
-        self._rate.setText(", ".join(told) or "no pace yet")
-        self._here.setText(self._where())
-        is_done = blocks[self.canvas.view.block] == DONE
+            pace.append(f"{duration(left)} left")
+        self._rate.setText(", ".join(pace) or "no pace yet")
+        self.place_status.setText(self._place())
+        is_done = blocks[self.canvas.block] == DONE
         self._mark.setText("Not done yet (D)" if is_done else "Mark block done (D)")
-        for button, verb, what in (
-            (self._undo, "Undo", session.can_undo),
-            (self._redo, "Redo", session.can_redo),
+        for button, verb, act in (
+            (self._undo, "Undo", session.history.can_undo),
+            (self._redo, "Redo", session.history.can_redo),
         ):
-            button.setEnabled(what is not None)
-            button.setText(f"{verb} {what}" if what else verb)
-        self._map.update()
+            button.setEnabled(act is not None)
+            button.setText(f"{verb} {act}" if act else verb)
+        self.block_map.update()
 
-    def _progress(self) -> QWidget:
-        part = QWidget()
-        layout = QVBoxLayout(part)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self._counts, self._blocks, self._rate, self._here = (QLabel() for _ in range(4))
-        self._here.setWordWrap(True)
-        self._here.setToolTip("of the present block, and of the dot in focus")
+    def _progress(self) -> QLayout:
+        layout = QVBoxLayout()
+        self._counts, self.blocks_status = QLabel(), QLabel()
+        self._rate, self.place_status = QLabel(), QLabel()
+        self.place_status.setWordWrap(True)
+        self.place_status.setToolTip("of the present block, and of the dot in focus")
         self._bar = QProgressBar(maximum=100)
-        self._map = BlockMap(self.canvas)
-        self._map.chosen.connect(self.canvas.go_to_block)
+        self.block_map = BlockMap(self.canvas)
+        self.block_map.chosen.connect(self.canvas.go_to_block)
         self._mark = _button("", self.canvas.mark, "Its dots are complete: training uses it.")
         next_block = _button("Next block (B)", self.canvas.go_next_block, "that is to do")
         self._undo = _button("Undo", self.canvas.undo, "Ctrl+Z")
         self._redo = _button("Redo", self.canvas.redo, "Ctrl+Shift+Z")
-        for widget in (self._counts, self._blocks, self._bar, self._rate, self._map, self._here):
+        status = self._counts, self.blocks_status, self._bar, self._rate
+        for widget in (*status, self.block_map, self.place_status):
             layout.addWidget(widget)
         layout.addLayout(_row(self._mark, next_block))
         layout.addLayout(_row(self._undo, self._redo))
-        return part
+        return layout
 
-    def _where(self) -> str:
+    def _place(self) -> str:
         """Slices of the present block, and the score of the dot in focus."""
-        session, canvas, told = self.canvas.session, self.canvas, []
-        if canvas.view.plane is not None:
-            part = session.grid.region(canvas.view.block)[canvas.view.plane[0]]
-            told.append(f"slices {part.start} to {part.stop - 1}")
+        session, canvas = self.canvas.session, self.canvas
+        parts = []
+        if (plane := canvas.view.plane) is not None:
+            slices = session.grid.region(canvas.block)[plane[0]]
+            parts.append(f"slices {slices.start} to {slices.stop - 1}")
         if canvas.focus is not None:
             score = session.dots.scores[session.dots.rows([canvas.focus])[0]]
             if np.isfinite(score):
-                told.append(f"the dot's score {score:.2f}")
-        return "; ".join(told)
+                parts.append(f"the dot's score {score:.2f}")
+        return "; ".join(parts)
 
-    def _view(self) -> QWidget:
-        part = QWidget()
-        form = QFormLayout(part)
-        form.setContentsMargins(0, 0, 0, 0)
+    def _view(self) -> QLayout:
+        form = QFormLayout()
         reach = QSpinBox(maximum=20)
         reach.setValue(self.canvas.reach)
         reach.setToolTip(
@@ -150,16 +152,14 @@ class LabelPanel(QWidget):
         if len(self.canvas.session.edges) == 3:
             form.addRow("nearby slices", reach)
         form.addRow(snap)
-        return part
+        return form
 
     def _set_reach(self, planes: int) -> None:
         self.canvas.reach = planes
         self.canvas.refresh()
 
-    def _files(self) -> QWidget:
-        part = QWidget()
-        layout = QVBoxLayout(part)
-        layout.setContentsMargins(0, 0, 0, 0)
+    def _files(self) -> QLayout:
+        layout = QVBoxLayout()
         where = QLabel(f"Every act is kept at once; saved to {self.canvas.session.saved_to.name}")
         where.setWordWrap(True)
         layout.addWidget(where)
@@ -170,7 +170,7 @@ class LabelPanel(QWidget):
                 _button("Export ...", self._export, "to napari's CSV or cellfinder's XML"),
             )
         )
-        return part
+        return layout
 
     def _import(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(self, "Import dots", "", "Dots (*.csv *.xml)")
@@ -187,7 +187,7 @@ class LabelPanel(QWidget):
 
         count = self.canvas.do(act)
         if count is not None:
-            self._tell(f"{count} dots added from {path.name}.")
+            self.canvas.notify(f"{count} dots added from {path.name}.")
 
     def _export(self) -> None:
         chosen, _ = QFileDialog.getSaveFileName(
@@ -208,7 +208,7 @@ class LabelPanel(QWidget):
             return True
 
         if self.canvas.do(act):
-            self._tell(f"{len(points)} verified dots written to {path.name}.")
+            self.canvas.notify(f"{len(points)} verified dots written to {path.name}.")
 
 
 def _keys() -> QWidget:

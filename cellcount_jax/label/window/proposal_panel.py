@@ -1,4 +1,4 @@
-"""The part of the window that proposes dots, with a preview while parameters change."""
+"""The part of the panel that proposes dots, with a preview while parameters change."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ from qtpy.QtWidgets import (
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference.model_file import bundled_models
 from cellcount_jax.label import proposals
+from cellcount_jax.label.blobs import BlobSettings, otsu
 from cellcount_jax.label.window.canvas import Canvas
 
 _OTSU = "bright spots (Otsu)"
 _RUN, _EXPORTED = "a model from the folder of a run ...", "a model from an exported file ..."
-_WAIT = 300  # milliseconds after a parameter was changed
+_PREVIEW_DELAY_MS = 300  # after a parameter was changed
+_MAX_PREVIEW_VOXELS = 2**22
 _TIPS = {
     "smooth": "sigma of the Gaussian that smooths the image",
     "factor": "times Otsu's threshold: higher ones propose fewer cells",
@@ -41,32 +43,38 @@ _TIPS = {
     "smallest": "the least volume (area) of a cell",
     "split": "touching cells are cut at brightest places that are further apart; 0: never",
 }
-_MOST = 2**22  # voxels of a preview
 
 
 class ProposalPanel(QWidget):
-    """Parameters, a preview in the block that is shown, and a button that proposes everywhere."""
+    """Parameters, a preview in the present block, and a button that proposes everywhere.
 
-    progressed = QtSignal(str, int, int)  # what, of how much, done
+    Attributes:
+      method: the box with Otsu's threshold and the models.
+      threshold: the box with a model's threshold.
+      preview: the check box of the preview.
+      start: the button that proposes, or stops it.
+    """
 
-    def __init__(self, canvas: Canvas, *, model: str | None, tell: Callable[[str], None]) -> None:
+    progressed = QtSignal(str, int, int)  # title, total, done
+
+    def __init__(self, canvas: Canvas, *, model: str | None) -> None:
         super().__init__()
-        self._canvas, self._tell = canvas, tell
+        self._canvas = canvas
         self._worker: Any = None
-        self._timer = QTimer(self, singleShot=True, interval=_WAIT)
+        self._timer = QTimer(self, singleShot=True, interval=_PREVIEW_DELAY_MS)
         self._timer.timeout.connect(self._show_preview)
-        self._method = QComboBox()
-        self._method.addItems([_OTSU, *bundled_models(), _RUN, _EXPORTED])
-        # A long path is cut rather than that it widens the panel.
-        self._method.setSizeAdjustPolicy(
+        self.method = QComboBox()
+        self.method.addItems([_OTSU, *bundled_models(), _RUN, _EXPORTED])
+        # A long path is cut, and does not widen the panel.
+        self.method.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
         if model is not None:
             self._offer(model)
-        self._method.activated.connect(self._chosen)
+        self.method.activated.connect(self._chosen)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._method)
+        layout.addWidget(self.method)
         self._boxes: dict[str, QDoubleSpinBox] = {}
         self._otsu, self._of_model = QWidget(), QWidget()
         form = QFormLayout(self._otsu)
@@ -85,24 +93,24 @@ class ProposalPanel(QWidget):
                 form.addRow(name if name == "factor" else f"{name} ({unit}{power})", box)
         form = QFormLayout(self._of_model)
         form.setContentsMargins(0, 0, 0, 0)
-        self._threshold = QDoubleSpinBox(decimals=2, maximum=0.99, singleStep=0.05)
-        self._threshold.setSpecialValueText("the model's own")
-        self._threshold.setToolTip("lowest score of a proposal; 0: as the model was calibrated")
-        leave_on_enter(self._threshold)
-        form.addRow("threshold", self._threshold)
+        self.threshold = QDoubleSpinBox(decimals=2, maximum=0.99, singleStep=0.05)
+        self.threshold.setSpecialValueText("the model's own")
+        self.threshold.setToolTip("lowest score of a proposal; 0: as the model was calibrated")
+        leave_on_enter(self.threshold)
+        form.addRow("threshold", self.threshold)
         layout.addWidget(self._otsu)
         layout.addWidget(self._of_model)
         row = QHBoxLayout()
-        self._preview = QCheckBox("preview")
-        self._preview.setToolTip("shows in blue what would be proposed in this block")
-        self._preview.toggled.connect(self._show_preview)
-        self._propose = QPushButton("Propose")
-        self._propose.setToolTip(
+        self.preview = QCheckBox("preview")
+        self.preview.setToolTip("shows in blue what would be proposed in this block")
+        self.preview.toggled.connect(self._show_preview)
+        self.start = QPushButton("Propose")
+        self.start.setToolTip(
             "Replaces the proposals that are there; what you placed or verified stays."
         )
-        self._propose.clicked.connect(self._start)
-        row.addWidget(self._preview)
-        row.addWidget(self._propose, 1)
+        self.start.clicked.connect(self._propose)
+        row.addWidget(self.preview)
+        row.addWidget(self.start, 1)
         layout.addLayout(row)
         self._bar = QProgressBar(visible=False)
         layout.addWidget(self._bar)
@@ -114,76 +122,82 @@ class ProposalPanel(QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether proposals are being made."""
+        """Whether a search for proposals is running."""
         return self._worker is not None
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a search that is running is to end."""
+        return self._worker is not None and bool(self._worker.abort_requested)
+
     def stop(self) -> None:
-        """Ends what is being made; nothing is proposed then."""
+        """Ends a search that is running, without proposals."""
         if self._worker is not None:
             self._worker.quit()
 
     def _offer(self, model: str) -> None:
-        if self._method.findText(model) < 0:
-            self._method.insertItem(self._method.findText(_RUN), model)
-        self._method.setCurrentText(model)
+        if self.method.findText(model) < 0:
+            self.method.insertItem(self.method.findText(_RUN), model)
+        self.method.setCurrentText(model)
 
     def _chosen(self, _: int = 0) -> None:
         path = None
-        if self._method.currentText() == _RUN:
+        if self.method.currentText() == _RUN:
             path = QFileDialog.getExistingDirectory(self, _RUN)
-        elif self._method.currentText() == _EXPORTED:
+        elif self.method.currentText() == _EXPORTED:
             path, _ = QFileDialog.getOpenFileName(self, _EXPORTED, "", "Models (*.zip)")
         if path:
             self._offer(path)
-        elif path is not None:  # nothing was chosen
-            self._method.setCurrentIndex(0)
-        otsu = self._method.currentText() == _OTSU
+        elif path is not None:  # the dialog was cancelled
+            self.method.setCurrentIndex(0)
+        otsu = self.method.currentText() == _OTSU
         self._otsu.setVisible(otsu)
         self._of_model.setVisible(not otsu)
-        self._preview.setVisible(otsu)
-        self._method.clearFocus()  # the keys are those of the slices again
+        self.preview.setVisible(otsu)
+        self.method.clearFocus()  # the keys are those of the slices again
         self._show_preview()
 
     def _parameters(self) -> dict[str, Any]:
         return {name: round(box.value(), 6) for name, box in self._boxes.items()}
 
     def _moved(self) -> None:
-        if self._preview.isChecked():
-            if self._canvas.view.block != self._block:
+        if self.preview.isChecked():
+            if self._canvas.block != self._block:
                 self._timer.start()
             else:
                 self._canvas.show_preview(self._found)
 
     def _show_preview(self, _: object = None) -> None:
-        """Otsu's proposals in the block that is shown, with a threshold of its own."""
+        """Shows Otsu's proposals in the present block, with a threshold of its own."""
         self._found = self._found[:0]
-        if self._preview.isChecked() and self._method.currentText() == _OTSU:
-            session, self._block = self._canvas.session, self._canvas.view.block
+        if self.preview.isChecked() and self.method.currentText() == _OTSU:
+            session, self._block = self._canvas.session, self._canvas.block
             region = _limited(session.grid.region(self._block), self._canvas.view.place)
             start = np.array([part.start for part in region])
             try:
-                values = session.intensities(region)
-                points, _ = proposals.otsu(values, edges=session.edges, **self._parameters())
+                settings = BlobSettings(session.edges, **self._parameters())
+                points, _ = otsu(session.intensities(region), settings)
                 self._found = points + start
             except (InputError, OSError) as error:
-                self._tell(str(error))
+                self._canvas.notify(str(error))
         self._canvas.show_preview(self._found)
 
     # The whole image, in a thread: the window stays alive
 
-    def _start(self) -> None:
+    def _propose(self) -> None:
         if self._worker is not None:
             self.stop()
             return
-        session, method = self._canvas.session, self._method.currentText()
+        session, method = self._canvas.session, self.method.currentText()
         if method == _OTSU:
             parameters = self._parameters()
 
             def make() -> Any:
-                found = proposals.otsu_image(session, progress=self._progress, **parameters)
+                settings = BlobSettings(session.edges, **parameters)
+                found = proposals.otsu_image(session, settings, progress=self._progress)
                 return *found, {"method": "otsu", **parameters}
         else:
-            threshold = self._threshold.value() or None
+            threshold = self.threshold.value() or None
 
             def make() -> Any:
                 return proposals.from_model(
@@ -193,59 +207,60 @@ class ProposalPanel(QWidget):
         self._worker = create_worker(_result, make)
         self._worker.returned.connect(self._made)
         self._worker.finished.connect(self._ended)
-        self._propose.setText("Stop")
+        self.start.setText("Stop")
         self._bar.setRange(0, 0)
         self._bar.setVisible(True)
         self._worker.start()
 
     def _made(self, made: Any) -> None:
-        if self._worker is None or self._worker.abort_requested:
+        if not self.busy or self.stopping:
             return
         if isinstance(made, Exception):
-            self._tell(str(made))
+            self._canvas.notify(str(made))
             return
         points, scores, by = made
-        self._preview.setChecked(False)
+        self.preview.setChecked(False)
         count = self._canvas.propose(points, scores, by)
         if count is not None:
-            self._tell(f"{count} proposals, from {len(points)} found.")
+            self._canvas.notify(f"{count} proposals, from {len(points)} found.")
 
     def _ended(self) -> None:
         self._worker = None
-        self._propose.setText("Propose")
+        self.start.setText("Propose")
         self._bar.setVisible(False)
 
-    def _show_progress(self, what: str, total: int, done: int) -> None:
-        self._bar.setFormat(f"{what} %p %")
+    def _show_progress(self, title: str, total: int, done: int) -> None:
+        self._bar.setFormat(f"{title} %p %")
         self._bar.setRange(0, 100)
         self._bar.setValue(round(100 * done / max(total, 1)))
 
     @contextlib.contextmanager
     def _progress(self, title: str, total: int) -> Iterator[Any]:
-        """As the proposals tell how far they are; in their thread."""
+        """Progress of a search, in its thread; see `tasks.Progress`."""
         yield _Steps(self, title, total)
 
 
 class _Steps:
+    """A progress bar in another thread than the panel's."""
+
     def __init__(self, panel: ProposalPanel, title: str, total: int) -> None:
         self._panel, self._title, self._total, self._done = panel, title, total, 0
 
     def update(self, done: int) -> None:
-        """As a progress bar's."""
-        worker = self._panel._worker
-        if worker is not None and worker.abort_requested:
+        """Adds to what is done; an exception where the search is to stop."""
+        if self._panel.stopping:
             raise InputError("Stopped: nothing was proposed.")
         self._done += done
         self._panel.progressed.emit(self._title, self._total, self._done)
 
 
 def leave_on_enter(box: QAbstractSpinBox) -> None:
-    """Enter ends the work in a box: the keys are those of the slices again."""
+    """Makes Enter leave a box, so that the keys are those of the slices again."""
     box.lineEdit().returnPressed.connect(box.clearFocus)
 
 
 def _result(make: Callable[[], Any]) -> Any:
-    """What is made, or the error that a user can do something about."""
+    """The result of a function, or an error that the user can act on."""
     try:
         return make()
     except (InputError, OSError, MemoryError) as error:
@@ -253,9 +268,9 @@ def _result(make: Callable[[], Any]) -> Any:
 
 
 def _limited(region: tuple[slice, ...], place: np.ndarray) -> tuple[slice, ...]:
-    """A part of a large region around a place."""
+    """The part of a large region around a place."""
     voxels = float(np.prod([part.stop - part.start for part in region]))
-    share = min(1.0, (_MOST / voxels) ** (1 / len(region)))
+    share = min(1.0, (_MAX_PREVIEW_VOXELS / voxels) ** (1 / len(region)))
     parts = []
     for part, at in zip(region, place, strict=True):
         size = max(1, int((part.stop - part.start) * share))

@@ -1,4 +1,4 @@
-"""Where a viewer of napari looks at an image, in its voxels. No Qt."""
+"""The view of a napari viewer: place, plane and block in voxels of the image, and moves. No Qt."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 from napari.components import ViewerModel
 
 from cellcount_jax.data.blocks import Grid
+from cellcount_jax.images.regions import voxels_of
 
-_SEEN = 20  # pixels of a cell that can be worked on
+_MIN_CELL_PIXELS = 20  # diameter of a cell that can be worked on
 
 
 class View:
-    """The place that a viewer shows, and the ways to another.
+    """The place that a viewer shows, and moves to another.
 
     The viewer has more axes than the image where a layer of the user has: as napari aligns layers,
     the image's are the last ones.
@@ -33,12 +34,12 @@ class View:
 
     @property
     def plane(self) -> tuple[int, int] | None:
-        """Axis and index of the plane that is shown; None of an image, or a volume in 3D."""
+        """Axis and index of the plane that is shown; None for a 2D image, or a volume in 3D."""
         hidden = [axis for axis in range(len(self.edges)) if axis not in self.shown]
         if len(self.edges) == 2 or not hidden:
             return None
         axis = hidden[0]
-        # In the world, as a step counts from where the outermost layer begins.
+        # From world coordinates, as napari's steps count from the outermost layer.
         at = round(self.viewer.dims.point[self._extra + axis] / self.edges[axis])
         return axis, min(max(at, 0), self.grid.shape[axis] - 1)
 
@@ -58,12 +59,12 @@ class View:
 
     @property
     def block(self) -> tuple[int, ...]:
-        """The index of the block in the middle of what is seen."""
+        """The index of the block in the middle of the view."""
         return tuple(self.grid.index_of(self.place[None])[0].tolist())
 
     @property
     def mouse(self) -> np.ndarray | None:
-        """`(D,)` voxels under the mouse; None from when the view went on until the mouse moves."""
+        """`(D,)` voxels under the mouse; None after a jump, until the mouse moves."""
         return None if self._left is not None else self.point_of(self.viewer.cursor)
 
     @property
@@ -96,13 +97,13 @@ class View:
         centre[self._extra :] = point * self.edges
         self.camera.center = (*(0.0,) * (3 - len(shown)), *centre[shown].tolist())
         if cell is not None:
-            self.camera.zoom = max(self.camera.zoom, _SEEN / cell)
+            self.camera.zoom = max(self.camera.zoom, _MIN_CELL_PIXELS / cell)
         self._left = self._cursor()
 
     def show_plane_of(self, point: np.ndarray) -> None:
         """Shows the plane that a place `(D,)` (voxels) is in."""
         if self.plane is not None:
-            self._show_plane(self.plane[0], int(np.floor(point[self.plane[0]] + 0.5)))
+            self._show_plane(self.plane[0], int(voxels_of(point)[self.plane[0]]))
 
     def go_to_block(self, block: tuple[int, ...]) -> None:
         """Brings the middle of a block to the middle."""
@@ -110,29 +111,29 @@ class View:
         self.go(np.array([(part.start + part.stop - 1) / 2 for part in region]))
 
     def turn(self, planes: int) -> None:
-        """Shows the plane that is so many further."""
+        """Shows the plane so many planes further."""
         if self.plane is not None:
             self._show_plane(self.plane[0], self.plane[1] + planes)
 
     @property
     def _extra(self) -> int:
-        """How many axes the viewer has before those of the image."""
+        """Number of axes that the viewer has before those of the image."""
         return int(self.viewer.dims.ndim) - len(self.edges)
 
     def _centre(self) -> np.ndarray:
-        """The middle of what is seen, along all axes of the viewer, in the world."""
+        """The middle of the view, along all axes of the viewer, in world coordinates."""
         centre = np.array(self.viewer.dims.point, float)
         shown = list(self.viewer.dims.displayed)
         centre[shown] = self.camera.center[-len(shown) :]
         return centre
 
     def _cursor(self) -> tuple[float, ...]:
-        """Where napari says that the mouse is along the axes that are shown."""
+        """napari's position of the mouse along the axes that are shown."""
         position = self.viewer.cursor.position
         return tuple(position[axis] for axis in self.viewer.dims.displayed)
 
     def _mouse_moved(self, _: object = None) -> None:
-        # napari keeps the place where the mouse was last, and tells of it at another plane too.
+        # napari keeps the last place of the mouse, and emits it again at another plane.
         if self._left is not None and self._cursor() != self._left:
             self._left = None
 

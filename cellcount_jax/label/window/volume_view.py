@@ -9,18 +9,26 @@ from napari.components import ViewerModel
 from napari.qt import QtViewer
 from qtpy.QtCore import QTimer
 
+from cellcount_jax.images.regions import voxels_of
 from cellcount_jax.label.dots import Dots
 from cellcount_jax.label.window.canvas import Canvas
 from cellcount_jax.label.window.layers import PROPOSED, VERIFIED, show
 from cellcount_jax.label.window.view import camera_of
 
-_WIDE = 16  # radii of a cell, the edge of what is shown
-_MOST = 2**21  # voxels, which software renders in some tens of milliseconds
-_WAIT = 150  # milliseconds after the cursor has moved
+_EDGE_RADII = 16  # edge of the cube that is shown, in radii of a cell
+_MAX_VOXELS = 2**21  # software renders so many in some tens of milliseconds
+_DELAY_MS = 150  # after the cursor has moved
 
 
 class VolumeView(QtViewer):
-    """A second viewer, docked: a volume rendering with the same dots, which follows the cursor."""
+    """A second viewer, docked: a volume rendering with the same dots, which follows the cursor.
+
+    Attributes:
+      half: `(D,)` voxels from the centre to the faces of the box that is shown.
+      centre: `(D,)` voxels.
+      image: the layer of the volume.
+      dots: the layer of its dots.
+    """
 
     def __init__(self, canvas: Canvas) -> None:
         self._canvas = canvas
@@ -29,13 +37,13 @@ class VolumeView(QtViewer):
         self.setMinimumSize(280, 280)
         session = canvas.session
         shape, edges = np.asarray(session.grid.shape), session.edges
-        # A cube in micrometres, and no more than is quick to draw.
-        half = np.maximum(1, np.ceil(_WIDE / 2 * session.radius / edges))
-        half *= min(1.0, (_MOST / math.prod((2 * half + 1).tolist())) ** (1 / 3))
-        self._half = np.minimum(np.maximum(half.astype(int), 1), shape)
-        self._centre: np.ndarray | None = None
+        # A cube in micrometres, of few enough voxels to be drawn quickly.
+        half = np.maximum(1, np.ceil(_EDGE_RADII / 2 * session.radius / edges))
+        half *= min(1.0, (_MAX_VOXELS / math.prod((2 * half + 1).tolist())) ** (1 / 3))
+        self.half = np.minimum(np.maximum(half.astype(int), 1), shape)
+        self.centre: np.ndarray | None = None
         self._shown_dots: Dots | None = None
-        self._image = self._model.add_image(
+        self.image = self._model.add_image(
             np.zeros((2, 2, 2), np.float32),
             name="neighbourhood",
             scale=edges,
@@ -43,7 +51,7 @@ class VolumeView(QtViewer):
             rendering="mip",
             contrast_limits=canvas.layers.image.contrast_limits,
         )
-        self._dots = self._model.add_points(
+        self.dots = self._model.add_points(
             ndim=3, name="dots", scale=edges, border_width=0, shading="spherical"
         )
         self._here = self._model.add_points(
@@ -53,7 +61,7 @@ class VolumeView(QtViewer):
             size=0.5 * canvas.layers.dot_size,
             symbol="cross",
         )
-        self._timer = QTimer(self, singleShot=True, interval=_WAIT)
+        self._timer = QTimer(self, singleShot=True, interval=_DELAY_MS)
         self._timer.timeout.connect(self._follow)
         canvas.view.viewer.cursor.events.position.connect(self._moved)
         canvas.changed.connect(self._moved)
@@ -68,35 +76,35 @@ class VolumeView(QtViewer):
             self._show_dots()
 
     def _show(self, place: np.ndarray, *, turn: bool = False) -> None:
-        """Shows a neighbourhood; another one than now only if the place is not well inside."""
+        """Shows a place; another neighbourhood only where it is not well inside the present one."""
         session = self._canvas.session
         show(self._here, place[None])
-        if self._centre is not None and (np.abs(place - self._centre) <= self._half / 2).all():
+        if self.centre is not None and (np.abs(place - self.centre) <= self.half / 2).all():
             return
         shape = np.asarray(session.grid.shape)
-        self._centre = np.floor(place + 0.5).astype(int)
-        start = np.maximum(self._centre - self._half, 0)
-        stop = np.minimum(self._centre + self._half + 1, shape)
-        self._image.data = session.intensities(tuple(map(slice, start.tolist(), stop.tolist())))
-        self._image.translate = start * session.edges
+        self.centre = voxels_of(place)
+        start = np.maximum(self.centre - self.half, 0)
+        stop = np.minimum(self.centre + self.half + 1, shape)
+        self.image.data = session.intensities(tuple(map(slice, start.tolist(), stop.tolist())))
+        self.image.translate = start * session.edges
         self._show_dots()
         camera = camera_of(self._model)
         if turn:
             camera.angles = (0, -30, 60)
-            extent = float((2 * self._half * session.edges).max())
+            extent = float((2 * self.half * session.edges).max())
             camera.zoom = self.minimumWidth() / (1.2 * extent)
         camera.center = tuple((0.5 * (start + stop - 1) * session.edges).tolist())
 
     def _show_dots(self) -> None:
-        assert self._centre is not None
+        assert self.centre is not None
         dots = self._shown_dots = self._canvas.session.dots
-        near = (np.abs(dots.points - self._centre) <= self._half).all(1)
+        near = (np.abs(dots.points - self.centre) <= self.half).all(1)
         colours = np.where(dots.verified[near], VERIFIED, PROPOSED)
         size = 0.7 * self._canvas.layers.dot_size
-        show(self._dots, dots.points[near], face_color=colours.tolist(), size=size)
+        show(self.dots, dots.points[near], face_color=colours.tolist(), size=size)
 
     def closeEvent(self, event: object) -> None:
-        """Lets the canvas go."""
+        """Ends following the canvas."""
         self._timer.stop()
         self._canvas.changed.disconnect(self._moved)
         self._canvas.view.viewer.cursor.events.position.disconnect(self._moved)

@@ -11,7 +11,7 @@ from typing import Any
 from cellcount_jax.errors import InputError
 from cellcount_jax.label.session import Session
 
-# In a process of its own, as Qt aborts where it cannot be: a context that Qt and vispy both see.
+# A test for an OpenGL context that Qt and vispy both see; a process of its own, as Qt aborts.
 _PROBE = """
 import sys
 from OpenGL import platform
@@ -23,7 +23,7 @@ surface.create()
 drawn = context.create() and context.makeCurrent(surface) and platform.GetCurrentContext()
 sys.exit(0 if drawn else 3)
 """
-_NO_OPENGL = 3
+_NO_OPENGL_STATUS = 3
 
 
 def check() -> None:
@@ -49,7 +49,7 @@ def check() -> None:
             " set); run it on the machine you sit at, or through ssh -X, VNC or a remote desktop."
         )
     tried = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
-    if tried.returncode == _NO_OPENGL:
+    if tried.returncode == _NO_OPENGL_STATUS:
         raise InputError(
             "Labelling needs OpenGL, and there is none on this display; install a driver (on Debian"
             " libgl1-mesa-dri draws without a graphics card), or run it on the machine you sit at."
@@ -68,8 +68,8 @@ def open_window(path: Path, *, model: str | None = None, **options: Any) -> Any:
 
     Args:
       path: the image.
-      model: that is offered for proposals.
-      options: as `Session` takes them.
+      model: offered for proposals.
+      options: of `Session`.
 
     Returns:
       The `napari.Viewer`; the session is saved and closed with its window.
@@ -83,7 +83,7 @@ def open_window(path: Path, *, model: str | None = None, **options: Any) -> Any:
 
     session = Session(path, **options)
     try:
-        if model is not None:  # an error now rather than when it is asked
+        if model is not None:  # an error now rather than later
             proposals.fitting_model(session, model)
         viewer = napari.Viewer(title=f"{session.source.name}: cellcount")
         panel = _panel(viewer, session, model)
@@ -109,7 +109,7 @@ def run(path: Path, *, model: str | None = None, **options: Any) -> None:
 
 
 def label_widget() -> Any:
-    """What napari's menu opens: the panel for the image of the active layer.
+    """The panel for the image of the active layer, for napari's menu.
 
     A viewer has one, shown again where its dock was closed: labelling ends with the window.
 
@@ -125,7 +125,7 @@ def label_widget() -> Any:
     viewer = napari.current_viewer()
     for widget in QApplication.allWidgets():
         if isinstance(widget, LabelPanel) and widget.canvas.view.viewer is viewer:
-            return widget  # whose dock was closed
+            return widget  # its dock was closed
     layer = None if viewer is None else viewer.layers.selection.active
     path = None if layer is None else layer.source.path
     if path is None:
@@ -137,7 +137,7 @@ def label_widget() -> Any:
     lists = viewer.layers, viewer.mouse_drag_callbacks, viewer.mouse_double_click_callbacks
     before = [list(items) for items in lists]
     try:
-        viewer.layers.remove(layer)  # the session has its own, with the voxel size
+        viewer.layers.remove(layer)  # the session adds its own, with the voxel size
         panel = _panel(viewer, session, None)
     except BaseException:
         for items, old in zip(lists, before, strict=True):
@@ -155,17 +155,17 @@ def _panel(viewer: Any, session: Session, model: str | None) -> Any:
     from cellcount_jax.label.window.events import drag
     from cellcount_jax.label.window.panel import LabelPanel
 
-    canvas = Canvas(viewer, session, tell=show_info)
+    canvas = Canvas(viewer, session, notify=show_info)
     viewer.mouse_drag_callbacks.append(drag(canvas))
     if session.recovered:
         show_info(f"{session.recovered} acts of a window that was killed were found again.")
     for note in session.notes:
         show_info(note)
-    return LabelPanel(canvas, model=model, tell=show_info)
+    return LabelPanel(canvas, model=model)
 
 
 def _settle(viewer: Any, panel: Any) -> None:
-    """What is beside a panel that is in its window."""
+    """Adds what belongs beside a panel that is in its window: the 3D view, and events."""
     from cellcount_jax.label.window.events import WindowEvents
 
     if len(panel.canvas.session.edges) == 3:
