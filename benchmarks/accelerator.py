@@ -52,7 +52,7 @@ from flops import peak_tflops, step_flops
 from cellcount_jax import cache
 from cellcount_jax.errors import InputError
 from cellcount_jax.training import batches, stack, train
-from cellcount_jax.training.step import TrainState
+from cellcount_jax.training.step import TrainState, draw_and_step
 
 ROOT = Path(__file__).parents[1]
 
@@ -168,7 +168,7 @@ def jax_training(
 ) -> Callable[[], Any]:
     """The training loop's compiled run, on one device."""
     step = functools.partial(
-        train.draw_and_step,
+        draw_and_step,
         config=config,
         geometry=geometry,
         peak=targets.peak_value(config, geometry),

@@ -34,8 +34,9 @@ import zarr
 
 from cellcount_jax.data import scene
 from cellcount_jax.images.regions import Region, around
-from cellcount_jax.inference import model_file, survey, tiled_maps, trained_model
-from cellcount_jax.inference.cells import LoadedModel
+from cellcount_jax.inference import model_file, survey, tiled_maps
+from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.maps.detect import find_peaks
 from cellcount_jax.training.step import create_train_state
 
 ROOT = Path(__file__).parents[1]
@@ -146,13 +147,14 @@ def cells(seed: int) -> np.ndarray:
     return np.rint(np.asarray(image)[..., 0]).astype(np.uint16)
 
 
-def alone_in(model: LoadedModel, values: np.ndarray) -> np.ndarray:
+def alone_in(model: TrainedModel, values: np.ndarray) -> np.ndarray:
     """The points in normalised intensities, of the network applied to them as they are."""
-    config = model.config.copy_and_resolve_references()
-    config.predict.update({"flips": False, "max_voxels": values.size})
-    found = trained_model.Maps(tiled_maps.compute(config, model.variables, values)[..., 0], None)
-    points, _ = trained_model.locate(model, found, rule=config.detect.rule, split=False)
-    return points
+    model = model.with_settings({"predict.flips": False, "predict.max_voxels": values.size})
+    return find_peaks(
+        tiled_maps.compute(model.config, model.variables, values)[..., 0],
+        threshold_abs=model.thresholds["peaks"],
+        min_distance=tuple(model.config.detect.min_distance),
+    )
 
 
 def _check(path: Path, points: np.ndarray, region: Region) -> None:

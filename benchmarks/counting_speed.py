@@ -36,8 +36,8 @@ from cellcount_jax.counting import engines
 from cellcount_jax.images import sources
 from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.normalise import Measured
-from cellcount_jax.inference import cells as locations
-from cellcount_jax.inference import model_file, plan, survey, tasks, tiled_maps
+from cellcount_jax.inference import model_file, survey, tasks, tiled_maps
+from cellcount_jax.inference.cells import find
 from cellcount_jax.inference.tasks import Engine, Job
 from cellcount_jax.maps import pieces
 from cellcount_jax.network.sau_net import create_model
@@ -73,8 +73,8 @@ def main() -> None:
 def measure(file: Path, *, flips: bool, repeats: int, limit: int | None) -> dict[str, Any]:
     """A row on a file."""
     model = model_file.load_model(MODEL)
-    model.config.predict.flips = flips
-    model.config.predict.max_voxels = limit or model.config.predict.max_voxels
+    limit = limit or model.config.predict.max_voxels
+    model = model.with_settings({"predict.flips": flips, "predict.max_voxels": limit})
     with sources.open_source(file) as source:
         job = Job(model, source, file.parent / "work")
         apply = jax.jit(create_model(model.config).apply)
@@ -91,12 +91,12 @@ def measure(file: Path, *, flips: bool, repeats: int, limit: int | None) -> dict
         {name: statistics.median(pair[i] for pair in clocks[name]) for name in clocks}
         for i in range(2)
     )
-    megavoxels = math.prod(job.cut.shape) / 1e6
+    megavoxels = math.prod(job.plan.shape) / 1e6
     return {
-        "what": f"{len(job.cut.flips)} mirror images" if flips else "--fast",
+        "what": f"{len(job.plan.flips)} mirror images" if flips else "--fast",
         "megavoxels": megavoxels,
-        "with halos": math.prod(job.cut.window) * len(job.cut.tiles) / 1e6,
-        "tiles": len(job.cut.tiles),
+        "with halos": math.prod(job.plan.window_shape) * len(job.plan.tiles) / 1e6,
+        "tiles": len(job.plan.tiles),
         "seconds": seconds["count"],
         "megavoxels/s": megavoxels / seconds["count"],
         "ratio": seconds["count"] / seconds["bare"],
@@ -112,7 +112,7 @@ def count(job: Job, engine: Callable[[Job], Engine]) -> None:
     job.folder.mkdir()
     # What is cached with the job is of the last count.
     job = dataclasses.replace(job)
-    locations.locate(job, threshold=None, engine=engine(job))
+    find(job, engine=engine(job))
 
 
 def timed(function: Callable[[], None]) -> tuple[float, float]:
@@ -125,10 +125,10 @@ def timed(function: Callable[[], None]) -> tuple[float, float]:
 def bare(job: Job, apply: Callable[..., Any]) -> tuple[float, float]:
     """`timed` of the network alone, on all windows of a job that was counted."""
     total = (0.0, 0.0)
-    for core in job.cut.cores:
-        for flip in job.cut.flips:
-            window = plan.window(job.cut, core, flip)
-            values = plan.mirrored(job.cut, job.read, flip, window)[None]
+    for core in job.plan.cores:
+        for flip in job.plan.flips:
+            window = job.plan.window(core, flip)
+            values = job.plan.read_mirrored(job.read, flip, window)[None]
             taken = timed(lambda x=values: np.asarray(apply(job.model.variables, x)))  # type: ignore[misc]
             total = (total[0] + taken[0], total[1] + taken[1])
     return total
@@ -160,7 +160,7 @@ def split(job: Job) -> dict[str, float]:
                 return watched(name, lambda *x: jax.block_until_ready(run(*x)), seconds)
 
             stack.enter_context(mock.patch.object(tiled_maps, attribute, make))
-        _, total = timed(lambda: count(job, one_by_one))
+        _, total = timed(lambda: count(job, tasks.one_by_one))
     return {**seconds, "rest": total - seconds.total()}
 
 
@@ -182,10 +182,6 @@ def watched(name: str, function: Callable[..., Any], seconds: Counter[str]) -> C
             _inside.clear()
 
     return run
-
-
-def one_by_one(job: Job) -> Engine:
-    return lambda todo, title: tasks.one_by_one(job, todo)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from cellcount_jax.data import sample
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import metrics, scoring
-from cellcount_jax.evaluation.scoring import calibrate
+from cellcount_jax.evaluation.scoring import calibrate_threshold
 from cellcount_jax.images import files
 from cellcount_jax.maps.detect import find_peaks
 from cellcount_jax.training import train
@@ -255,7 +255,7 @@ def calibrated(found: Sequence[Peaks], max_distance: float) -> tuple[float, floa
         )
         return pooled.tp, pooled.fp, pooled.fn
 
-    return calibrate(count_at, candidates, tolerance=0.0)
+    return calibrate_threshold(count_at, candidates, tolerance=0.0)
 
 
 def results(

@@ -27,7 +27,8 @@ import workload
 
 from cellcount_jax import config as settings
 from cellcount_jax import variants
-from cellcount_jax.inference import plan, tiled_maps
+from cellcount_jax.inference import tiled_maps
+from cellcount_jax.inference.plan import make_plan
 from cellcount_jax.training.step import create_train_state
 
 # z, y, x; the volumes of the microglia set, and larger ones.
@@ -84,7 +85,7 @@ def measure(
         train_once(config)
     else:
         what = f"map of {'x'.join(map(str, shape))}"
-        voxels, tiles = int(np.prod(shape)), len(plan.plan(config, shape).tiles)
+        voxels, tiles = int(np.prod(shape)), len(make_plan(config, shape).tiles)
         state = create_train_state(jax.random.key(0), config, channels=1)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         values = np.random.default_rng(0).normal(size=(*shape, 1)).astype(np.float32)

@@ -39,7 +39,7 @@ from jax import Array
 
 from cellcount_jax.maps import targets
 from cellcount_jax.training import batches, parallel, stack, train
-from cellcount_jax.training.step import TrainState, train_step
+from cellcount_jax.training.step import TrainState, draw_and_step, train_step
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ("vgg", "lightsheet_microglia")
@@ -96,7 +96,7 @@ def parts(config: ml_collections.ConfigDict) -> dict[str, Callable[[], Any]]:
     state, _ = train.initial_state(config, dataset)
     counts = {name: config.train[name] for name in ("batch_labelled", "batch_unlabelled")}
     whole = functools.partial(
-        train.draw_and_step, config=config, geometry=geometry, peak=peak, shares=counts
+        draw_and_step, config=config, geometry=geometry, peak=peak, shares=counts
     )
 
     def draw(data: stack.TrainingData, key: Array) -> batches.Batch:

@@ -30,7 +30,7 @@ from cellcount_jax.images import background as local
 from cellcount_jax.images import normalise
 from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.points import read_points
-from cellcount_jax.inference import model_file, trained_model
+from cellcount_jax.inference import model_file
 
 ROOT = Path(__file__).parents[1]
 FACTORS = (0.25, 0.4, 0.6, 1.0, 1.6, 2.5)
@@ -148,7 +148,7 @@ def compare_contrasts(model_name: str, sample: Sample) -> str:
     lines = ["| contrast times | F1 | precision | recall |", "|---|---|---|---|"]
     for factor in FACTORS:
         changed = (background + factor * (values - background))[..., None].astype(np.float32)
-        points, _ = trained_model.predict(model, changed)
+        points, _ = model.predict(changed)
         found: metrics.Matching = scoring.match(sample, points, max_distance=distance)
         lines.append(
             f"| {factor:g} | {found.f1:.4f} | {found.precision:.4f} | {found.recall:.4f} |"

@@ -1,17 +1,18 @@
-"""Every setting once, with its unit, its default and where the default comes from.
+"""Every setting once: default, range or choices, unit and source of the default.
 
 A file in `configs/` starts from `default_config()` and sets what differs. A comment in
 brackets names the source: [eq. 2], [paper], [authors] (their TensorFlow code) or [ours].
-`validation.validate` turns an impossible value into an error that names the key.
+`validation.validate` checks these ranges, and the rules between settings, which are there.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,116 +32,157 @@ RULES = ("peaks", "components", "fidt")
 DTYPES = ("auto", "float32", "bfloat16", "float64")
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """The default of a setting, and the values that it may have; a tuple's numbers one by one."""
+
+    default: Any
+    choices: Collection[Any] = ()
+    numeric: bool = False
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
+
+
+def one_of(choices: Collection[Any], default: Any) -> Setting:
+    """A setting that has one of a few values."""
+    return Setting(default, choices=choices)
+
+
+def number(default: Any, **limits: Any) -> Setting:
+    """A finite number, or a tuple of them, within limits: at_least or above, at_most or below."""
+    return Setting(default, numeric=True, **limits)
+
+
+# Section -> name -> setting; the section "" stands for the top. A plain value has no range.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "": {
+        "name": "default",  # names the default workdir, runs/<name>
+        "seed": number(0, at_least=0, at_most=2**31 - 1),  # weights, batches, augmentation, noise
+    },
+    "data": {
+        "kind": one_of(KINDS, "vgg"),  # which reader
+        "dir": "",  # folder with the images; empty = the built-in synthetic set
+        "ndim": one_of((2, 3), 2),  # images or volumes
+        "num_labelled": number(-1, at_least=-1),  # training images used with dots; -1 = all
+        "num_unlabelled": number(-1, at_least=-1),  # and without; -1 = all that are left
+        # Seed of the permutation that splits train and test [authors].
+        "split_seed": number(5455, at_least=0, at_most=2**32 - 1),
+        "train_names": (),  # volumes: which are labelled, in this order; () = sorted
+        "unlabelled_names": (),  # volumes: which are used without dots; () = all
+        "region": "",  # where the training labels count, e.g. 'y<120'; '' = everywhere
+        "held_out_region": "",  # another region of the same volumes as a further test set
+        # Folder without test/: share of labelled images held out.
+        "test_fraction": number(0.2, at_least=0, at_most=0.9),
+        "channel": "",  # folder, volumes: number or name of the one to use; '' = all
+        "time": number(-1, at_least=-1),  # and the time point; -1 = the labelled or only one
+        "level": number(0, at_least=0),  # of a pyramid; 0 = the labelled one or the finest
+        "spacing": number((), above=0),  # voxel edges, um, in place of the files'; () = from file
+        "diameter": number(0.0, at_least=0),  # of a cell, pixels, for cellcount count --diameter
+        "normalisation": one_of(NORMALISATIONS, "dataset"),  # see images/normalise.py
+        # Extent of one local background, um (voxels if unknown): signal_to_noise, contrast [ours].
+        "background": number(120.0, above=0),
+    },
+    "target": {
+        "kernel": one_of(KERNELS, "inverse_distance"),  # 'mask': the full-annotation baseline
+        "scale": number(100.0, above=0),  # the map is learned multiplied by this [authors, VGG]
+        "gamma": number((0.02, 0.75), at_least=0),  # slope, constant of the exponent [eq. 2]
+        "c": number(1.0, above=0),  # [eq. 2]
+        "unit": number(0.0, at_least=0),  # um that count as 1 in the kernel; 0 = finest voxel edge
+        "max_distance": number(32.0, above=0),  # units; the map (0.008 there) is 0 beyond [ours]
+        # Squared error times 1 + this x target: sharper maps [ours].
+        "dot_weight": number(4.0, at_least=0),
+        "sigma": number(1.0, above=0),  # of the Gaussian kernel, units [ours: 1 beats 2 on VGG]
+        "count_head": False,  # a second map whose integral is the count [ours]
+        "count_sigma": number(2.0, above=0),  # of its Gaussians, in units
+        "count_weight": number(1.0, at_least=0),  # of its squared error
+    },
+    "model": {
+        "features": number(16, at_least=1),  # of the first level, doubling per level; paper: 32
+        "levels": number(4, at_least=2, at_most=8),  # [authors]
+        "strides": (),  # per pooling, per axis; () = 2 everywhere [authors]
+        "norm": one_of(NORMS, "batch"),  # instance [authors] cannot be tiled
+        "norm_momentum": number(0.95, at_least=0, below=1),  # of the running statistics [ours]
+        # Share of training, at its end, in which norms use their running statistics, as prediction
+        # does. On VGG it halves the error of the integral; on volumes, where the noise of small
+        # batches keeps one labelled volume from being learned by heart, it costs F1 0.794 to 0.773
+        # on a part of the c-Fos training volume that was not trained on [ours].
+        "norm_freeze": number(0.0, at_least=0, at_most=1),
+        "attention": one_of(ATTENTIONS, "block"),  # block = fixed blocks of train.crop [ours]
+        "dropout": number(0.3, at_least=0, below=1),  # on the attention weights [authors]
+        "head_bias": number(1.0),  # initial; a ReLU head that starts at 0 can stay dead [ours]
+        "dtype": one_of(DTYPES, "auto"),  # of the computation: float32 on a CPU, else bfloat16
+        "remat": False,  # compute a level's inside again for its gradient; no gain on a CPU
+    },
+    "consistency": {
+        "weight": number(1.0, at_least=0),  # w of eq. 3 after the ramp; 0 = supervised only
+        "perturbation": one_of(PERTURBATIONS, "feature_noise_last"),  # [paper: last]
+        "strength": number(1.0, at_least=0),  # noise U(1 - s, 1 + s) [authors: U(0, 2)], or image's
+        "focal": True,  # focal weight; False is alpha = 1
+        "focal_sigma": number(1.0, above=0),  # of the focal weight's Gaussian, voxels [authors]
+        "focal_radius": number(2, at_least=0),  # its reach in voxels: 5 taps [authors]
+        "focal_floor": number(0.1, at_least=0),  # maxima of the map below: background [FIDT]
+        "ramp_up": number(0.3, at_least=0, at_most=1),  # share of training until w [ours]
+    },
+    "augment": {
+        "flips": True,  # along every axis [authors]
+        "transpose": True,  # y and x exchanged: with flips, all quarter turns [authors]
+        "gain": number(0.0, at_least=0),  # image times exp(U(-g, g))
+        "offset": number(0.0, at_least=0),  # plus U(-o, o), in normalised units
+        "noise": number(0.0, at_least=0),  # plus Gaussian noise of deviation U(0, n), same units
+    },
+    "optim": {
+        "learning_rate": number(3e-3, above=0),  # at the schedule's start [ours; paper: 1e-3]
+        "schedule": one_of(SCHEDULES, "cosine"),  # restarts: cycles doubling in length [authors]
+        "first_cycle": number(50, at_least=1),  # steps of the first cycle with restarts [authors]
+        # Decoupled [authors: 1.0; no difference seen at 16 features].
+        "weight_decay": number(0.0, at_least=0),
+    },
+    "train": {
+        "steps": number(500, at_least=1),
+        "crop": number((128, 128), at_least=1),  # voxels; [paper: 224 x 224; 3D: 56 x 200 x 200]
+        # Above 0: cells that a crop cuts are not learned from, within so many units of its edges,
+        # but those that the image itself cuts are, as often as others [ours].
+        "cut_margin": number(0.0, at_least=0),
+        "batch_labelled": number(4, at_least=1),  # crops a step, over all devices [authors: 8]
+        "batch_unlabelled": number(4, at_least=0),  # [authors: 80]
+        "scan_length": number(10, at_least=1),  # steps in one compiled call
+        "checkpoint_every": number(100, at_least=1),  # steps, a multiple of scan_length
+        "evaluate_every": number(0, at_least=0),  # steps between evaluations; 0 = at the end only
+        "keep_checkpoints": number(2, at_least=1),
+        "tensorboard": False,  # curves for TensorBoard too; needs the extra tensorboard
+    },
+    "detect": {
+        "rule": one_of(RULES, "peaks"),  # the paper: components; the figures of all are kept
+        "min_distance": number((1, 1), at_least=0),  # voxels: no two peaks closer along every axis
+        # On the map, in (0, 1); 0 = calibrated on training images.
+        "threshold": number(0.0, at_least=0, at_most=1),
+        # With count_head: from so many cells in its part of the density a peak stands for two; 0 =
+        # never. F1 0.958 to 0.966 on 40 training images of VGG that were not trained on.
+        "split_from": number(1.4, at_least=0),
+    },
+    "evaluation": {
+        "max_distance": number(5.0, above=0),  # of a true detection: pixels, um if known
+        "overlays": number(8, at_least=0),  # pictures written per test set
+    },
+    "predict": {
+        "flips": False,  # mean over all mirror images: sharper, 4 (3D: 8) times the work
+        "max_voxels": number(8_000_000, at_least=1),  # larger images are predicted in tiles of this
+    },
+}
+
+
 def default_config() -> ml_collections.ConfigDict:
     """The defaults: 2D, 2 cores, the paper's method."""
-    c = ml_collections.ConfigDict()
-    c.name = "default"  # names the default workdir, runs/<name>
-    c.seed = 0  # initial weights, batches, augmentation, noise
-
-    c.data = ml_collections.ConfigDict()
-    c.data.kind = "vgg"  # which reader: KINDS
-    c.data.dir = ""  # folder with the images; empty = the built-in synthetic set
-    c.data.ndim = 2  # 2 images or 3 volumes
-    c.data.num_labelled = -1  # training images whose dots are used; -1 = all of the split
-    c.data.num_unlabelled = -1  # training images used without dots; -1 = all that are left
-    c.data.split_seed = 5455  # of the train/test permutation [authors]
-    c.data.train_names = ()  # volumes: which are labelled, in this order; () = sorted
-    c.data.unlabelled_names = ()  # volumes: which are used without dots; () = all
-    c.data.region = ""  # where the training labels count, e.g. 'y<120'; '' = everywhere
-    c.data.held_out_region = ""  # another region of the same volumes as a further test set
-    c.data.test_fraction = 0.2  # folder without test/: share of labelled images held out
-    c.data.channel = ""  # folder, volumes: number or name of the one to use; "" = all
-    c.data.time = -1  # folder, volumes: the time point; -1 = the labelled or only one
-    c.data.level = 0  # folder, volumes: of a pyramid; 0 = the labelled one or the finest
-    c.data.spacing = ()  # voxel edges in micrometres, overrides the files'; () = from file
-    c.data.diameter = 0.0  # of a cell, in pixels, about: what cellcount count --diameter is for
-    c.data.normalisation = "dataset"  # NORMALISATIONS, see data/normalise.py
-    # Extent of one local background, um (voxels if unknown): signal_to_noise, contrast [ours].
-    c.data.background = 120.0
-
-    c.target = ml_collections.ConfigDict()
-    c.target.kernel = "inverse_distance"  # KERNELS; 'mask' is the full-annotation baseline
-    c.target.scale = 100.0  # the map is learned multiplied by this [authors, VGG]
-    c.target.gamma = (0.02, 0.75)  # slope and constant of the exponent [eq. 2]
-    c.target.c = 1.0  # [eq. 2]
-    c.target.unit = 0.0  # micrometres that count as 1 in the kernel; 0 = finest voxel edge
-    c.target.max_distance = 32.0  # in units; the map (0.008 there) is 0 beyond [ours]
-    c.target.dot_weight = 4.0  # squared error times 1 + this x target: sharper maps [ours]
-    c.target.sigma = 1.0  # of the Gaussian kernel, in units [ours: 1 beats 2 on VGG]
-    c.target.count_head = False  # a second map whose integral is the count [ours]
-    c.target.count_sigma = 2.0  # of its Gaussians, in units
-    c.target.count_weight = 1.0  # of its squared error
-
-    c.model = ml_collections.ConfigDict()
-    c.model.features = 16  # of the first level, doubling per level; paper: 32
-    c.model.levels = 4  # [authors]
-    c.model.strides = ()  # per pooling, per axis; () = 2 everywhere [authors]
-    c.model.norm = "batch"  # NORMS; instance [authors] cannot be tiled
-    c.model.norm_momentum = 0.95  # of the running statistics, per step [ours]
-    # Share of training, at its end, in which norms use their running statistics, as prediction
-    # does. On VGG it halves the error of the integral; on volumes, where the noise of small batches
-    # keeps one labelled volume from being learned by heart, it costs F1 0.794 to 0.773 on a part
-    # of the c-Fos training volume that was not trained on [ours].
-    c.model.norm_freeze = 0.0
-    c.model.attention = "block"  # ATTENTIONS; block = fixed blocks of train.crop [ours]
-    c.model.dropout = 0.3  # on the attention weights [authors]
-    c.model.head_bias = 1.0  # initial; a ReLU head that starts at 0 can stay dead [ours]
-    c.model.dtype = "auto"  # of the computation: float32 on a CPU, else bfloat16; DTYPES
-    c.model.remat = False  # compute a level's inside again for its gradient; no gain on a CPU
-
-    c.consistency = ml_collections.ConfigDict()
-    c.consistency.weight = 1.0  # w of eq. 3 at the end of the ramp; 0 = supervised only
-    c.consistency.perturbation = "feature_noise_last"  # PERTURBATIONS [paper: last]
-    c.consistency.strength = 1.0  # noise U(1 - s, 1 + s) [authors: U(0, 2)], or the image's
-    c.consistency.focal = True  # focal weight; False is alpha = 1
-    c.consistency.focal_sigma = 1.0  # of the focal weight's Gaussian, in voxels [authors]
-    c.consistency.focal_radius = 2  # its reach in voxels: 5 taps [authors]
-    c.consistency.focal_floor = 0.1  # maxima of the map below this are background [FIDT]
-    c.consistency.ramp_up = 0.3  # share of training until w is reached [ours]
-
-    c.augment = ml_collections.ConfigDict()
-    c.augment.flips = True  # along every axis [authors]
-    c.augment.transpose = True  # y and x exchanged: with flips, all quarter turns [authors]
-    c.augment.gain = 0.0  # image times exp(U(-g, g))
-    c.augment.offset = 0.0  # plus U(-o, o), in normalised units
-    c.augment.noise = 0.0  # plus Gaussian noise of a deviation U(0, n), normalised units
-
-    c.optim = ml_collections.ConfigDict()
-    c.optim.learning_rate = 3e-3  # at the start of the schedule [ours; paper: 1e-3]
-    c.optim.schedule = "cosine"  # SCHEDULES; restarts: cycles doubling in length [authors]
-    c.optim.first_cycle = 50  # steps of the first cycle with restarts [authors]
-    c.optim.weight_decay = 0.0  # decoupled [authors: 1.0; no difference seen at 16 features]
-
-    c.train = ml_collections.ConfigDict()
-    c.train.steps = 500
-    c.train.crop = (128, 128)  # voxels; [paper: 224 x 224; 3D: 56 x 200 x 200]
-    # Above 0: cells that a crop cuts are not learned from, within so many units of its edges, but
-    # those that the image itself cuts are, as often as others [ours].
-    c.train.cut_margin = 0.0
-    c.train.batch_labelled = 4  # crops a step, over all devices [authors: 8]
-    c.train.batch_unlabelled = 4  # [authors: 80]
-    c.train.scan_length = 10  # steps in one compiled call
-    c.train.checkpoint_every = 100  # steps, a multiple of scan_length
-    c.train.evaluate_every = 0  # steps between evaluations in training; 0 = at the end only
-    c.train.keep_checkpoints = 2
-    c.train.tensorboard = False  # curves for TensorBoard too; needs the extra tensorboard
-
-    c.detect = ml_collections.ConfigDict()
-    c.detect.rule = "peaks"  # RULES; the paper: components; the figures of all are kept
-    c.detect.min_distance = (1, 1)  # voxels: no two peaks closer along every axis
-    c.detect.threshold = 0.0  # on the map, in (0, 1); 0 = calibrated on training images
-    # With count_head: from so many cells in its part of the density a peak stands for two; 0 =
-    # never. F1 0.958 to 0.966 on 40 training images of VGG that were not trained on.
-    c.detect.split_from = 1.4
-
-    c.evaluation = ml_collections.ConfigDict()
-    c.evaluation.max_distance = 5.0  # a detection is true within this: pixels, um if known
-    c.evaluation.overlays = 8  # pictures written per test set
-
-    c.predict = ml_collections.ConfigDict()
-    c.predict.flips = False  # mean over all mirror images: sharper, 4 (3D: 8) times the work
-    c.predict.max_voxels = 8_000_000  # a larger image is predicted in tiles of this size
-    return c
+    config = ml_collections.ConfigDict()
+    for section, settings in SETTINGS.items():
+        if section:
+            config[section] = ml_collections.ConfigDict()
+        for name, entry in settings.items():
+            default = entry.default if isinstance(entry, Setting) else entry
+            (config[section] if section else config)[name] = default
+    return config
 
 
 def strides(config: ml_collections.ConfigDict) -> tuple[tuple[int, ...], ...]:
@@ -174,26 +216,24 @@ def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def from_json(stored: Any, path: Path, *, older: bool = False) -> ml_collections.ConfigDict:
-    """Reads what `to_json` gave.
+def from_json(stored: Any, path: Path) -> ml_collections.ConfigDict:
+    """The config that `to_json` gave; settings of an older version that it lacks have defaults.
 
     Args:
       stored: content of a config.json.
       path: of that file, for errors.
-      older: whether it may be of an older version: what it lacks has its default.
 
     Raises:
-      InputError: its keys are not those of this version, or a value is of another type.
+      InputError: it has settings that this version lacks, or a value is of another type.
     """
     if not isinstance(stored, Mapping):
         raise InputError(f"{path}: the settings in it are no JSON object")
     config = default_config()
     known, given = flatten(config.to_dict()).keys(), flatten(stored).keys()
-    missing = given - known if older else known ^ given
-    if missing:
+    if unknown := given - known:
         raise InputError(
             f"{path}: was written by another version, which differs in the settings"
-            f" {', '.join(sorted(missing))}"
+            f" {', '.join(sorted(unknown))}"
         )
     for key, value in flatten(stored).items():
         section, _, name = key.rpartition(".")

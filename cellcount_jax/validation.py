@@ -21,9 +21,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     Raises:
       InputError: names the key, its value and what is allowed.
     """
-    _choices(config)
-    _numbers(config)
-    _selection(config)
+    _ranges(config)
+    _pairs(config)
     _lengths(config)
     _multiples(config)
 
@@ -32,27 +31,47 @@ def _fail(key: str, value: Any, allowed: str) -> None:
     raise InputError(f"config.{key} = {value!r}: {allowed}")
 
 
-def _choices(config: ml_collections.ConfigDict) -> None:
-    for key, value, allowed in (
-        ("data.kind", config.data.kind, settings.KINDS),
-        ("data.ndim", config.data.ndim, (2, 3)),
-        ("data.normalisation", config.data.normalisation, settings.NORMALISATIONS),
-        ("target.kernel", config.target.kernel, settings.KERNELS),
-        ("model.norm", config.model.norm, settings.NORMS),
-        ("model.attention", config.model.attention, settings.ATTENTIONS),
-        ("model.dtype", config.model.dtype, settings.DTYPES),
-        ("consistency.perturbation", config.consistency.perturbation, settings.PERTURBATIONS),
-        ("optim.schedule", config.optim.schedule, settings.SCHEDULES),
-        ("detect.rule", config.detect.rule, settings.RULES),
-    ):
-        if value not in allowed:
-            _fail(key, value, "must be one of " + ", ".join(map(str, allowed)))
+def _ranges(config: ml_collections.ConfigDict) -> None:
+    """Choices and limits of single settings, as `config.SETTINGS` has them."""
+    for section, entries in settings.SETTINGS.items():
+        for name, entry in entries.items():
+            if isinstance(entry, settings.Setting):
+                key = f"{section}.{name}" if section else name
+                _check(key, (config[section] if section else config)[name], entry)
+
+
+def _check(key: str, value: Any, setting: settings.Setting) -> None:
+    if setting.choices and value not in setting.choices:
+        _fail(key, value, "must be one of " + ", ".join(map(str, setting.choices)))
+    if not setting.numeric:
+        return
+    for number in value if isinstance(value, tuple) else (value,):
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            _fail(key, value, "must hold numbers only")
+        if not math.isfinite(number):
+            _fail(key, value, "must be finite")
+        limits = {
+            f"above {setting.above}": number > setting.above,
+            f"at least {setting.at_least}": number >= setting.at_least,
+            f"below {setting.below}": number < setting.below,
+            f"at most {setting.at_most}": number <= setting.at_most,
+        }
+        if not all(limits.values()):
+            _fail(key, value, "must be " + " and ".join(t for t in limits if "inf" not in t))
+
+
+def _pairs(config: ml_collections.ConfigDict) -> None:
+    """Settings that allow or need a value of another one, or of the environment."""
     if config.target.count_head and config.target.kernel != "inverse_distance":
         _fail("target.count_head", True, "needs target.kernel = 'inverse_distance'")
     if 0 < config.detect.split_from <= 1:
         _fail("detect.split_from", config.detect.split_from, "must be 0, or above 1, a lone cell")
     if config.model.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         _fail("model.dtype", "float64", "needs the environment variable JAX_ENABLE_X64=1")
+    for key in ("channel", "time", "level"):
+        value, default = config.data[key], settings.default_config().data[key]
+        if value != default and config.data.kind not in ("folder", "volumes"):
+            _fail(f"data.{key}", value, "is for data.kind = 'folder' and 'volumes'")
     for key in ("train_names", "unlabelled_names"):
         if not all(isinstance(name, str) for name in config.data[key]):
             _fail(
@@ -62,84 +81,6 @@ def _choices(config: ml_collections.ConfigDict) -> None:
         _fail(
             "data.dir", config.data.dir, "data.kind = 'synthetic' reads no folder; choose another"
         )
-
-
-def _selection(config: ml_collections.ConfigDict) -> None:
-    for key, default in (("channel", ""), ("time", -1), ("level", 0)):
-        if config.data[key] != default and config.data.kind not in ("folder", "volumes"):
-            _fail(f"data.{key}", config.data[key], "is for data.kind = 'folder' and 'volumes'")
-
-
-def _numbers(config: ml_collections.ConfigDict) -> None:
-    """Ranges: key, lowest, highest; a tuple is checked element by element."""
-    inf = math.inf
-    tiny = 1e-12
-    below_one = 1 - tiny
-    for key, low, high in (
-        ("seed", 0, 2**31 - 1),
-        ("data.num_labelled", -1, inf),
-        ("data.num_unlabelled", -1, inf),
-        ("data.split_seed", 0, 2**32 - 1),
-        ("data.test_fraction", 0, 0.9),
-        ("data.time", -1, inf),
-        ("data.level", 0, inf),
-        ("data.spacing", tiny, inf),
-        ("data.diameter", 0, inf),
-        ("data.background", tiny, inf),
-        ("target.scale", tiny, inf),
-        ("target.gamma", 0, inf),
-        ("target.c", tiny, inf),
-        ("target.unit", 0, inf),
-        ("target.max_distance", tiny, inf),
-        ("target.dot_weight", 0, inf),
-        ("target.sigma", tiny, inf),
-        ("target.count_sigma", tiny, inf),
-        ("target.count_weight", 0, inf),
-        ("model.features", 1, inf),
-        ("model.levels", 2, 8),
-        ("model.norm_momentum", 0, below_one),
-        ("model.norm_freeze", 0, 1),
-        ("model.dropout", 0, below_one),
-        ("model.head_bias", -inf, inf),
-        ("consistency.weight", 0, inf),
-        ("consistency.strength", 0, inf),
-        ("consistency.focal_sigma", tiny, inf),
-        ("consistency.focal_radius", 0, inf),
-        ("consistency.focal_floor", 0, inf),
-        ("consistency.ramp_up", 0, 1),
-        ("augment.gain", 0, inf),
-        ("augment.offset", 0, inf),
-        ("augment.noise", 0, inf),
-        ("optim.learning_rate", tiny, inf),
-        ("optim.first_cycle", 1, inf),
-        ("optim.weight_decay", 0, inf),
-        ("train.steps", 1, inf),
-        ("train.crop", 1, inf),
-        ("train.cut_margin", 0, inf),
-        ("train.batch_labelled", 1, inf),
-        ("train.batch_unlabelled", 0, inf),
-        ("train.scan_length", 1, inf),
-        ("train.checkpoint_every", 1, inf),
-        ("train.evaluate_every", 0, inf),
-        ("train.keep_checkpoints", 1, inf),
-        ("detect.min_distance", 0, inf),
-        ("detect.threshold", 0, 1),
-        ("detect.split_from", 0, inf),
-        ("evaluation.max_distance", tiny, inf),
-        ("evaluation.overlays", 0, inf),
-        ("predict.max_voxels", 1, inf),
-    ):
-        section, _, name = key.rpartition(".")
-        value = (config[section] if section else config)[name]
-        for number in value if isinstance(value, tuple) else (value,):
-            if not isinstance(number, (int, float)) or isinstance(number, bool):
-                _fail(key, value, "must hold numbers only")
-            if not math.isfinite(number):
-                _fail(key, value, "must be finite")
-            if not low <= number <= high:
-                lowest = "above 0" if low == tiny else f"at least {low}"
-                highest = {inf: "", below_one: " and below 1"}.get(high, f" and at most {high}")
-                _fail(key, value, f"must be {lowest}{highest}")
 
 
 def _lengths(config: ml_collections.ConfigDict) -> None:

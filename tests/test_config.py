@@ -294,9 +294,8 @@ def test_json_round_trip() -> None:
     assert settings.from_json(stored, Path("run/config.json")).to_dict() == config.to_dict()
 
 
-def test_settings_of_another_version_are_refused() -> None:
+def test_settings_of_a_later_version_are_refused() -> None:
     stored = settings.to_json(settings.default_config())
-    del stored["train"]["crop"]
     stored["train"]["croop"] = [128, 128]
-    with pytest.raises(InputError, match=r"run/config\.json: .* train\.croop, train\.crop"):
+    with pytest.raises(InputError, match=r"run/config\.json: .* train\.croop$"):
         settings.from_json(stored, Path("run/config.json"))

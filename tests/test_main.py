@@ -29,10 +29,6 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ("config.optim.lerning_rate: no such setting", "config.optim.learning_rate?"),
     ),
     "wrong type": ([SMOKE, "--config.train.steps=many"], ("--config.train.steps=many", "int")),
-    "impossible value": (
-        [SMOKE, "--config.target.kernel=box"],
-        ("config.target.kernel = 'box': must be one of inverse_distance, gaussian, mask",),
-    ),
     "missing config": ([], ("--config is missing",)),
     "no such config file": (["--config=configs/vgh.py"], ("--config", "'configs/vgh.py'")),
     "unknown variant": (
@@ -41,10 +37,6 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
     ),
     "unknown mode": ([SMOKE, "--mode=train"], ("--mode=train", "train_and_evaluate|evaluate")),
     "extra argument": ([SMOKE, "steps=3"], ("unexpected argument 'steps=3'", "--config.key")),
-    "missing data folder": (
-        ["--config=configs/vgg.py", "--config.data.dir=no/such/folder"],
-        ("data.dir = 'no/such/folder': does not exist",),
-    ),
     "no run to evaluate": ([SMOKE, "--mode=evaluate"], ("no run to evaluate",)),
 }
 

@@ -1397,7 +1397,6 @@ def count(monkeypatch: pytest.MonkeyPatch, loaded: dict[int, TrainedModel]) -> C
 
     def run(path: Path, output: Path, *options: str, ndim: int) -> int:
         model = loaded[ndim]
-        model.config.predict.max_voxels = settings.default_config().predict.max_voxels
         monkeypatch.setattr(model_file, "load_model", lambda _: model)
         return cli.main(["count", str(path), "--model", "m", "--output", str(output), *options])
 

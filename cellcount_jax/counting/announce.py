@@ -9,7 +9,7 @@ import numpy as np
 
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.sources import Source
-from cellcount_jax.inference import tiled_maps, trained_model
+from cellcount_jax.inference import tiled_maps
 from cellcount_jax.inference.tasks import Job
 from cellcount_jax.inference.trained_model import TrainedModel
 
@@ -62,14 +62,15 @@ def describe_job(job: Job, *, timed: bool = True) -> str:
       timed: whether to estimate the time, by computing a small image; without it the memory is
         given as that of each worker.
     """
-    cut, model = job.cut, job.model
+    plan, model = job.plan, job.model
     tiles = "in one piece"
-    if not cut.whole:
-        tiles = f"in {len(cut.tiles)} tiles of {size_text(cut.window)} voxels"
-    mirrored = f", each in {len(cut.flips)} mirror images" if len(cut.flips) > 1 else ""
+    if not plan.whole:
+        tiles = f"in {len(plan.tiles)} tiles of {size_text(plan.window_shape)} voxels"
+    mirrored = f", each in {len(plan.flips)} mirror images" if len(plan.flips) > 1 else ""
     voxel_bytes = _BYTES_PER_FEATURE * model.config.model.features + 16 * model.channels
-    memory = _PROCESS_BYTES + math.prod(cut.window) * voxel_bytes
-    disk = "" if cut.whole else f", up to {_disk_bytes(job) / 1e9:.2g} GB on the disk while it runs"
+    memory = _PROCESS_BYTES + math.prod(plan.window_shape) * voxel_bytes
+    disk = f", up to {_disk_bytes(job) / 1e9:.2g} GB on the disk while it runs"
+    disk = "" if plan.whole else disk
     taken = f", {duration(_seconds(job))}" if timed else ""
     each = "" if timed else " for each worker"
     return f"{tiles}{mirrored}: about {memory / 1e9:.1f} GB of memory{each}{disk}{taken}"
@@ -86,25 +87,25 @@ def duration(seconds: float) -> str:
 
 def _disk_bytes(job: Job) -> float:
     """Size of the coarse levels and of the map, if no tile is skipped."""
-    cut = job.cut
-    coarse = math.prod(cut.coarse) * tiled_maps.coarse_features(job.model.config) * len(cut.flips)
-    return 4.0 * (coarse + math.prod(cut.shape) * (1 + trained_model.splits(job.model)))
+    plan = job.plan
+    features = tiled_maps.coarse_features(job.model.config)
+    coarse = math.prod(plan.coarse_shape) * features * len(plan.flips)
+    return 4.0 * (coarse + math.prod(plan.shape) * (1 + job.model.splits))
 
 
 def _seconds(job: Job) -> float:
     """Time of all tiles, from that of a small image, which is computed twice to compile first."""
-    cut, model = job.cut, job.model
-    config = model.config.copy_and_resolve_references()
-    config.predict.flips = False
-    stride = np.asarray(cut.stride)
+    plan, model = job.plan, job.model
+    stride = np.asarray(plan.stride)
     edge = _PROBE_VOXELS ** (1 / len(stride))
-    shape = np.minimum(cut.padded, stride * np.maximum(1, np.rint(edge / stride).astype(int)))
+    wanted = stride * np.maximum(1, np.rint(edge / stride).astype(int))
+    shape = np.minimum(plan.padded_shape, wanted)
     values = np.zeros((*shape.tolist(), model.channels), np.float32)
-    config.predict.max_voxels = int(np.prod(shape))
+    probe = model.with_settings({"predict.flips": False, "predict.max_voxels": int(np.prod(shape))})
     for _ in range(2):
         started = time.perf_counter()
-        tiled_maps.compute(config, model.variables, values)
+        tiled_maps.compute(probe.config, probe.variables, values)
         taken = time.perf_counter() - started
-    voxels = math.prod(cut.window) * len(cut.tiles) * len(cut.flips)
+    voxels = math.prod(plan.window_shape) * len(plan.tiles) * len(plan.flips)
     # The encoder runs twice where there are tiles, see tiled_maps.py.
-    return taken / float(np.prod(shape)) * voxels * (1 if cut.whole else 1.35)
+    return taken / float(np.prod(shape)) * voxels * (1 if plan.whole else 1.35)

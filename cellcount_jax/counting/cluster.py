@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 from absl import logging as log
 
-from cellcount_jax.counting import engines, job_file
+from cellcount_jax.counting import job_file
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference import tasks
 from cellcount_jax.inference.tasks import Engine, Job, Task
+from cellcount_jax.progress import progress
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -126,7 +127,7 @@ def _run_all(
     running = as_completed(loop=client.loop)
     try:
         running.update([submit(task) for task in itertools.islice(waiting, _MAX_SUBMITTED)])
-        with engines.progress(title, len(todo)) as bar:
+        with progress(title, len(todo)) as bar:
             for future in running:
                 _check(future, scheduler)
                 bar.update()

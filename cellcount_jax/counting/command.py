@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -110,13 +109,11 @@ def run(options: argparse.Namespace) -> int:
         # A worker has the GPU; this process leaves it the memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     model = model_file.load_model(options.model)
-    config = model.config.copy_and_resolve_references()
     if options.max_voxels is not None:
-        config.predict.max_voxels = options.max_voxels
+        model = model.with_settings({"predict.max_voxels": options.max_voxels})
     if options.fast:
-        config.predict.flips = False
-    model = dataclasses.replace(model, config=config)
-    found = inputs.find_inputs(options.inputs, ndim=config.data.ndim)
+        model = model.with_settings({"predict.flips": False})
+    found = inputs.find_inputs(options.inputs, ndim=model.config.data.ndim)
     wanted = count.Options(
         threshold=options.threshold,
         rescale=options.rescale,

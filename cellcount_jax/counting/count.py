@@ -16,12 +16,13 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import write_table
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.label_volumes import open_label_volume
-from cellcount_jax.images.regions import Resampled, all_of
+from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
-from cellcount_jax.inference import cells, model_file, tasks, trained_model
+from cellcount_jax.inference import cells, model_file
 from cellcount_jax.inference.tasks import Engine, Job
-from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
+from cellcount_jax.progress import reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,7 @@ def count_files(
             job = _job(model, source, folder, options, origin, stack)
             identity = _identity(model, source, options, digest)
             claim.check(folder, identity, overwrite=options.overwrite)
-            if options.dry_run or not job.cut.whole:
+            if options.dry_run or not job.plan.whole:
                 # The speed of workers elsewhere is not known.
                 here = options.dry_run or engine is engines.in_threads
                 show(announce.describe_job(job, timed=here))
@@ -149,19 +150,12 @@ def count_source(
       The content of summary.json.
     """
     model, image, folder = job.model, job.image, job.folder.parent
-    rule = model.config.detect.rule
-    threshold = model.thresholds[rule]
-    if options.threshold is not None:
-        # FIDT's threshold is a share of the highest peak already.
-        peak = 1.0 if rule == "fidt" else trained_model.target_peak(model)
-        threshold = options.threshold * peak
-    if job.cut.whole:
-        values = image.read(all_of(image.shape))
-        found = cells.in_one_piece(model, values, threshold=threshold, mask=job.mask)
+    threshold = model.threshold_from(options.threshold)
+    if not job.plan.whole:
+        # Tiles leave their results in the folder; an image in one piece only if it can be counted.
         claim.take(folder, identity)
-    else:
-        claim.take(folder, identity)
-        found = cells.locate(job, threshold=threshold, engine=engine, progress=engines.reading)
+    found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
+    claim.take(folder, identity)
     if isinstance(image, Resampled):
         found = found.moved(image.back)
     summary = {
@@ -170,9 +164,9 @@ def count_source(
         "mask": None if options.mask is None else str(options.mask),
         "model": name,
         "model_step": model.step,
-        "rule": rule,
+        "rule": model.config.detect.rule,
         "threshold": threshold,
-        "mirror_images": len(job.cut.flips),
+        "mirror_images": len(job.plan.flips),
         "rescaled_to_um": list(model.spacing) if options.rescale and image is not source else None,
         "diameter": options.diameter,
     }
@@ -190,20 +184,17 @@ def _job(
 ) -> Job:
     """The job of an input; the stack closes its mask."""
     try:
-        trained_model.check_fits(model, len(source.shape), source.channels)
         spacing = source.spacing if options.rescale else None
-        image = trained_model.resampled(model, source, spacing, diameter=options.diameter)
+        image = model.resampled(source, spacing, diameter=options.diameter)
         mask = None
         if options.mask is not None:
             labels = open_label_volume(options.mask, shape=source.shape, spacing=source.spacing)
             mask = region_counts.Mask(stack.enter_context(labels))
-        job = Job(model, image, folder / claim.WORK, mask, origin)
-        _ = job.cut
+        return Job(model, image, folder / claim.WORK, mask, origin)
     except InputError as error:
         several = options.selection.channel is None and source.channels > model.channels
         hint = "; choose one with --channel" if several else ""
         raise InputError(f"{source.path}: {error}{hint}") from error
-    return job
 
 
 def _identity(model: TrainedModel, source: Source, options: Options, digest: str) -> dict[str, Any]:
@@ -235,10 +226,10 @@ def _modified(path: Path) -> list[int] | None:
 def _check_options(model: TrainedModel, options: Options) -> None:
     if options.threshold is not None and not 0 < options.threshold < 1:
         raise InputError(f"--threshold {options.threshold}: must be between 0 and 1")
-    if options.threshold is not None and options.threshold < tasks.FLOOR:
+    if options.threshold is not None and options.threshold < LOWEST_THRESHOLD:
         raise InputError(
-            f"--threshold {options.threshold}: must be at least {tasks.FLOOR}; lower peaks of the"
-            " map are not kept"
+            f"--threshold {options.threshold}: must be at least {LOWEST_THRESHOLD}; lower peaks of"
+            " the map are not kept"
         )
     if options.diameter is not None and (options.diameter <= 0 or model.config.data.ndim == 3):
         raise InputError(

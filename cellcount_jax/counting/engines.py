@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-import sys
 from collections.abc import Sequence
-
-from tqdm import tqdm
 
 from cellcount_jax.inference import tasks
 from cellcount_jax.inference.tasks import Engine, Job, Task
+from cellcount_jax.progress import progress
 
-# One computes (see maps.py), one reads for it, one writes.
+# One computes (see tiled_maps.py), one reads for it, one writes.
 _THREADS = 3
-_SOON_S = 2
-
-
-def progress(title: str, total: int, *, unit: str = "tile") -> tqdm:
-    """A bar on a terminal, in a log a line now and then; nothing of what takes no time."""
-    interval = 0.5 if sys.stderr.isatty() else 60
-    return tqdm(
-        total=total,
-        desc=title,
-        unit=unit,
-        unit_scale=unit == "voxel",
-        mininterval=interval,
-        maxinterval=interval,
-        delay=_SOON_S,
-    )
-
-
-def reading(title: str, voxels: int) -> tqdm:
-    """The same for an image that is read part by part."""
-    return progress(title, voxels, unit="voxel")
 
 
 def in_threads(job: Job) -> Engine:

@@ -17,7 +17,7 @@ from cellcount_jax import cache
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files, sources
 from cellcount_jax.images.selection import Selection
-from cellcount_jax.inference import model_file, trained_model
+from cellcount_jax.inference import model_file
 from cellcount_jax.inference.tasks import Job
 
 FILES = _JOB, _MODEL = "job.json", "model.zip"
@@ -103,5 +103,5 @@ def reopen(folder: Path, mark: str) -> Job:
     selection = Selection.from_json(stored["selection"])
     source = sources.open_source(path, selection, as_slices=stored["as_slices"])
     spacing = source.spacing if stored["rescale"] else None
-    image = trained_model.resampled(model, source, spacing, diameter=stored["diameter"])
+    image = model.resampled(source, spacing, diameter=stored["diameter"])
     return Job(model, image, folder)

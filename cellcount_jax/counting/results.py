@@ -147,7 +147,7 @@ def write(
     page.write_page(
         folder / "report.html",
         title=source.path.name,
-        facts=_facts(source, summary),
+        facts=_facts(source, found, summary),
         read=source.read,
         shape=source.shape,
         points=points,
@@ -177,7 +177,7 @@ def _names(wanted: Outputs) -> dict[int, str] | None:
     return None if wanted.region_names is None else read_names(wanted.region_names)
 
 
-def _facts(source: Source, summary: Mapping[str, Any]) -> dict[str, str]:
+def _facts(source: Source, found: Found, summary: Mapping[str, Any]) -> dict[str, str]:
     """The image and the settings, for the report."""
     voxels = "unknown"
     if source.spacing is not None:
@@ -188,7 +188,7 @@ def _facts(source: Source, summary: Mapping[str, Any]) -> dict[str, str]:
         "Size": f"{size_text(source.shape)} voxels",
         "Voxel size": voxels,
         "Model": f"{summary['model']}, step {summary['model_step']}",
-        "Threshold": f"{summary['threshold']:.4g} ({summary['rule']})",
+        "Threshold": _threshold(found, summary),
     }
     if summary["integral"] is not None:
         facts["Count by the density's integral"] = f"{summary['integral']:g}"
@@ -209,3 +209,12 @@ def _facts(source: Source, summary: Mapping[str, Any]) -> dict[str, str]:
     versions = summary["versions"]
     facts["Software"] = ", ".join(f"{package} {version}" for package, version in versions.items())
     return facts
+
+
+def _threshold(found: Found, summary: Mapping[str, Any]) -> str:
+    """The threshold in words; FIDT's is a fraction of the map's maximum."""
+    if summary["rule"] != "fidt":
+        return f"{summary['threshold']:.4g} ({summary['rule']})"
+    if found.candidates.max(initial=0.0) <= found.threshold:
+        return f"no peak is above {found.threshold:.4g}: the map is faint (fidt)"
+    return f"{found.threshold:.4g}, {summary['threshold']:.4g} of the map's maximum (fidt)"

@@ -1,11 +1,11 @@
-"""Calibrates the threshold on training images, scores test sets, writes evaluation/."""
+"""The evaluation of a trained model: calibration on training images, scores of test sets, files."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -15,67 +15,80 @@ from cellcount_jax.config import RULES
 from cellcount_jax.data import sample
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.evaluation import metrics, scoring
-from cellcount_jax.evaluation.scoring import calibrate as calibrate_threshold
+from cellcount_jax.evaluation.scoring import calibrate_threshold
 from cellcount_jax.images import files
 from cellcount_jax.images.points import write_points
-from cellcount_jax.inference import model_file, trained_model
+from cellcount_jax.inference import cells, model_file
 from cellcount_jax.inference.trained_model import Maps, TrainedModel
+from cellcount_jax.maps import detect
+from cellcount_jax.maps.detect import Candidates
 from cellcount_jax.report import pictures
 
-# Candidate thresholds, as fractions of the target's value at a lone dot.
+# Thresholds that calibration tries, as fractions of the target's value at a lone dot.
 _FRACTIONS = np.arange(1, 50) / 50
-# Of the map's maximum, FIDT's own rule, which needs no calibration.
-_FIDT_FRACTION = 100 / 255
+
+
+class Predicted(NamedTuple):
+    """A labelled image with the model's maps and all peaks in them."""
+
+    sample: Sample
+    maps: Maps
+    candidates: Candidates
+
+
+def predict(model: TrainedModel, sample: Sample) -> Predicted:
+    """The maps of a labelled image and the peaks above 0 in them."""
+    maps = model.predict_maps(sample.image)
+    return Predicted(sample, maps, cells.candidates_of(model, maps.location, floor=0.0))
 
 
 def calibrate(
-    model: TrainedModel, samples: Sequence[Sample], maps: Sequence[Maps]
+    model: TrainedModel, images: Sequence[Predicted]
 ) -> tuple[TrainedModel, dict[str, float | None]]:
     """Chooses every rule's threshold, and the count's factor, on the training images.
 
     Args:
       model: before calibration.
-      samples: labelled training images.
-      maps: the model's maps of each.
+      images: the training images.
 
     Returns:
       The model with thresholds, and each rule's F1 on the training images, without the splitting
-      of `config.detect.split_from`.
+      of `config.detect.split_from`; None for a rule that is not calibrated.
     """
-    config = model.config
-    peak, distance = trained_model.target_peak(model), config.evaluation.max_distance
+    config, distance = model.config, model.config.evaluation.max_distance
     thresholds: dict[str, float] = {}
     reached: dict[str, float | None] = {}
     for rule in RULES:
         if rule == "fidt":
-            thresholds[rule], reached[rule] = _FIDT_FRACTION, None
+            thresholds[rule], reached[rule] = detect.FIDT_FRACTION, None
             continue
         if config.detect.threshold > 0:
             thresholds[rule], reached[rule] = config.detect.threshold, None
             continue
 
         def count_at(threshold: float, rule: str = rule) -> tuple[int, int, int]:
-            # A threshold says which maxima are cells; cells on each other are split afterwards.
-            options: dict[str, Any] = {"rule": rule, "threshold": threshold, "split": False}
+            # Without splitting: a threshold decides which peaks are cells, before they are split.
             found = metrics.pooled(
                 scoring.match(
-                    s, trained_model.locate(model, m, **options)[0], max_distance=distance
+                    image.sample,
+                    detect.choose(image.candidates, rule=rule, threshold=threshold).points,
+                    max_distance=distance,
                 )
-                for s, m in zip(samples, maps, strict=True)
+                for image in images
             )
             return found.tp, found.fp, found.fn
 
-        thresholds[rule], reached[rule] = calibrate_threshold(count_at, _FRACTIONS * peak)
-    factor = _count_factor(model, samples, maps)
+        thresholds[rule], reached[rule] = calibrate_threshold(
+            count_at, _FRACTIONS * model.target_peak
+        )
+    factor = _count_factor(model, images)
     return dataclasses.replace(model, thresholds=thresholds, count_factor=factor), reached
 
 
-def _count_factor(model: TrainedModel, samples: Sequence[Sample], maps: Sequence[Maps]) -> float:
-    """What makes the integrals of the training images add up to their dots."""
-    found = sum(
-        trained_model.integral(model, m, s.valid) or 0.0 for s, m in zip(samples, maps, strict=True)
-    )
-    true = sum(len(sample.voxels_inside(s)) for s in samples)
+def _count_factor(model: TrainedModel, images: Sequence[Predicted]) -> float:
+    """The factor by which the integrals of the training images add up to their dots."""
+    found = sum(model.integral(i.maps.density, region=i.sample.valid) or 0.0 for i in images)
+    true = sum(len(sample.voxels_inside(i.sample)) for i in images)
     return true / found if found > 0 else 1.0
 
 
@@ -84,17 +97,15 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
 
     Args:
       model: trained, not calibrated.
-      dataset: with the test sets; without any, the training images are scored, and the
-        result says so.
+      dataset: with the test sets; without any, the training images are scored, as set 'train'.
       workdir: of the run.
 
     Returns:
       The content of evaluation/metrics.json.
     """
     config, folder = model.config, workdir / "evaluation"
-    training_maps = [trained_model.predict_maps(model, s.image) for s in dataset.labelled]
-    known = {id(s.image): m for s, m in zip(dataset.labelled, training_maps, strict=True)}
-    model, reached = calibrate(model, dataset.labelled, training_maps)
+    training = [predict(model, labelled) for labelled in dataset.labelled]
+    model, reached = calibrate(model, training)
     about = f"# {config.name}\n\n{dataset.description}; step {model.step} of training.\n"
     model_file.export_model(model, workdir / model_file.MODEL_FILE, card=about)
     sets = dataset.tests or {"train": dataset.labelled}
@@ -103,17 +114,8 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
     summary: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for set_name, samples in sets.items():
-        # A held-out region lies in an image that has been seen.
-        maps = [
-            known.get(id(s.image)) or trained_model.predict_maps(model, s.image) for s in samples
-        ]
-        results = {
-            rule: [
-                _result(model, s, m, rule, model.thresholds[rule])
-                for s, m in zip(samples, maps, strict=True)
-            ]
-            for rule in RULES
-        }
+        images = [_predicted_before(s, training) or predict(model, s) for s in samples]
+        results = {rule: [_result(model, image, rule) for image in images] for rule in RULES}
         summary[set_name] = {rule: scoring.pooled_scores(r) for rule, r in results.items()}
         integral = scoring.integral_scores(results[config.detect.rule])
         if integral is not None:
@@ -143,15 +145,25 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
     return content
 
 
-def _result(
-    model: TrainedModel, sample: Sample, maps: Maps, rule: str, threshold: float
-) -> scoring.ImageResult:
-    """What a rule finds with a threshold, scored."""
+def _predicted_before(sample: Sample, images: Sequence[Predicted]) -> Predicted | None:
+    """A held-out region of one of some images, which has the maps of that image."""
+    known = (image for image in images if image.sample.image is sample.image)
+    return next((image._replace(sample=sample) for image in known), None)
+
+
+def _result(model: TrainedModel, image: Predicted, rule: str) -> scoring.ImageResult:
+    """The scores of the cells that a rule chooses."""
+    chosen = detect.choose(
+        image.candidates,
+        rule=rule,
+        threshold=model.thresholds[rule],
+        target_peak=model.target_peak,
+    )
     return scoring.score_image(
-        sample,
-        *trained_model.locate(model, maps, rule=rule, threshold=threshold),
+        image.sample,
+        *model.split_merged(chosen.points, chosen.scores, image.maps.density),
         max_distance=model.config.evaluation.max_distance,
-        integral=trained_model.integral(model, maps, sample.valid),
+        integral=model.integral(image.maps.density, region=image.sample.valid),
     )
 
 

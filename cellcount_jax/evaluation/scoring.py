@@ -1,4 +1,4 @@
-"""Scores of the cells that were found in labelled images. Pure functions on NumPy arrays."""
+"""Scores of cells found in labelled images, and calibration. Pure functions on NumPy arrays."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from cellcount_jax.data.sample import Sample
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import metrics
 from cellcount_jax.evaluation.metrics import f1_score
+from cellcount_jax.images.regions import voxels_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageResult:
-    """What was found in one image.
+    """The cells found in one image, with their scores.
 
     Attributes:
       sample: the image.
@@ -46,7 +47,7 @@ def score_image(
     max_distance: float,
     integral: float | None = None,
 ) -> ImageResult:
-    """Matches what was found in an image with its dots, where its labels count.
+    """Matches the cells found in an image with its dots, inside the valid region.
 
     Args:
       sample: a labelled image.
@@ -68,7 +69,7 @@ def score_image(
 
 
 def match(sample: Sample, points: np.ndarray, *, max_distance: float) -> metrics.Matching:
-    """Points matched with an image's dots by distance, both where its labels count."""
+    """Points matched with an image's dots by distance, both inside the valid region."""
     true = np.asarray(sample.points)
     return metrics.match_points(
         points[is_valid(points, sample)],
@@ -82,7 +83,7 @@ def is_valid(points: np.ndarray, sample: Sample) -> np.ndarray:
     """Which `(N,)` of some points lie in the valid region of an image."""
     if sample.valid is None:
         return np.ones(len(points), bool)
-    return sample.valid[tuple(np.floor(points + 0.5).astype(int).T)]
+    return sample.valid[tuple(voxels_of(points).T)]
 
 
 def pooled_scores(results: Sequence[ImageResult]) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def _count_errors(predicted: Sequence[float], true: Sequence[float]) -> dict[str
     }
 
 
-def calibrate(
+def calibrate_threshold(
     count_at: Callable[[float], tuple[int, int, int]],
     thresholds: Sequence[float] | np.ndarray,
     *,

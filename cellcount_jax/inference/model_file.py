@@ -1,8 +1,8 @@
-"""A trained model as one file: of a run, exported, or of those that the package brings.
+"""The file of a trained model: in a run's workdir, exported, or bundled with the package.
 
-The file is a zip archive of config.json and model.json, the network's variables as one .npy file
-each, and a card in Markdown that says where it comes from. Reading it parses JSON and plain
-arrays; nothing in it is ever executed.
+It is a zip archive of config.json and model.json, the network's variables as one .npy file each,
+and a card in Markdown that describes the model. Reading it parses JSON and plain arrays; nothing
+in it is ever executed.
 """
 
 from __future__ import annotations
@@ -26,20 +26,22 @@ from cellcount_jax import validation
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file, replacing
 from cellcount_jax.images.normalise import Normalisation
-from cellcount_jax.inference.cells import LoadedModel
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.network.sau_net import initial_variables
 
-MODEL_FILE = "model.zip"  # of a run, in its workdir
-CARD = "CARD.md"
-_FOLDER = Path(__file__).parents[1] / "models"
+MODEL_FILE = "model.zip"  # in the workdir of a run
+_CONFIG, _MODEL, _CARD = "config.json", "model.json", "CARD.md"
 _VARIABLES = "variables/"
-_MOST = 1000  # bytes that the header of an array may take
-# Archives of one content have the same bytes.
+_FOLDER = Path(__file__).parents[1] / "models"
+_MAX_TEXT_BYTES = 2**20  # of each file but the arrays
+_MAX_HEADER_BYTES = 1000  # of an array
+# Fixed, so that archives of one content have the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
+# The attributes of a model in model.json, beside its normalisation.
+_STORED = ("step", "channels", "spacing", "spacing_known", "thresholds", "count_factor")
 
 
-def load_model(source: str | Path) -> LoadedModel:
+def load_model(source: str | Path) -> TrainedModel:
     """Reads a trained model.
 
     Args:
@@ -74,12 +76,12 @@ def export_model(model: TrainedModel, path: Path, *, card: str) -> None:
     Args:
       model: calibrated.
       path: of the file; the folder is made where it is missing.
-      card: Markdown that says what it was trained on, how, and how good it is.
+      card: Markdown that describes the training, its data and the scores.
     """
     contents = {
-        "config.json": _as_json(settings.to_json(model.config)),
-        "model.json": _as_json(to_json(model)),
-        CARD: card.encode(),
+        _CONFIG: _as_json(settings.to_json(model.config)),
+        _MODEL: _as_json(to_json(model)),
+        _CARD: card.encode(),
     }
     for name, value in _named(model.variables).items():
         buffer = io.BytesIO()
@@ -99,11 +101,11 @@ def read_card(path: Path) -> str:
       InputError: the file is no such model.
     """
     with _opened(path) as archive:
-        return _member(archive, CARD, path).decode("utf-8", errors="replace")
+        return _member(archive, _CARD, path).decode("utf-8", errors="replace")
 
 
 def digest(model: TrainedModel) -> str:
-    """A number for all that a model's results depend on, the same wherever it lies."""
+    """A hash of all that a model's results depend on, whatever file it was read from."""
     found = hashlib.sha256(_as_json([settings.to_json(model.config), to_json(model)]))
     for name, value in _named(model.variables).items():
         found.update(name.encode() + np.ascontiguousarray(value).tobytes())
@@ -111,14 +113,13 @@ def digest(model: TrainedModel) -> str:
 
 
 def to_json(model: TrainedModel) -> dict[str, Any]:
-    """What belongs to a model beside its config and variables, for model.json."""
-    names = ("step", "channels", "spacing", "spacing_known", "thresholds", "count_factor")
-    stored = {name: getattr(model, name) for name in names}
+    """The content of model.json: a model without its config and variables."""
+    stored = {name: getattr(model, name) for name in _STORED}
     return {**stored, "normalisation": model.normalisation.to_dict()}
 
 
 def _in_workdir(workdir: Path) -> Path:
-    """The model of a run."""
+    """The model file of a run."""
     path = workdir / MODEL_FILE
     if path.is_file():
         return path
@@ -133,21 +134,23 @@ def _in_workdir(workdir: Path) -> Path:
     )
 
 
-def _read_archive(path: Path) -> LoadedModel:
+def _read_archive(path: Path) -> TrainedModel:
     with _opened(path) as archive:
-        parsed = []
-        for name in ("config.json", "model.json"):
-            try:
-                parsed.append(json.loads(_member(archive, name, path)))
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}: {name} in it is not valid JSON ({error})") from error
-        config = settings.from_json(parsed[0], path, older=True)
+        config = settings.from_json(_parsed(archive, _CONFIG, path), path)
+        stored = _parsed(archive, _MODEL, path)
         try:
             validation.validate(config)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        model = _from_json(parsed[1], config, path)
+        model = _from_json(stored, config, path)
         return dataclasses.replace(model, variables=_read_variables(archive, model, path))
+
+
+def _parsed(archive: zipfile.ZipFile, name: str, path: Path) -> Any:
+    try:
+        return json.loads(_member(archive, name, path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {name} in it is not valid JSON ({error})") from error
 
 
 def _read_variables(archive: zipfile.ZipFile, model: TrainedModel, path: Path) -> Any:
@@ -158,7 +161,8 @@ def _read_variables(archive: zipfile.ZipFile, model: TrainedModel, path: Path) -
     found = []
     for name, like in _named(expected).items():
         size = like.size * like.dtype.itemsize
-        content = io.BytesIO(_member(archive, f"{_VARIABLES}{name}.npy", path, most=size + _MOST))
+        member, most = f"{_VARIABLES}{name}.npy", size + _MAX_HEADER_BYTES
+        content = io.BytesIO(_member(archive, member, path, max_bytes=most))
         try:
             np.lib.format.read_magic(content)
             shape, columns_first, dtype = np.lib.format.read_array_header_1_0(content)
@@ -169,8 +173,8 @@ def _read_variables(archive: zipfile.ZipFile, model: TrainedModel, path: Path) -
                 f"{path}: {name} in it is {dtype} of {shape}, the network that its config"
                 f" describes has {like.dtype} of {like.shape}"
             )
-        stored = content.read()
-        value = np.frombuffer(stored, dtype) if len(stored) == size else None
+        numbers = content.read()
+        value = np.frombuffer(numbers, dtype) if len(numbers) == size else None
         if value is None or not np.isfinite(value).all():
             raise InputError(f"{path}: is damaged ({name} in it is incomplete or not finite)")
         found.append(value.reshape(shape, order="F" if columns_first else "C"))
@@ -186,39 +190,44 @@ def _opened(path: Path) -> zipfile.ZipFile:
         ) from error
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path, *, most: int = 2**20) -> bytes:
-    """What a file of the archive holds, if that is not more than it can be in a model."""
+def _member(
+    archive: zipfile.ZipFile, name: str, path: Path, *, max_bytes: int = _MAX_TEXT_BYTES
+) -> bytes:
+    """The content of a file in the archive.
+
+    Raises:
+      InputError: it is not there, damaged, or larger than in any model.
+    """
     try:
-        size = archive.getinfo(name).file_size
-        if size > most:
-            raise InputError(f"{path}: is not a model file, {name} in it has {size} bytes")
-        return archive.read(name)
-    except InputError:
-        raise
+        info = archive.getinfo(name)
     except KeyError:
         raise InputError(f"{path}: is not a model file, it holds no {name}") from None
+    if info.file_size > max_bytes:
+        raise InputError(f"{path}: is not a model file, {name} in it has {info.file_size} bytes")
+    try:
+        return archive.read(info)
     # Damaged archives raise anything, from zlib.error to EOFError.
     except Exception as error:
         raise InputError(f"{path}: is damaged ({error})") from error
 
 
-def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> LoadedModel:
-    """What `to_json` gave, without variables."""
+def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> TrainedModel:
+    """The model of the content of model.json, without variables."""
     try:
         values = dict(stored)
         normalisation = Normalisation.from_dict(values.pop("normalisation"))
         values["spacing"] = tuple(map(float, values["spacing"]))
-        model = LoadedModel(config=config, variables=None, normalisation=normalisation, **values)
-        whole = _is_whole(model)
+        model = TrainedModel(config=config, variables=None, normalisation=normalisation, **values)
+        usable = _is_usable(model)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path / 'model.json'}: is not a model of this version") from error
-    if not whole:
-        raise InputError(f"{path / 'model.json'}: holds values that no model has")
+        raise InputError(f"{path / _MODEL}: is not a model of this version") from error
+    if not usable:
+        raise InputError(f"{path / _MODEL}: holds values that no model has")
     return model
 
 
-def _is_whole(model: TrainedModel) -> bool:
-    """Whether all values that came from a file are ones that prediction can use."""
+def _is_usable(model: TrainedModel) -> bool:
+    """Whether prediction can use all values that came from a file."""
     config, normalisation = model.config, model.normalisation
     per_channel = model.channels if normalisation.method == "dataset" else 0
     axes = config.data.ndim if normalisation.method in ("signal_to_noise", "contrast") else 0

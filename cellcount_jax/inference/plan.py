@@ -1,7 +1,7 @@
-"""How an image is cut for prediction: tiles, mirror images, and what each part needs of them.
+"""The plan of a prediction: tiles, mirror images, and the regions that each step reads.
 
-Pure geometry. A mirror image is padded at its far ends to multiples of the network's stride, on
-which the coarsest level lies.
+Pure geometry. A mirror image is padded at its far ends to multiples of the network's stride, the
+grid of the coarsest level.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from cellcount_jax.network.sau_net import tile_radius
 
 
 class Plan(NamedTuple):
-    """How an image is cut.
+    """The tiles of an image.
 
     Attributes:
       shape: `(D,)` of the image.
-      whole: whether it is one piece, which is not encoded first.
+      whole: whether it is one piece, for which no coarse level is kept.
       flips: the axes along which each of the mirror images that are averaged is mirrored; `()`
         is the image itself.
       stride: `(D,)` voxels of the image for one of the coarsest level.
       block: `(D,)` voxels of the coarsest level that attend to each other; empty = none do.
       tiles: to encode, on a mirror image padded to multiples of the stride.
-      cores: `(*core,)` of each tile, where its map belongs in the image.
-      reach: `(D,)` the least that is read around a core.
-      window: `(D,)` size of what is read to decode a core.
+      cores: `(*core,)` of each tile, the region of the image that its map covers.
+      halo: `(D,)` voxels that are read at least around a core.
+      window_shape: `(D,)` size of the region that is read to decode a core.
     """
 
     shape: tuple[int, ...]
@@ -44,23 +44,58 @@ class Plan(NamedTuple):
     block: tuple[int, ...]
     tiles: tuple[tiles.Tile, ...]
     cores: tuple[Region, ...]
-    reach: tuple[int, ...]
-    window: tuple[int, ...]
+    halo: tuple[int, ...]
+    window_shape: tuple[int, ...]
 
     @property
-    def padded(self) -> tuple[int, ...]:
-        """The size, up to multiples of the stride."""
+    def padded_shape(self) -> tuple[int, ...]:
+        """The image's size, rounded up to multiples of the stride."""
         sizes = zip(self.shape, self.stride, strict=True)
         return tuple(-(-size // step) * step for size, step in sizes)
 
     @property
-    def coarse(self) -> tuple[int, ...]:
+    def coarse_shape(self) -> tuple[int, ...]:
         """The size of the coarsest level."""
-        return tuple(n // s for n, s in zip(self.padded, self.stride, strict=True))
+        return tuple(n // s for n, s in zip(self.padded_shape, self.stride, strict=True))
+
+    def coarse_region(self, region: Region) -> Region:
+        """The part of the coarsest level that a region on its grid belongs to."""
+        pairs = zip(region, self.stride, strict=True)
+        return tuple(slice(part.start // step, part.stop // step) for part, step in pairs)
+
+    def coarse_core(self, index: int) -> Region:
+        """The part of the coarsest level that a tile gives."""
+        return self.coarse_region(self.tiles[index].core)
+
+    def coarse_needed(self, index: int, flip: tuple[int, ...]) -> Region:
+        """The part of the coarsest level of a mirror image that decoding a tile needs."""
+        region = self.coarse_region(self.window(self.cores[index], flip))
+        if not self.block:
+            return region
+        sizes = zip(region, self.block, self.coarse_shape, strict=True)
+        return tuple(
+            slice(part.start // step * step, min(-(-part.stop // step) * step, size))
+            for part, step, size in sizes
+        )
+
+    def window(self, core: Region, flip: tuple[int, ...]) -> Region:
+        """The region of a mirror image to read for a core: of one size, to compile once."""
+        if self.whole:
+            return core
+        read = zip(_with_halo(self, core, flip), self.window_shape, self.padded_shape, strict=True)
+        starts = [(min(part.start, size - length), length) for part, length, size in read]
+        return tuple(slice(start, start + length) for start, length in starts)
+
+    def read_mirrored(self, read: Reader, flip: tuple[int, ...], region: Region) -> np.ndarray:
+        """A region of a mirror image, which is 0 beyond its ends."""
+        inside = _clipped(region, self.shape)
+        values = np.flip(read(mirrored(inside, self.shape, flip)), flip)
+        ends = [(0, part.stop - p.stop) for part, p in zip(region, inside, strict=True)]
+        return np.pad(values, [*ends, (0, 0)]) if any(e for _, e in ends) else values
 
 
-def plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
-    """Cuts an image; it stays whole where it has up to `config.predict.max_voxels`.
+def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
+    """The plan for an image, in one piece if it has up to `config.predict.max_voxels`.
 
     Raises:
       InputError: the image is too large for one piece, and the model's result would depend on
@@ -73,7 +108,7 @@ def plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
     if config.model.attention != "none":
         block = tuple(crop // s for crop, s in zip(config.train.crop, stride, strict=True))
     whole = tuple(slice(0, size) for size in shape)
-    cut = Plan(
+    plan = Plan(
         shape=tuple(shape),
         whole=True,
         flips=tuple(flips),
@@ -81,11 +116,11 @@ def plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
         block=block,
         tiles=(tiles.Tile(whole, whole, whole),),
         cores=(whole,),
-        reach=(0,) * len(shape),
-        window=tuple(shape),
+        halo=(0,) * len(shape),
+        window_shape=tuple(shape),
     )
     if math.prod(shape) <= config.predict.max_voxels:
-        return cut
+        return plan
     if config.model.norm != "batch" or config.model.attention == "global":
         raise InputError(
             f"the image has {math.prod(shape)} voxels, more than config.predict.max_voxels ="
@@ -93,74 +128,21 @@ def plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
             f" {config.model.norm!r} and model.attention = {config.model.attention!r} cannot be"
             " predicted in tiles: its result would depend on them"
         )
-    reach = tile_radius(settings.strides(config))
-    core = tiles.choose_core(
-        cut.padded, halo=reach, block=stride, max_voxels=config.predict.max_voxels
-    )
-    grid = tiles.tile_grid(cut.padded, core=core, halo=reach, block=stride)
-    cut = cut._replace(
+    halo, padded = tile_radius(settings.strides(config)), plan.padded_shape
+    core = tiles.choose_core(padded, halo=halo, block=stride, max_voxels=config.predict.max_voxels)
+    grid = tiles.tile_grid(padded, core=core, halo=halo, block=stride)
+    plan = plan._replace(
         whole=False,
         tiles=tuple(grid),
         cores=tuple(_clipped(tile.core, shape) for tile in grid),
-        reach=reach,
+        halo=halo,
     )
-    return cut._replace(window=tuple(_longest_needed(cut, axis) for axis in range(len(shape))))
-
-
-def coarse_core(cut: Plan, index: int) -> Region:
-    """Where on the coarsest level a tile's part belongs."""
-    return coarser(cut.tiles[index].core, cut.stride)
-
-
-def coarse_needed(cut: Plan, index: int, flip: tuple[int, ...]) -> Region:
-    """The part of the coarsest level of a mirror image that decoding a tile needs."""
-    region = coarser(window(cut, cut.cores[index], flip), cut.stride)
-    if not cut.block:
-        return region
-    sizes = zip(region, cut.block, cut.coarse, strict=True)
-    return tuple(
-        slice(part.start // step * step, min(-(-part.stop // step) * step, size))
-        for part, step, size in sizes
+    return plan._replace(
+        window_shape=tuple(_longest_window(plan, axis) for axis in range(len(shape)))
     )
 
 
-def _longest_needed(cut: Plan, axis: int) -> int:
-    """The most that is read along an axis, where other axes do not matter."""
-    different = {(core[axis].start, core[axis].stop): core for core in cut.cores}
-    regions = (_needed(cut, core, flip) for core in different.values() for flip in cut.flips)
-    return max(extent(region)[axis] for region in regions)
-
-
-def _needed(cut: Plan, core: Region, flip: tuple[int, ...]) -> Region:
-    """What must be read of a mirror image to decode a core: on the grid of the coarsest level."""
-    place = zip(flipped(core, cut.shape, flip), cut.reach, cut.stride, cut.padded, strict=True)
-    return tuple(
-        slice(
-            max((part.start - reach) // step * step, 0),
-            min(-(-(part.stop + reach) // step) * step, size),
-        )
-        for part, reach, step, size in place
-    )
-
-
-def window(cut: Plan, core: Region, flip: tuple[int, ...]) -> Region:
-    """What is read of a mirror image to decode a core: of one size for all, to compile once."""
-    if cut.whole:
-        return core
-    needed = zip(_needed(cut, core, flip), cut.window, cut.padded, strict=True)
-    starts = [(min(part.start, size - length), length) for part, length, size in needed]
-    return tuple(slice(start, start + length) for start, length in starts)
-
-
-def mirrored(cut: Plan, read: Reader, flip: tuple[int, ...], region: Region) -> np.ndarray:
-    """A part of a mirror image, which is 0 beyond its ends."""
-    inside = _clipped(region, cut.shape)
-    values = np.flip(read(flipped(inside, cut.shape, flip)), flip)
-    ends = [(0, part.stop - p.stop) for part, p in zip(region, inside, strict=True)]
-    return np.pad(values, [*ends, (0, 0)]) if any(e for _, e in ends) else values
-
-
-def flipped(region: Region, shape: Sequence[int], flip: Sequence[int]) -> Region:
+def mirrored(region: Region, shape: Sequence[int], flip: Sequence[int]) -> Region:
     """A region of an image in its mirror image, and the reverse."""
     return tuple(
         slice(size - part.stop, size - part.start) if axis in flip else part
@@ -168,10 +150,25 @@ def flipped(region: Region, shape: Sequence[int], flip: Sequence[int]) -> Region
     )
 
 
+def _longest_window(plan: Plan, axis: int) -> int:
+    """The longest region that decoding any core reads along an axis, whatever the other axes."""
+    different = {(core[axis].start, core[axis].stop): core for core in plan.cores}
+    regions = (_with_halo(plan, core, flip) for core in different.values() for flip in plan.flips)
+    return max(extent(region)[axis] for region in regions)
+
+
+def _with_halo(plan: Plan, core: Region, flip: tuple[int, ...]) -> Region:
+    """A core with its halo in a mirror image, on the grid of the coarsest level."""
+    region = mirrored(core, plan.shape, flip)
+    sizes = zip(region, plan.halo, plan.stride, plan.padded_shape, strict=True)
+    return tuple(
+        slice(
+            max((part.start - halo) // step * step, 0),
+            min(-(-(part.stop + halo) // step) * step, size),
+        )
+        for part, halo, step, size in sizes
+    )
+
+
 def _clipped(region: Region, shape: Sequence[int]) -> Region:
     return tuple(slice(p.start, min(p.stop, n)) for p, n in zip(region, shape, strict=True))
-
-
-def coarser(region: Region, stride: Sequence[int]) -> Region:
-    """The part of the coarsest level that belongs to a region of the image."""
-    return tuple(slice(r.start // s, r.stop // s) for r, s in zip(region, stride, strict=True))

@@ -1,4 +1,4 @@
-"""What is in an image, tile by tile, and what of it must be computed."""
+"""The survey of an image before tiles are computed: its normalisation, and tiles to leave out."""
 
 from __future__ import annotations
 
@@ -13,82 +13,86 @@ import numpy as np
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.normalise import Measured, Normalisation
 from cellcount_jax.images.regions import Readable, Region, around, extent, within
-from cellcount_jax.inference import plan
 from cellcount_jax.inference.plan import Plan
 
 
 class Mask(Protocol):
-    """Where cells are looked for."""
+    """The part of an image in which cells are counted."""
 
     def touches(self, region: Region, shape: Sequence[int], /) -> bool:
-        """Whether any of it may lie in a region of an image of a shape."""
+        """Whether the mask may overlap a region of an image of a shape."""
         ...
 
     def holds(self, points: np.ndarray, shape: Sequence[int], /) -> np.ndarray:
-        """`(N,)` bool: whether each of `(N, D)` points of an image of a shape lies in it."""
+        """`(N,)` bool: whether each of `(N, D)` points of an image of a shape lies in the mask."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Survey:
-    """What is known of an image once it was read.
+    """The results of reading an image once.
 
     Attributes:
-      measured: what normalises it.
-      busy: `(tiles,)` bool, which are to be looked at.
-      constant: how many are not, as there is nothing in them.
-      outside: how many are not, as they lie outside the mask.
+      measured: the statistics that normalise it.
+      computed: `(tiles,)` bool, the tiles whose maps are computed.
+      constant: number of tiles that are left out as they and their surroundings have one intensity.
+      outside: number of tiles that are left out as they lie outside the mask.
     """
 
     measured: Measured
-    busy: np.ndarray
+    computed: np.ndarray
     constant: int
     outside: int
 
 
 def make(
     image: Readable,
-    cut: Plan,
+    plan: Plan,
     normalisation: Normalisation,
     *,
     mask: Mask | None,
-    acts: Sequence[int],
-    seen: Sequence[int],
-    told: Callable[[int], object] = lambda voxels: None,
+    image_margin: Sequence[int],
+    map_margin: Sequence[int],
+    update: Callable[[int], object] = lambda voxels: None,
 ) -> Survey:
     """Reads an image, once, a part at a time.
 
     Args:
       image: raw intensities.
-      cut: its tiles.
+      plan: of the image.
       normalisation: of the model.
-      mask: where to look; None = everywhere.
-      acts: `(D,)` how far around a core the image acts on what is found in it.
-      seen: `(D,)` how far the map does.
-      told: gets the number of voxels after each part.
+      mask: where cells are counted; None = everywhere.
+      image_margin: `(D,)` voxels around a core in which the image affects the cells found there.
+      map_margin: `(D,)` voxels around a core in which the map affects the cells found there.
+      update: called with the number of voxels after each part, for a progress bar.
 
     Raises:
       InputError: the image cannot be read.
     """
-    ranges = _Ranges(cut)
+    ranges = _Ranges(plan)
 
     def read(region: Region) -> np.ndarray:
         values = image.read(region)
         ranges.add(values, region)
-        told(math.prod(extent(region)))
+        update(math.prod(extent(region)))
         return values
 
     measured = normalisation.measure(read, image.shape, channels=image.channels)
-    # Some normalisations look at nothing.
-    for core in cut.cores if ranges.empty else ():
+    # Some normalisations do not read the image.
+    for core in plan.cores if ranges.empty else ():
         read(core)
-    busy, constant, outside = _busy_tiles(ranges, cut, mask, acts, seen)
-    return Survey(measured, busy, constant, outside)
+    constant, outside = (np.zeros(len(plan.cores), bool) for _ in range(2))
+    for i, core in enumerate(plan.cores):
+        constant[i] = ranges.is_constant(around(core, image_margin, plan.shape))
+        near = around(core, map_margin, plan.shape)
+        outside[i] = mask is not None and not mask.touches(near, plan.shape)
+    constant &= ~outside
+    return Survey(measured, ~(constant | outside), int(constant.sum()), int(outside.sum()))
 
 
 def save(survey: Survey, path: Path) -> None:
     """Writes a survey, whole or not at all."""
-    arrays: dict[str, Any] = {**survey.measured.to_arrays(), "busy": survey.busy}
+    arrays: dict[str, Any] = {**survey.measured.to_arrays(), "computed": survey.computed}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, constant=survey.constant, outside=survey.outside, **arrays)
 
@@ -98,64 +102,56 @@ def load(path: Path) -> Survey:
     with np.load(path, allow_pickle=False) as stored:
         measured = Measured.from_arrays({name: stored[name] for name in stored.files})
         skipped = (int(stored[name]) for name in ("constant", "outside"))
-        return Survey(measured, stored["busy"], *skipped)
+        return Survey(measured, stored["computed"], *skipped)
 
 
-def needed_tiles(cut: Plan, busy: Sequence[int], flip: tuple[int, ...]) -> list[int]:
-    """The tiles of a mirror image whose coarsest level is needed to decode the busy ones."""
-    fine = _starts([tile.core for tile in cut.tiles])
-    starts = [begin // step for begin, step in zip(fine, cut.stride, strict=True)]
+def tiles_to_encode(plan: Plan, decoded: Sequence[int], flip: tuple[int, ...]) -> list[int]:
+    """The tiles of a mirror image whose coarsest level is needed to decode some tiles."""
+    voxels = _starts([tile.core for tile in plan.tiles])
+    starts = [start // step for start, step in zip(voxels, plan.stride, strict=True)]
     needed = np.zeros([len(s) for s in starts], bool)
-    for i in busy:
-        needed[_met(starts, plan.coarse_needed(cut, i, flip))] = True
+    for i in decoded:
+        needed[_overlapping(starts, plan.coarse_needed(i, flip))] = True
     return np.flatnonzero(needed).tolist()
 
 
 class _Ranges:
-    """The lowest and the highest intensity in each core of a cut."""
+    """The lowest and the highest intensity in each core of a plan."""
 
-    def __init__(self, cut: Plan) -> None:
-        self.starts = _starts(cut.cores)
-        grid = [len(s) for s in self.starts]
-        self.cores = np.arange(len(cut.cores)).reshape(grid)
-        self.lowest, self.highest = np.full(grid, np.inf), np.full(grid, -np.inf)
-        self._cut = cut
+    def __init__(self, plan: Plan) -> None:
+        self._cores = plan.cores
+        self._starts = _starts(plan.cores)
+        grid = [len(s) for s in self._starts]
+        self._numbers = np.arange(len(plan.cores)).reshape(grid)
+        self._lowest, self._highest = np.full(grid, np.inf), np.full(grid, -np.inf)
 
     @property
     def empty(self) -> bool:
         """Whether nothing was added."""
-        return bool(np.isinf(self.lowest).all())
+        return bool(np.isinf(self._lowest).all())
 
     def add(self, values: np.ndarray, region: Region) -> None:
-        """Adds what was read of a region."""
-        for i in self.cores[_met(self.starts, region)].ravel():
-            sides = zip(self._cut.cores[i], region, strict=True)
+        """Adds the intensities `(*region, channels)` of a region."""
+        for i in self._numbers[_overlapping(self._starts, region)].ravel():
+            sides = zip(self._cores[i], region, strict=True)
             shared = tuple(slice(max(c.start, r.start), min(c.stop, r.stop)) for c, r in sides)
             part = values[within(shared, region)]
-            self.lowest.flat[i] = min(self.lowest.flat[i], part.min())
-            self.highest.flat[i] = max(self.highest.flat[i], part.max())
+            self._lowest.flat[i] = min(self._lowest.flat[i], part.min())
+            self._highest.flat[i] = max(self._highest.flat[i], part.max())
 
-
-def _busy_tiles(
-    ranges: _Ranges, cut: Plan, mask: Mask | None, acts: Sequence[int], seen: Sequence[int]
-) -> tuple[np.ndarray, int, int]:
-    """Which tiles are to be looked at, and how many are constant or outside the mask."""
-    constant, outside = (np.zeros(len(cut.cores), bool) for _ in range(2))
-    for i, core in enumerate(cut.cores):
-        met = _met(ranges.starts, around(core, acts, cut.shape))
-        constant[i] = ranges.lowest[met].min() == ranges.highest[met].max()
-        outside[i] = mask is not None and not mask.touches(around(core, seen, cut.shape), cut.shape)
-    constant &= ~outside
-    return ~(constant | outside), int(constant.sum()), int(outside.sum())
+    def is_constant(self, region: Region) -> bool:
+        """Whether all cores that a region overlaps have one intensity."""
+        cores = _overlapping(self._starts, region)
+        return bool(self._lowest[cores].min() == self._highest[cores].max())
 
 
 def _starts(cores: Sequence[Region]) -> list[np.ndarray]:
-    """Where the cores of a grid begin along each axis."""
+    """The positions at which the cores of a grid begin, for each axis."""
     return [np.unique([part.start for part in axis]) for axis in zip(*cores, strict=True)]
 
 
-def _met(starts: Sequence[np.ndarray], region: Region) -> Region:
-    """The cores of a grid, along each axis, that a region meets."""
+def _overlapping(starts: Sequence[np.ndarray], region: Region) -> Region:
+    """The cores of a grid, along each axis, that a region overlaps."""
     return tuple(
         slice(
             int(np.searchsorted(begin, part.start, "right")) - 1,

@@ -1,9 +1,9 @@
-"""The cells of an image of any size: tasks on a folder, which stop and go on at any time.
+"""Tasks that compute an image's map tile by tile in a folder, and can stop and resume at any time.
 
-A tile after the other is encoded, decoded and searched for peaks (`tiled_maps.py`, `pieces.py`);
-what comes of it lies in the folder. A task depends on nothing but the image, the model and what
-earlier kinds of tasks left, and says last that it is done: so tasks of a kind run in any order,
-in any process, and again after a crash, and the result has the same bytes.
+Each tile is encoded, decoded and searched for peaks (`tiled_maps.py`, `maps/pieces.py`); the
+results are in the folder. A task depends only on the image, the model and the results of earlier
+kinds of tasks, and is marked as done at its end: so tasks of one kind run in any order, in any
+process, and again after a crash, and the result has the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import zarr
@@ -27,15 +27,16 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images import files
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.regions import Readable, Region, extent
-from cellcount_jax.inference import plan, survey, tiled_maps, trained_model
+from cellcount_jax.inference import survey, tiled_maps
+from cellcount_jax.inference.plan import Plan, make_plan
 from cellcount_jax.inference.survey import Mask, Survey
-from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import pieces
 
-# Of the target's peak: lower ones are not kept, and no threshold is lower.
-FLOOR = 0.05
+if TYPE_CHECKING:
+    from cellcount_jax.inference.trained_model import TrainedModel
+
 FILES = ("survey.npz", "coarse", "map.zarr", "peaks", "done")  # all that is kept in a job's folder
-_LONGEST_CHUNK = 64  # voxels along an axis of the map in its file
+_MAX_CHUNK_VOXELS = 64  # along an axis of the map in its file
 
 
 class Task(NamedTuple):
@@ -46,28 +47,32 @@ class Task(NamedTuple):
     flip: int = 0
 
 
-# Runs all of some tasks, in any order; a title for its progress.
+# Runs some tasks of one kind, in any order; the text is a title for the progress bar.
 Engine = Callable[[Sequence[Task], str], None]
 
 
 class Progress(Protocol):
-    """Shows how far something is: as `with progress(title, voxels) as bar: bar.update(done)`."""
+    """A progress bar: `with progress(title, total) as bar: bar.update(done)`."""
 
-    def __call__(self, title: str, voxels: int, /) -> contextlib.AbstractContextManager[Any]:
-        """Begins; of so many voxels."""
+    def __call__(self, title: str, total: int, /) -> contextlib.AbstractContextManager[Any]:
+        """Begins a bar over a total of voxels or tasks."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """An image to be counted in tiles.
+    """An image in which a model is to find the cells.
 
     Attributes:
       model: a trained model.
       image: raw intensities, on the voxels of the model.
-      folder: for what is in progress; the job's own.
-      mask: where to look; None = everywhere.
-      origin: how another process opens the image, see `job_file.origin`; None = it cannot.
+      folder: for the results of tasks, the job's own; not used for an image in one piece.
+      mask: where cells are counted; None = everywhere.
+      origin: for other processes to open the image, see `job_file.origin`; None = they cannot.
+      plan: the tiles of the image.
+
+    Raises:
+      InputError: the image does not fit the model, or cannot be predicted in tiles.
     """
 
     model: TrainedModel
@@ -75,21 +80,23 @@ class Job:
     folder: Path
     mask: Mask | None = None
     origin: Mapping[str, Any] | None = None
+    plan: Plan = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.model.check_fits(len(self.image.shape), self.image.channels)
+        object.__setattr__(self, "plan", make_plan(self.model.config, self.image.shape))
 
     @functools.cached_property
-    def cut(self) -> plan.Plan:
-        """How the image is cut."""
-        return plan.plan(self.model.config, self.image.shape)
-
-    @functools.cached_property
-    def surveyed(self) -> Survey:
-        """The image's; made and kept by `prepare`."""
+    def survey(self) -> Survey:
+        """The survey of the image, which `prepare` wrote."""
         return survey.load(self.folder / "survey.npz")
 
     @functools.cached_property
     def map(self) -> Any:
-        """`(*shape, 1 or 2)`, the model's maps as far as they are computed: locations, 0 where they
-        are below what is kept, and the density of a model that splits cells by it."""
+        """The model's maps `(*shape, 1 or 2)` of the tiles that are decoded.
+
+        Locations, 0 up to `model.floor`; then the density if the model splits cells by it.
+        """
         return zarr.open_array(self.folder / "map.zarr", mode="r+")
 
     def coarse(self, flip: int) -> Any:
@@ -98,168 +105,176 @@ class Job:
 
     def read(self, region: Region) -> np.ndarray:
         """Normalised intensities of a part."""
-        return self.surveyed.measured(self.image.read(region), region)
+        return self.survey.measured(self.image.read(region), region)
 
 
-def complete(job: Job, engine: Engine, progress: Progress | None = None) -> None:
-    """Does what is not done yet of all tasks.
+@contextlib.contextmanager
+def silent(title: str, total: int) -> Iterator[Any]:
+    """Progress that is not shown."""
+    yield types.SimpleNamespace(update=lambda done: None)
+
+
+def complete(job: Job, engine: Engine, progress: Progress) -> None:
+    """Runs all tasks that are not done.
 
     Args:
       job: the job.
       engine: runs tasks, by `run`.
-      progress: shows how much of the image was read to measure it.
+      progress: shows how much of the image was read for the survey.
 
     Raises:
-      InputError: the image does not fit the model, cannot be read, or its map is flat; or the
-        folder cannot be written, for example as the disk is full.
+      InputError: the image cannot be read, or its map is flat; or the folder cannot be written, for
+        example as the disk is full.
     """
     try:
         prepare(job, progress)
         for kind, title in (("encode", "encoding"), ("decode", "decoding"), ("find", "searching")):
-            if todo := tasks(job, kind):
+            if todo := pending(job, kind):
                 engine(todo, title)
     except OSError as error:
-        # Those of reading the image are input errors.
+        # Errors of reading the image are input errors already.
         raise InputError(
             f"{job.folder}: cannot be written or read ({error.strerror or error}); what is done is"
             " kept, and the same command goes on once that is mended"
         ) from error
     shutil.rmtree(job.folder / "coarse", ignore_errors=True)
-    if not keeps_map(job.model):
+    # Another threshold needs the map itself for components and splitting, else only its peaks.
+    if job.model.config.detect.rule != "components" and not job.model.splits:
         shutil.rmtree(job.folder / "map.zarr", ignore_errors=True)
 
 
-def keeps_map(model: TrainedModel) -> bool:
-    """Whether another threshold needs the map, and not only its peaks."""
-    return model.config.detect.rule == "components" or trained_model.splits(model)
-
-
-def prepare(job: Job, progress: Progress | None = None) -> None:
-    """Reads the image once, to measure it and to see where there is something; makes arrays."""
-    trained_model.check_fits(job.model, len(job.image.shape), job.image.channels)
+def prepare(job: Job, progress: Progress = silent) -> None:
+    """Makes the survey, which reads the image once, and the arrays for the results of tasks."""
+    plan = job.plan
     if not (job.folder / "survey.npz").exists():
-        seen = _seen_around(job.model)
-        sizes = zip(job.cut.reach, job.cut.stride, seen, strict=True)
-        with (progress or silent)("reading", math.prod(job.image.shape)) as bar:
+        map_margin = _map_margin(job.model)
+        sizes = zip(plan.halo, plan.stride, map_margin, strict=True)
+        with progress("reading", math.prod(plan.shape)) as bar:
             made = survey.make(
                 job.image,
-                job.cut,
+                plan,
                 job.model.normalisation,
                 mask=job.mask,
-                acts=[reach + stride + distance for reach, stride, distance in sizes],
-                seen=seen,
-                told=bar.update,
+                image_margin=[halo + stride + margin for halo, stride, margin in sizes],
+                map_margin=map_margin,
+                update=bar.update,
             )
         survey.save(made, job.folder / "survey.npz")
     for name in ("done", "peaks"):
         (job.folder / name).mkdir(exist_ok=True)
-    cut, config = job.cut, job.model.config
-    if tasks(job, "find"):
-        _make(
+    if pending(job, "find"):
+        _make_array(
             job.folder / "map.zarr",
-            (*cut.shape, 1 + trained_model.splits(job.model)),
-            (*(_chunk(size) for size in extent(cut.tiles[0].core)), 1),
+            (*plan.shape, 1 + job.model.splits),
+            (*(_chunk(size) for size in extent(plan.tiles[0].core)), 1),
         )
-    if tasks(job, "decode"):
-        chunk = extent(plan.coarse_core(cut, 0))
-        features = tiled_maps.coarse_features(config)
-        for flip in range(len(cut.flips)):
+    if pending(job, "decode"):
+        chunk = extent(plan.coarse_core(0))
+        features = tiled_maps.coarse_features(job.model.config)
+        for flip in range(len(plan.flips)):
             path = job.folder / "coarse" / f"{flip}.zarr"
-            _make(path, (*cut.coarse, features), (*chunk, features))
+            _make_array(path, (*plan.coarse_shape, features), (*chunk, features))
 
 
-def tasks(job: Job, kind: str) -> list[Task]:
+def pending(job: Job, kind: str) -> list[Task]:
     """The tasks of a kind that are not done."""
-    busy = np.flatnonzero(job.surveyed.busy).tolist()
+    tiles = computed_tiles(job)
     if kind == "encode":
-        flips = enumerate(job.cut.flips)
         wanted = [
-            Task(kind, i, n) for n, flip in flips for i in survey.needed_tiles(job.cut, busy, flip)
+            Task(kind, tile, number)
+            for number, flip in enumerate(job.plan.flips)
+            for tile in survey.tiles_to_encode(job.plan, tiles, flip)
         ]
     else:
-        wanted = [Task(kind, i) for i in busy]
+        wanted = [Task(kind, tile) for tile in tiles]
     done = {path.name for path in (job.folder / "done").glob(f"{kind}-*")}
     return [task for task in wanted if _name(task) not in done]
 
 
+def computed_tiles(job: Job) -> list[int]:
+    """The tiles that are not left out as constant or outside the mask."""
+    return np.flatnonzero(job.survey.computed).tolist()
+
+
 def run(job: Job, task: Task) -> None:
-    """Does a task, and says so."""
-    config, variables, cut = job.model.config, job.model.variables, job.cut
-    said: dict[str, float] = {}
+    """Runs a task and marks it as done."""
+    model, plan = job.model, job.plan
+    network = model.config, model.variables
+    result: dict[str, float] = {}
     if task.kind == "encode":
-        flip = cut.flips[task.flip]
-        part = tiled_maps.encode(config, variables, cut, job.read, index=task.tile, flip=flip)
-        job.coarse(task.flip)[plan.coarse_core(cut, task.tile)] = part
+        flip = plan.flips[task.flip]
+        part = tiled_maps.encode(*network, plan, job.read, index=task.tile, flip=flip)
+        job.coarse(task.flip)[plan.coarse_core(task.tile)] = part
     elif task.kind == "decode":
-        found = tiled_maps.decode(config, variables, cut, job.read, job.coarse, index=task.tile)
-        if trained_model.has_density(job.model):
-            said["density"] = float(found[..., -1].sum(dtype=np.float64))
+        maps = tiled_maps.decode(
+            *network,
+            plan,
+            job.read,
+            lambda flip, region: np.asarray(job.coarse(flip)[region]),
+            index=task.tile,
+        )
+        if model.has_density:
+            result["density"] = float(maps[..., -1].sum(dtype=np.float64))
         # Zeros take no room in the file.
-        found[..., 0][found[..., 0] <= floor(job.model)] = 0
-        job.map[cut.cores[task.tile]] = found[..., : job.map.shape[-1]]
+        maps[..., 0][maps[..., 0] <= model.floor] = 0
+        job.map[plan.cores[task.tile]] = maps[..., : job.map.shape[-1]]
     else:
-        _find(job, task.tile)
-    files.write_json(job.folder / "done" / _name(task), said)
+        _find_peaks(job, task.tile)
+    files.write_json(job.folder / "done" / _name(task), result)
 
 
-def one_by_one(job: Job, todo: Sequence[Task]) -> None:
-    """The simplest engine."""
-    for task in todo:
-        run(job, task)
+def one_by_one(job: Job, progress: Progress = silent) -> Engine:
+    """The engine that runs the tasks of a job in turn."""
+
+    def engine(todo: Sequence[Task], title: str) -> None:
+        with progress(title, len(todo)) as bar:
+            for task in todo:
+                run(job, task)
+                bar.update(1)
+
+    return engine
 
 
 def peaks(job: Job) -> tuple[np.ndarray, np.ndarray]:
-    """What all 'find' tasks found: `(P, D)` indices, sorted, and `(P,)` values."""
-    found = [(np.zeros((0, len(job.cut.shape)), np.int64), np.zeros(0, np.float32))]
-    for tile in np.flatnonzero(job.surveyed.busy):
+    """The peaks of all 'find' tasks: `(P, D)` indices, sorted, and `(P,)` values."""
+    found = [(np.zeros((0, len(job.plan.shape)), np.int64), np.zeros(0, np.float32))]
+    for tile in computed_tiles(job):
         with np.load(job.folder / "peaks" / f"{tile}.npz", allow_pickle=False) as stored:
             found.append((stored["places"], stored["scores"]))
-    places, scores = (np.concatenate(pieces) for pieces in zip(*found, strict=True))
+    places, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort(places.T[::-1])
     return places[order], scores[order]
 
 
 def integral(job: Job) -> float | None:
-    """The number of cells by the density's integral; None of a model without."""
-    if not trained_model.has_density(job.model):
+    """The number of cells by the integral of the density; None for a model without a density."""
+    if not job.model.has_density:
         return None
-    names = (_name(Task("decode", int(i))) for i in np.flatnonzero(job.surveyed.busy))
-    told = (json.loads((job.folder / "done" / name).read_text())["density"] for name in names)
-    return job.model.count_factor * math.fsum(told)
+    names = (_name(Task("decode", tile)) for tile in computed_tiles(job))
+    sums = (json.loads((job.folder / "done" / name).read_text())["density"] for name in names)
+    return job.model.count_factor * math.fsum(sums)
 
 
-@contextlib.contextmanager
-def silent(title: str, voxels: int) -> Iterator[Any]:
-    """Progress that is not shown."""
-    yield types.SimpleNamespace(update=lambda done: None)
-
-
-def _seen_around(model: TrainedModel) -> list[int]:
-    """How far around a place, in voxels, the map decides what is found there."""
+def _map_margin(model: TrainedModel) -> list[int]:
+    """`(D,)` voxels around a place in which the map affects the cells found there."""
     margin = [distance + 2 for distance in model.config.detect.min_distance]
-    if trained_model.splits(model):
-        reach = trained_model.split_reach(model)
-        margin = [m + 2 * math.ceil(reach / s) for m, s in zip(margin, model.spacing, strict=True)]
+    if model.splits:
+        edges = zip(margin, model.spacing, strict=True)
+        margin = [m + 2 * math.ceil(model.split_reach / edge) for m, edge in edges]
     return margin
 
 
-def _find(job: Job, tile: int) -> None:
-    """Keeps the peaks of a tile's map."""
-    core = job.cut.cores[tile]
+def _find_peaks(job: Job, tile: int) -> None:
+    """Writes the peaks of a tile's map."""
     places, scores = pieces.peaks(
         lambda region: np.asarray(job.map[(*region, 0)]),
-        job.cut.shape,
-        core,
-        threshold_abs=floor(job.model),
+        job.plan.shape,
+        job.plan.cores[tile],
+        threshold_abs=job.model.floor,
         min_distance=tuple(job.model.config.detect.min_distance),
     )
     with replacing(job.folder / "peaks" / f"{tile}.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, places=places, scores=scores)
-
-
-def floor(model: TrainedModel) -> float:
-    """The least value of a map that is kept."""
-    return FLOOR * trained_model.target_peak(model)
 
 
 def _name(task: Task) -> str:
@@ -268,11 +283,11 @@ def _name(task: Task) -> str:
 
 def _chunk(size: int) -> int:
     """The longest chunk that divides a core."""
-    return max(n for n in range(1, min(size, _LONGEST_CHUNK) + 1) if size % n == 0)
+    return max(n for n in range(1, min(size, _MAX_CHUNK_VOXELS) + 1) if size % n == 0)
 
 
-def _make(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
-    """A Zarr array that is 0 where nothing was written, if it is not there yet."""
+def _make_array(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
+    """Makes a Zarr array of zeros, which are not stored, if it is not there yet."""
     if (path / "zarr.json").exists():
         return
     sizes = tuple(min(chunk, size) for chunk, size in zip(chunks, shape, strict=True))

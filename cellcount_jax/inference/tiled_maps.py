@@ -1,11 +1,11 @@
-"""The network's maps of an image of any size: in tiles where it is large, equal to one piece.
+"""The network's maps of an image, in tiles if it is large, equal to those of one piece.
 
 Convolutions need a halo of some voxels around a tile, attention whole blocks of the coarsest
 level. That level is small, so it is computed first, tile by tile, for the whole image
 (`encode`); then the map, tile by tile, from the tile's own finer levels and the coarse one, with
 attention on the blocks that the tile meets (`decode`). The halo is that of the convolutions
-alone. Images are read, and the coarse level is kept, by whoever calls: in memory (`compute`) or
-on a disk (`tasks.py`).
+alone. The caller reads the image and keeps the coarse level: in memory (`compute`) or on a disk
+(`tasks.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import ml_collections
@@ -23,21 +23,13 @@ from jax import Array
 
 from cellcount_jax import config as settings
 from cellcount_jax.images.regions import Reader, Region, extent, within
-from cellcount_jax.inference import plan
+from cellcount_jax.inference.plan import Plan, make_plan, mirrored
 from cellcount_jax.network.sau_net import SAUNet, create_model
 
 Compiled = Callable[..., Array]
-_BLOCKS_TOGETHER = 16  # in one call for attention
+_ATTENTION_BLOCKS = 16  # in one call
 # While one thread computes, others read and write.
 _DEVICE = threading.Lock()
-
-
-class Stored(Protocol):
-    """What a part can be read of: a NumPy or Zarr array."""
-
-    def __getitem__(self, region: Any, /) -> Any:
-        """The part."""
-        ...
 
 
 def compute(config: ml_collections.ConfigDict, variables: Any, values: np.ndarray) -> np.ndarray:
@@ -54,20 +46,21 @@ def compute(config: ml_collections.ConfigDict, variables: Any, values: np.ndarra
       cells' density.
 
     Raises:
-      InputError: see `plan.plan`.
+      InputError: see `plan.make_plan`.
     """
-    cut = plan.plan(config, values.shape[:-1])
-    found = np.empty((*cut.shape, 1 + config.target.count_head), np.float32)
+    plan = make_plan(config, values.shape[:-1])
+    read = values.__getitem__
+    found = np.empty((*plan.shape, 1 + config.target.count_head), np.float32)
     coarse: list[np.ndarray] = []
-    for flip in () if cut.whole else cut.flips:
-        level = np.empty((*cut.coarse, coarse_features(config)), np.float32)
-        for index in range(len(cut.tiles)):
-            part = encode(config, variables, cut, values.__getitem__, index=index, flip=flip)
-            level[plan.coarse_core(cut, index)] = part
+    for flip in () if plan.whole else plan.flips:
+        level = np.empty((*plan.coarse_shape, coarse_features(config)), np.float32)
+        for index in range(len(plan.tiles)):
+            part = encode(config, variables, plan, read, index=index, flip=flip)
+            level[plan.coarse_core(index)] = part
         coarse.append(level)
-    for index, core in enumerate(cut.cores):
+    for index, core in enumerate(plan.cores):
         found[core] = decode(
-            config, variables, cut, values.__getitem__, lambda flip: coarse[flip], index=index
+            config, variables, plan, read, lambda flip, region: coarse[flip][region], index=index
         )
     return found
 
@@ -81,7 +74,7 @@ def coarse_features(config: ml_collections.ConfigDict) -> int:
 def encode(
     config: ml_collections.ConfigDict,
     variables: Any,
-    cut: plan.Plan,
+    plan: Plan,
     read: Reader,
     *,
     index: int,
@@ -92,26 +85,26 @@ def encode(
     Args:
       config: of the experiment.
       variables: of its network.
-      cut: the plan.
+      plan: of the image.
       read: gives parts of the image.
       index: of the tile.
       flip: the axes along which the image is mirrored.
 
     Returns:
-      `(*coarse core, channels)` float32, for `plan.coarse_core`.
+      `(*coarse core, channels)` float32, for `Plan.coarse_core`.
     """
-    tile = cut.tiles[index]
+    tile = plan.tiles[index]
     run = _encoded(ml_collections.FrozenConfigDict(config))
-    found = _on_device(run, variables, plan.mirrored(cut, read, flip, tile.outer)[None])[0]
-    return found[plan.coarser(tile.inner, cut.stride)]
+    found = _on_device(run, variables, plan.read_mirrored(read, flip, tile.outer)[None])[0]
+    return found[plan.coarse_region(tile.inner)]
 
 
 def decode(
     config: ml_collections.ConfigDict,
     variables: Any,
-    cut: plan.Plan,
+    plan: Plan,
     read: Reader,
-    coarse: Callable[[int], Stored],
+    read_coarse: Callable[[int, Region], np.ndarray],
     *,
     index: int,
 ) -> np.ndarray:
@@ -120,34 +113,34 @@ def decode(
     Args:
       config: of the experiment.
       variables: of its network.
-      cut: the plan.
+      plan: of the image.
       read: gives parts of the image.
-      coarse: the number of a flip to the coarsest level `(*coarse, channels)` of that mirror
-        image, of which `plan.coarse_needed` is read; not called for a whole image.
+      read_coarse: gives a region of the coarsest level, `(*region, channels)`, of the mirror image
+        with a number; called with `Plan.coarse_needed`, not for an image in one piece.
       index: of the tile.
 
     Returns:
       `(*core, 1 or 2)` float32, see `compute`.
     """
     frozen = ml_collections.FrozenConfigDict(config)
-    core = cut.cores[index]
+    core = plan.cores[index]
     mean = np.zeros((*extent(core), 1 + config.target.count_head), np.float32)
-    for number, flip in enumerate(cut.flips):
-        window = plan.window(cut, core, flip)
-        if cut.whole:
+    for number, flip in enumerate(plan.flips):
+        window = plan.window(core, flip)
+        if plan.whole:
             found = _on_device(_whole(frozen), variables, np.flip(read(core), flip)[None])[0]
         else:
-            region = plan.coarse_needed(cut, index, flip)
-            level = _attend(frozen, variables, np.asarray(coarse(number)[region]), cut.block)
-            inside = within(plan.coarser(window, cut.stride), region)
-            values = plan.mirrored(cut, read, flip, window)
+            region = plan.coarse_needed(index, flip)
+            level = _attend(frozen, variables, read_coarse(number, region), plan.block)
+            inside = within(plan.coarse_region(window), region)
+            values = plan.read_mirrored(read, flip, window)
             inputs = values[None], level[inside][None]
             found = _on_device(_decoded(frozen), variables, *inputs)[0]
-        part = found[within(plan.flipped(core, cut.shape, flip), window)]
+        part = found[within(mirrored(core, plan.shape, flip), window)]
         if config.target.kernel == "mask":
             part = 1 / (1 + np.exp(-part))
         mean += np.flip(part, flip)
-    return mean / len(cut.flips)
+    return mean / len(plan.flips)
 
 
 def _on_device(run: Compiled, variables: Any, *inputs: np.ndarray) -> np.ndarray:
@@ -170,8 +163,8 @@ def _attend(
     for region in _blocks(coarse.shape[:-1], block):
         alike.setdefault(coarse[region].shape, []).append(region)
     for shape, regions in alike.items():
-        # In batches of one size, to compile once; blocks that the image's end cuts one by one.
-        size = _BLOCKS_TOGETHER if shape[:-1] == tuple(block) else 1
+        # Batches have one size, to compile once; blocks at the image's end are computed one by one.
+        size = _ATTENTION_BLOCKS if shape[:-1] == tuple(block) else 1
         for first in range(0, len(regions), size):
             some = regions[first : first + size]
             batch = np.zeros((size, *shape), coarse.dtype)
@@ -203,11 +196,11 @@ def _encoded(config: ml_collections.FrozenConfigDict) -> Compiled:
 
 @functools.cache
 def _attended(config: ml_collections.FrozenConfigDict) -> Compiled:
-    """The coarsest level with what attention adds to it."""
+    """The coarsest level after attention."""
     model = create_model(config)
 
     def run(variables: Any, x: Array) -> Any:
-        # It is kept as float32, whatever it was computed in.
+        # The level is stored as float32, whatever type it was computed in.
         return model.apply(variables, (x.astype(model.dtype),), method=SAUNet.attend)[-1]
 
     return jax.jit(run)

@@ -1,6 +1,6 @@
 """Grids of overlapping tiles, for images that do not fit the accelerator at once.
 
-Every tile reads its outer region and answers for its core; the cores tile the image exactly
+Every tile reads its outer region, a core and a halo around it; the cores tile the image exactly
 once. Regions are half-open slices in image coordinates, one per spatial axis. Pure
 functions, 2D and 3D alike.
 
@@ -26,8 +26,8 @@ class Tile(NamedTuple):
     """One tile.
 
     Attributes:
-      outer: what is read, in image coordinates.
-      core: what the tile answers for, in image coordinates.
+      outer: the region that is read, in image coordinates.
+      core: the region for which the tile gives the result, in image coordinates.
       inner: the core, relative to the outer region.
     """
 

@@ -1,126 +1,32 @@
-"""A trained model, and from an image or volume of any size to cell locations with it."""
+"""A trained model, and the cells that it finds in images and arrays."""
 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.normalise import Normalisation
-from cellcount_jax.images.regions import Readable, Resampled
-from cellcount_jax.inference import tiled_maps
+from cellcount_jax.images.regions import Array, Readable, Resampled
+from cellcount_jax.inference import cells, tiled_maps
+from cellcount_jax.inference.cells import Found
+from cellcount_jax.inference.tasks import Job, Progress, silent
 from cellcount_jax.maps import detect, targets
-from cellcount_jax.maps import split_merged as merged
+from cellcount_jax.maps.split_merged import split_merged
 
-_MOST_RESAMPLED = 20  # times that an axis may get longer: more is a mistake in the voxel size
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TrainedModel:
-    """All that prediction needs.
-
-    Attributes:
-      config: of the run that trained it.
-      step: the training step of the variables.
-      variables: `params` and `batch_stats` of the network.
-      normalisation: of intensities.
-      channels: of the images.
-      spacing: `(D,)` voxel size of the training images, in micrometres if `spacing_known`.
-      spacing_known: whether their voxel size was known.
-      thresholds: detection rule -> threshold, calibrated on the training images; empty
-        before calibration.
-      count_factor: what the density's integral is multiplied by, so that the counts of the
-        training images add up.
-    """
-
-    config: ml_collections.ConfigDict
-    step: int
-    variables: Any
-    normalisation: Normalisation
-    channels: int
-    spacing: tuple[float, ...]
-    spacing_known: bool
-    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    count_factor: float = 1.0
+# The lowest threshold that may be given, as a fraction of the target's peak.
+LOWEST_THRESHOLD = 0.05
+_MAX_RESAMPLING = 20  # times that an axis may get longer; more is a mistake in the voxel size
 
 
-def resampled(
-    model: TrainedModel,
-    image: Readable,
-    spacing: Sequence[float] | None,
-    *,
-    diameter: float | None = None,
-) -> Readable:
-    """An image on the voxels that a model was trained on.
-
-    Args:
-      model: a trained model.
-      image: raw intensities.
-      spacing: `(D,)` its voxel size in micrometres; None leaves it as it is.
-      diameter: about that of its cells in pixels, in place of the voxel size.
-
-    Returns:
-      The image itself, where the two differ by less than 1 %, or it as a `Resampled`.
-
-    Raises:
-      InputError: the model does not know its voxel size, or how large its cells are; or the image
-        would have no voxel left, or far too many.
-    """
-    if diameter is not None:
-        known = model.config.data.diameter
-        if not known:
-            raise InputError(
-                "the model does not say how large its cells are, so that a diameter does not help;"
-                " it is trained with config.data.diameter"
-            )
-        factors = (known / diameter,) * len(image.shape)
-        what, theirs = f"cells of {diameter:g} pixels", f"{known:g}"
-    elif spacing is None:
-        return image
-    else:
-        if not len(spacing) == len(image.shape) == len(model.spacing):
-            raise InputError(
-                f"the voxel size {tuple(spacing)} is not that of a {len(model.spacing)}D image"
-            )
-        if not model.spacing_known:
-            raise InputError("the model was trained on images without a voxel size: do not rescale")
-        factors = tuple(ours / known for ours, known in zip(spacing, model.spacing, strict=True))
-        what, theirs = f"voxels of {tuple(spacing)} um", str(model.spacing)
-    if np.allclose(factors, 1, rtol=0.01):
-        return image
-    wanted = tuple(round(n * f) for n, f in zip(image.shape, factors, strict=True))
-    if min(wanted) < 1:
-        raise InputError(
-            f"{what}, where the model knows {theirs}: nothing of {image.shape} would be left"
-        )
-    if max(factors) > _MOST_RESAMPLED:
-        raise InputError(
-            f"{what}, where the model knows {theirs}: the image would be over {_MOST_RESAMPLED}"
-            " times as long; is the number right?"
-        )
-    return Resampled(image, wanted)
-
-
-def check_fits(model: TrainedModel, ndim: int, channels: int) -> None:
-    """Makes sure that a model can take an image.
-
-    Raises:
-      InputError: it was trained on others.
-    """
-    if (ndim, channels) != (model.config.data.ndim, model.channels):
-        raise InputError(
-            f"the image is {ndim}D with {channels} channels, the model was trained"
-            f" on {model.config.data.ndim}D images with {model.channels}"
-        )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Maps:
-    """What the network says of an image.
+class Maps(NamedTuple):
+    """The network's maps of an image.
 
     Attributes:
       location: `(*spatial,)` float32; at a dot that is certain about 1 with the inverse-distance
@@ -133,136 +39,243 @@ class Maps:
     density: np.ndarray | None
 
 
-def predict_maps(model: TrainedModel, image: np.ndarray) -> Maps:
-    """The network's maps of an image, in tiles where the image is large.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A trained network with all that prediction needs.
 
-    With `config.predict.flips` it is the mean over the image mirrored along every set of axes.
-
-    Args:
-      model: a trained model.
-      image: `(*spatial, channels)` raw intensities.
-
-    Returns:
-      The maps.
-
-    Raises:
-      InputError: the image does not fit the model, or is too large for a model whose result
-        would depend on the tiles.
+    Attributes:
+      config: of the run that trained it; not to be changed, see `with_settings`.
+      step: the training step of the variables.
+      variables: `params` and `batch_stats` of the network.
+      normalisation: of intensities.
+      channels: of the images.
+      spacing: `(D,)` voxel size of the training images, in micrometres if `spacing_known`.
+      spacing_known: whether their voxel size was known.
+      thresholds: detection rule -> threshold, calibrated on the training images; empty
+        before calibration.
+      count_factor: multiplies the integral of the density, so that the counts of the training
+        images add up.
     """
-    config = model.config
-    check_fits(model, image.ndim - 1, image.shape[-1])
-    values = model.normalisation(image)
-    found = tiled_maps.compute(config, model.variables, values)
-    return Maps(found[..., 0], found[..., -1] if has_density(model) else None)
+
+    config: ml_collections.ConfigDict
+    step: int
+    variables: Any
+    normalisation: Normalisation
+    channels: int
+    spacing: tuple[float, ...]
+    spacing_known: bool
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    count_factor: float = 1.0
+
+    def with_settings(self, settings: Mapping[str, Any]) -> TrainedModel:
+        """The model with other settings, such as `{"predict.flips": False}`."""
+        config = self.config.copy_and_resolve_references()
+        config.update_from_flattened_dict(settings)
+        return dataclasses.replace(self, config=config)
+
+    @property
+    def has_density(self) -> bool:
+        """Whether the last map is the density of cells."""
+        return bool(self.config.target.count_head or self.config.target.kernel == "gaussian")
+
+    @property
+    def splits(self) -> bool:
+        """Whether cells on each other are split, see `split_merged`."""
+        return bool(self.config.target.count_head and self.config.detect.split_from)
+
+    @property
+    def split_reach(self) -> float:
+        """The distance from a point within which density belongs to it, in units of the spacing."""
+        reach: float = 3 * self.config.target.count_sigma
+        return reach * (self.config.target.unit or min(self.spacing))
+
+    @property
+    def target_peak(self) -> float:
+        """The training target's value at a lone dot, to which thresholds are relative."""
+        return targets.peak_value(self.config, targets.target_geometry(self.config, self.spacing))
+
+    @property
+    def floor(self) -> float:
+        """The map's value up to which peaks are no candidates: at most the model's threshold."""
+        rule = self.config.detect.rule
+        calibrated = self.thresholds[rule]
+        if rule == "fidt":
+            calibrated *= detect.FAINT * self.target_peak
+        return min(LOWEST_THRESHOLD * self.target_peak, calibrated)
+
+    def threshold_from(self, fraction: float | None) -> float:
+        """The threshold of the model's rule from one in 0..1; for None the calibrated one."""
+        rule = self.config.detect.rule
+        if fraction is None:
+            return self.thresholds[rule]
+        # FIDT's is a fraction of the highest peak already.
+        return fraction if rule == "fidt" else fraction * self.target_peak
+
+    def check_fits(self, ndim: int, channels: int) -> None:
+        """Makes sure that the model can take an image.
+
+        Raises:
+          InputError: it was trained on others.
+        """
+        if (ndim, channels) != (self.config.data.ndim, self.channels):
+            raise InputError(
+                f"the image is {ndim}D with {channels} channels, the model was trained"
+                f" on {self.config.data.ndim}D images with {self.channels}"
+            )
+
+    def resampled(
+        self,
+        image: Readable,
+        spacing: Sequence[float] | None,
+        *,
+        diameter: float | None = None,
+    ) -> Readable:
+        """An image on the voxels that the model was trained on.
+
+        Args:
+          image: raw intensities.
+          spacing: `(D,)` its voxel size in micrometres; None leaves the image as it is.
+          diameter: of its cells in pixels, about; replaces the voxel size.
+
+        Returns:
+          The image itself, where the two differ by less than 1 %, or it as a `Resampled`.
+
+        Raises:
+          InputError: the image does not fit the model; the voxel size or the diameter of cells of
+            the model is not known; or the image would have no voxel left, or far too many.
+        """
+        self.check_fits(len(image.shape), image.channels)
+        if diameter is not None:
+            known = self.config.data.diameter
+            if not known:
+                raise InputError(
+                    "the model does not say how large its cells are, so that a diameter does not"
+                    " help; it is trained with config.data.diameter"
+                )
+            factors = (known / diameter,) * len(image.shape)
+            given, trained = f"cells of {diameter:g} pixels", f"{known:g}"
+        elif spacing is None:
+            return image
+        else:
+            if not len(spacing) == len(image.shape) == len(self.spacing):
+                raise InputError(
+                    f"the voxel size {tuple(spacing)} is not that of a {len(self.spacing)}D image"
+                )
+            if not self.spacing_known:
+                raise InputError(
+                    "the model was trained on images without a voxel size: do not rescale"
+                )
+            factors = tuple(ours / known for ours, known in zip(spacing, self.spacing, strict=True))
+            given, trained = f"voxels of {tuple(spacing)} um", str(self.spacing)
+        if np.allclose(factors, 1, rtol=0.01):
+            return image
+        shape = tuple(round(n * f) for n, f in zip(image.shape, factors, strict=True))
+        if min(shape) < 1:
+            raise InputError(
+                f"{given}, where the model knows {trained}: nothing of {image.shape} would be left"
+            )
+        if max(factors) > _MAX_RESAMPLING:
+            raise InputError(
+                f"{given}, where the model knows {trained}: the image would be over"
+                f" {_MAX_RESAMPLING} times as long; is the number right?"
+            )
+        return Resampled(image, shape)
+
+    def predict_maps(self, image: np.ndarray) -> Maps:
+        """The network's maps of an image in memory, in tiles if the image is large.
+
+        With `config.predict.flips` they are the mean over the image mirrored along every set of
+        axes.
+
+        Args:
+          image: `(*spatial, channels)` raw intensities.
+
+        Raises:
+          InputError: the image does not fit the model, or is too large for a model whose result
+            would depend on the tiles.
+        """
+        self.check_fits(image.ndim - 1, image.shape[-1])
+        found = tiled_maps.compute(self.config, self.variables, self.normalisation(image))
+        return Maps(found[..., 0], found[..., -1] if self.has_density else None)
+
+    def split_merged(
+        self,
+        points: np.ndarray,
+        scores: np.ndarray,
+        density: np.ndarray | None,
+        *,
+        own: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`maps.split_merged` with the model's settings; all points stay if it does not split."""
+        if not self.splits or density is None:
+            return points, scores
+        return split_merged(
+            points,
+            scores,
+            self.count_factor * density,
+            least=self.config.detect.split_from,
+            reach=self.split_reach,
+            spacing=self.spacing,
+            own=own,
+        )
+
+    def integral(
+        self, density: np.ndarray | None, *, region: np.ndarray | None = None
+    ) -> float | None:
+        """The number of cells by the integral of the density.
+
+        Args:
+          density: of `Maps`.
+          region: `(*spatial,)` bool, the voxels to integrate over; default all.
+
+        Returns:
+          The number, not rounded; None without a density.
+        """
+        if density is None:
+            return None
+        counted = density if region is None else density[region]
+        return self.count_factor * float(counted.sum(dtype=np.float64))
+
+    def find(
+        self, image: Readable, *, threshold: float | None = None, progress: Progress = silent
+    ) -> Found:
+        """`cells.find` with a temporary folder: the cells of an image of any size."""
+        with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
+            job = Job(self, image, Path(folder))
+            return cells.find(job, threshold=threshold, progress=progress)
+
+    def predict(
+        self, array: Any, *, spacing: Sequence[float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cell locations in an array.
+
+        Args:
+          array: NumPy, Zarr, dask or another array that NumPy can read, `(*spatial,)` or
+            `(*spatial, channels)`, raw intensities.
+          spacing: `(D,)` its voxel size in micrometres; if it differs from the model's, the array
+            is resampled. None: the voxels are like those of the training images.
+
+        Returns:
+          Points `(N, D)` float32 in voxels of the array, and their scores `(N,)`, the map's
+          largest value of each.
+
+        Raises:
+          InputError: see `resampled` and `predict_maps`.
+        """
+        ndim = self.config.data.ndim
+        if array.ndim != ndim:
+            self.check_fits(array.ndim - 1, array.shape[-1])
+        image = self.resampled(Array(array, ndim), spacing)
+        found = self.find(image)
+        points = image.back(found.points) if isinstance(image, Resampled) else found.points
+        return points, found.scores
 
 
-def predict(model: TrainedModel, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cell locations in an image.
-
-    Args:
-      model: a trained model.
-      image: `(*spatial, channels)` raw intensities.
-
-    Returns:
-      Points `(N, D)` float32 in voxels and their scores `(N,)`, the map's largest value of each.
-
-    Raises:
-      InputError: see `predict_maps`.
-    """
-    return locate(model, predict_maps(model, image), rule=model.config.detect.rule)
+def predict(model: TrainedModel, image: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Cell locations in an image and their scores, see `TrainedModel.predict`."""
+    return model.predict(image)
 
 
-def locate(
-    model: TrainedModel,
-    found: Maps,
-    *,
-    rule: str,
-    threshold: float | None = None,
-    split: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Locations and scores in maps of the model.
-
-    Args:
-      model: a trained model.
-      found: its maps of an image.
-      rule: see `detect.locate`.
-      threshold: of the rule; default the model's.
-      split: whether cells on each other are split, where the model and its config say so.
-
-    Returns:
-      As `predict`.
-    """
-    config = model.config
-    points, scores = detect.locate(
-        found.location,
-        rule=rule,
-        threshold=model.thresholds[rule] if threshold is None else threshold,
-        min_distance=tuple(config.detect.min_distance),
-        fidt_floor=0.1 * target_peak(model),
-    )
-    if split and splits(model):
-        assert found.density is not None
-        points, scores = split_merged(model, points, scores, found.density)
-    return points, scores
-
-
-def has_density(model: TrainedModel) -> bool:
-    """Whether a model's last map is the cells' density."""
-    return bool(model.config.target.count_head or model.config.target.kernel == "gaussian")
-
-
-def splits(model: TrainedModel) -> bool:
-    """Whether a model tells cells on each other apart, see `split_merged`."""
-    return bool(model.config.target.count_head and model.config.detect.split_from)
-
-
-def split_merged(
-    model: TrainedModel,
-    points: np.ndarray,
-    scores: np.ndarray,
-    density: np.ndarray,
-    own: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`split_merged.split_merged` with the settings of a model."""
-    return merged.split_merged(
-        points,
-        scores,
-        model.count_factor * density,
-        least=model.config.detect.split_from,
-        reach=split_reach(model),
-        spacing=model.spacing,
-        own=own,
-    )
-
-
-def split_reach(model: TrainedModel) -> float:
-    """How far from a point the density is that belongs to it, in the units of the spacing."""
-    reach: float = 3 * model.config.target.count_sigma
-    return reach * (model.config.target.unit or min(model.spacing))
-
-
-def integral(model: TrainedModel, found: Maps, region: np.ndarray | None = None) -> float | None:
-    """The number of cells by the integral of the density.
-
-    Args:
-      model: a trained model.
-      found: its maps of an image.
-      region: `(*spatial,)` bool, where to count; default everywhere.
-
-    Returns:
-      The number, not rounded; None of a model without a density.
-    """
-    if found.density is None:
-        return None
-    counted = found.density if region is None else found.density[region]
-    return model.count_factor * float(counted.sum(dtype=np.float64))
-
-
-def target_peak(model: TrainedModel) -> float:
-    """The training target's value at a lone dot, to which thresholds are relative."""
-    return targets.peak_value(model.config, targets.target_geometry(model.config, model.spacing))
-
-
-def count(model: TrainedModel, image: np.ndarray) -> int:
-    """The number of cells in an image, see `predict`."""
-    return len(predict(model, image)[0])
+def count(model: TrainedModel, image: Any) -> int:
+    """The number of cells in an image, see `TrainedModel.predict`."""
+    return len(model.predict(image)[0])

@@ -5,12 +5,9 @@ Otsu's threshold needs cells that are brighter than their surroundings.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import math
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +23,10 @@ from cellcount_jax.images.regions import (
     lies_in,
     within,
 )
-from cellcount_jax.inference import cells, model_file, tasks, trained_model
-from cellcount_jax.inference.tasks import Job, Progress, Task, silent
+from cellcount_jax.inference import model_file
+from cellcount_jax.inference.tasks import Progress, silent
 from cellcount_jax.inference.tiles import tile_grid
-from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
 from cellcount_jax.label import blobs
 from cellcount_jax.label.blobs import BlobSettings
 from cellcount_jax.label.session import Session
@@ -139,9 +136,8 @@ def fitting_model(session: Session, model: str) -> tuple[TrainedModel, Readable]
     loaded = model_file.load_model(model)
     source = session.source
     try:
-        trained_model.check_fits(loaded, len(source.shape), source.channels)
         spacing = source.spacing if loaded.spacing_known else None
-        image = trained_model.resampled(loaded, source, spacing)
+        image = loaded.resampled(source, spacing)
     except InputError as error:
         hint = ""
         if len(source.shape) == loaded.config.data.ndim and source.channels > loaded.channels:
@@ -174,10 +170,14 @@ def from_model(
     """
     loaded, image = fitting_model(session, model)
     source = session.source
-    if threshold is not None and not tasks.FLOOR <= threshold < 1:
-        raise InputError(f"threshold {threshold}: must be at least {tasks.FLOOR}, and less than 1.")
-    peak = trained_model.target_peak(loaded)
-    found = _found(loaded, image, None if threshold is None else threshold * peak, progress)
+    if threshold is not None and not LOWEST_THRESHOLD <= threshold < 1:
+        raise InputError(
+            f"threshold {threshold}: must be at least {LOWEST_THRESHOLD}, and less than 1."
+        )
+    peak = loaded.target_peak
+    found = loaded.find(
+        image, threshold=loaded.threshold_from(threshold), progress=progress or silent
+    )
     points = np.asarray(found.points, np.float64)
     if isinstance(image, Resampled):
         points = np.asarray(image.back(found.points), np.float64)
@@ -191,27 +191,6 @@ def from_model(
         "version": importlib.metadata.version("cellcount_jax"),
     }
     return points, np.clip(np.asarray(found.scores, np.float64) / peak, 0.0, 1.0), by
-
-
-def _found(
-    model: TrainedModel, image: Readable, threshold: float | None, progress: Progress | None
-) -> cells.Found:
-    """The cells that a model finds in an image, whole where it is small and else in tiles."""
-    job = Job(model, image, Path())
-    if job.cut.whole:
-        values = image.read(all_of(image.shape))
-        return cells.in_one_piece(model, values, threshold=threshold)
-    show = progress or silent
-    with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
-        job = dataclasses.replace(job, folder=Path(folder))
-
-        def engine(todo: Sequence[Task], title: str) -> None:
-            with show(title, len(todo)) as bar:
-                for task in todo:
-                    tasks.run(job, task)
-                    bar.update(1)
-
-        return cells.locate(job, threshold=threshold, engine=engine, progress=show)
 
 
 def _filtered(

@@ -1,4 +1,4 @@
-"""From a map to cell locations: local maxima, or a threshold and connected components.
+"""Cell locations in a map: local maxima, connected components, and the detection rules.
 
 Pure functions on NumPy arrays, 2D and 3D alike. A map is `(*spatial,)`; locations are
 float32 `(N, D)` in index order (`y, x` or `z, y, x`), voxel centres at integers.
@@ -6,14 +6,26 @@ float32 `(N, D)` in index order (`y, x` or `z, y, x`), voxel centres at integers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, overload
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 from scipy import ndimage
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.maps.maxima import centroids, label, local_maxima, thin_equal, window_reach
+from cellcount_jax.maps.maxima import (
+    centroids,
+    first_of_equal,
+    label,
+    local_maxima,
+    window_reach,
+)
+
+# By FIDT's rule: its fraction of a map's maximum, and the share of the target's peak below which
+# the maximum of a map is no cell.
+FIDT_FRACTION = 100 / 255
+FAINT = 0.1
 
 
 @overload
@@ -70,7 +82,8 @@ def find_peaks(
     values = _checked_map(map, threshold_abs)
     reach = window_reach(min_distance, values.ndim)
     peaks, _, highest = local_maxima(values, threshold_abs=threshold_abs, reach=reach)
-    peaks = thin_equal(peaks[highest], reach)
+    peaks = peaks[highest]
+    peaks = peaks[first_of_equal(peaks, reach)]
     points = peaks.astype(np.float32)
     return (points, values[tuple(peaks.T)]) if return_scores else points
 
@@ -126,66 +139,91 @@ def find_components(
     return points, scores
 
 
-def fidt_threshold(map: np.ndarray, *, fraction: float = 100 / 255, floor: float = 0.1) -> float:
-    r"""The threshold of FIDT, relative to each map's own maximum.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidates:
+    """Where cells may be in a map, from which a rule chooses: see `choose`.
 
-    .. math:: t = \text{fraction} \cdot \max_i M(i)
-
-    It needs no calibration, and so serves maps whose scale differs from the training
-    images'. A map with a maximum below the floor holds no cells.
-
-    Args:
-      map: `(*spatial,)`, in units of the target (1 at a dot), no NaN.
-      fraction: of the maximum.
-      floor: of the maximum; below it the threshold is infinite.
-
-    Returns:
-      The threshold, for `find_peaks`.
-
-    Raises:
-      InputError: if the map is empty or has a NaN.
-
-    Source: Liang et al., "Focal Inverse Distance Transform Maps for Crowd Localization",
-    and the numbers of its code.
+    Attributes:
+      points: `(C, D)` float32, the peaks of the map above the floor.
+      scores: `(C,)` their values.
+      floor: the lowest threshold for which the candidates are complete.
+      components: gives the centroids `(N, D)` and largest values `(N,)` of the map's components
+        above a threshold, as `find_components` does.
     """
-    values = _checked_map(map, 0.0)
-    if values.size == 0:
-        raise InputError(f"The map has shape {values.shape}; an empty map has no maximum.")
-    highest = float(values.max())
-    return float("inf") if highest < floor else fraction * highest
+
+    points: np.ndarray
+    scores: np.ndarray
+    floor: float
+    components: Callable[[float], tuple[np.ndarray, np.ndarray]]
 
 
-def locate(
-    map: np.ndarray,
-    *,
-    rule: str,
-    threshold: float,
-    min_distance: int | Sequence[int] = 1,
-    fidt_floor: float = 0.1,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cell locations by one of the detection rules.
+def find_candidates(
+    map: np.ndarray, *, floor: float, min_distance: int | Sequence[int]
+) -> Candidates:
+    """The candidates in a map `(*spatial,)`: its peaks above the floor; see `find_peaks`."""
+    points, scores = find_peaks(
+        map, threshold_abs=floor, min_distance=min_distance, return_scores=True
+    )
+
+    def components(threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        return find_components(map, threshold_abs=threshold, return_scores=True)
+
+    return Candidates(points, scores, floor, components)
+
+
+class Chosen(NamedTuple):
+    """The cells that a rule chose.
+
+    Attributes:
+      points: `(N, D)` float32.
+      scores: `(N,)` the map's largest value of each.
+      threshold: on the map's values, which the scores are greater than.
+    """
+
+    points: np.ndarray
+    scores: np.ndarray
+    threshold: float
+
+
+def choose(
+    candidates: Candidates, *, rule: str, threshold: float, target_peak: float = 1.0
+) -> Chosen:
+    r"""The cells among the candidates by one of the detection rules.
+
+    'peaks' are the candidates above the threshold, 'components' the paper's rule (section 3) with
+    the same threshold. 'fidt' are the candidates above a threshold relative to the map's maximum,
+
+    .. math:: t = \text{threshold} \cdot \max_i M(i)
+
+    which serves maps whose scale differs from the training images'. A map with a maximum below a
+    tenth of the target's peak holds no cells by that rule: its threshold is then that tenth.
 
     Args:
-      map: `(*spatial,)`, no NaN.
-      rule: 'peaks' (`find_peaks`), 'components' (`find_components`, the paper's), or 'fidt',
-        peaks above `threshold` times the map's own maximum (`fidt_threshold`).
-      threshold: on the map's values; for 'fidt' a fraction.
-      min_distance: of peaks, see `find_peaks`.
-      fidt_floor: of the map's maximum, see `fidt_threshold`.
+      candidates: of a map.
+      rule: 'peaks', 'components' or 'fidt'.
+      threshold: on the map's values, at least the candidates' floor; for 'fidt' the fraction of
+        the maximum, which is raised to the floor.
+      target_peak: the training target's value at a lone dot.
 
     Returns:
-      Points `(N, D)` float32 and their scores `(N,)`, the largest values of each.
+      The cells, and the threshold on the map's values, always finite.
 
     Raises:
       InputError: the rule is unknown.
+
+    Source of 'fidt': Liang et al., "Focal Inverse Distance Transform Maps for Crowd
+    Localization", and the numbers of its code.
     """
     if rule == "components":
-        return find_components(map, threshold_abs=threshold, return_scores=True)
+        return Chosen(*candidates.components(threshold), threshold)
     if rule == "fidt":
-        threshold = fidt_threshold(map, fraction=threshold, floor=fidt_floor)
+        highest = float(candidates.scores.max(initial=0.0))
+        faint = FAINT * target_peak
+        threshold = faint if highest < faint else max(threshold * highest, candidates.floor)
     elif rule != "peaks":
         raise InputError(f"rule is {rule!r}; it must be peaks, components or fidt.")
-    return find_peaks(map, threshold_abs=threshold, min_distance=min_distance, return_scores=True)
+    above = candidates.scores > threshold
+    return Chosen(candidates.points[above], candidates.scores[above], threshold)
 
 
 def _checked_map(map: np.ndarray, threshold_abs: float) -> np.ndarray:

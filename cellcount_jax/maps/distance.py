@@ -16,7 +16,7 @@ from jax import Array
 
 # Offsets unrolled into one fused loop. Longer windows iterate over chunks of this size, so
 # that compile time does not grow with the image.
-_UNROLL = 32
+_UNROLLED_OFFSETS = 32
 
 
 @functools.partial(jax.jit, static_argnames=("edges", "max_distance", "margin"))
@@ -101,7 +101,7 @@ def _lower_envelope(
 ) -> Array:
     """min over |k| <= radius of squared[i + k] + (edge k)^2 along an axis, less its margin."""
     reach = _reach(radius)
-    chunks = -(-reach // _UNROLL)
+    chunks = -(-reach // _UNROLLED_OFFSETS)
     size = squared.shape[axis] - 2 * margin
     squared = _with_ends(squared, axis, reach - margin, far)
 
@@ -122,7 +122,7 @@ def _lower_envelope(
 
 def _reach(radius: int) -> int:
     """The radius, rounded up to whole chunks."""
-    chunks = max(1, -(-radius // _UNROLL))
+    chunks = max(1, -(-radius // _UNROLLED_OFFSETS))
     return chunks * -(-radius // chunks)
 
 

@@ -1,7 +1,7 @@
-"""What detection is made of: local maxima, plateaus taken as one, and connected components.
+"""Parts of detection: local maxima, plateaus as one peak each, connected components.
 
-Pure functions on NumPy arrays, 2D and 3D alike, which give the same in a part of a map as in the
-whole, as far as they see of it.
+Pure functions on NumPy arrays, 2D and 3D alike. In a part of a map they give the same as in the
+whole map, apart from its margin.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cellcount_jax.errors import InputError
 def local_maxima(
     values: np.ndarray, *, threshold_abs: float, reach: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The plateaus, of one voxel or more, that are higher than all that touches them.
+    """The plateaus, of one voxel or more, that are higher than all voxels that touch them.
 
-    Those that are the highest in their window too are the peaks of `find_peaks`, before of equal
-    ones in each other's window one is kept.
+    Those that are also the highest in their window are the peaks of `find_peaks`, apart from equal
+    peaks in each other's window: see `first_of_equal`.
 
     Args:
       values: `(*spatial,)` float32 or float64, no NaN.
@@ -44,11 +44,11 @@ def local_maxima(
             side[0] = side[2] = False
     members, plateau, count = label(top, neighbourhood)
 
-    # A shoulder of something higher.
+    # A plateau that touches a higher value is a shoulder.
     touched = _highest_near(np.where(top, -np.inf, values), members, touching)
     is_peak = np.ones(count, bool)
     is_peak[plateau[touched == values[tuple(members.T)]]] = False
-    # Relative to a member, so that where the map begins decides no tie.
+    # Relative to a member, so that the origin of the map decides no tie.
     from_first = members - members[np.unique(plateau, return_index=True)[1]][plateau]
     offset = from_first - centroids(from_first, plateau, count)[plateau]
     order = np.lexsort(((offset**2).sum(axis=1), plateau))
@@ -73,21 +73,16 @@ def local_maxima(
     return peaks, extent, values[tuple(peaks.T)] == highest
 
 
-def thin_equal(peaks: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
-    """Of peaks in each other's window, which are equal, the first in index order.
+def first_of_equal(peaks: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
+    """The first, in index order, of equal peaks in each other's window.
 
     Args:
-      peaks: `(P, D)` as of `local_maxima`.
-      reach: `(D,)` as for it.
+      peaks: `(P, D)` as from `local_maxima`; those in each other's window are equal.
+      reach: `(D,)` `min_distance` of each axis.
 
     Returns:
-      Those that stay, in the same order.
+      `(P,)` bool, which peaks stay.
     """
-    return peaks[first_of_equal(peaks, reach)]
-
-
-def first_of_equal(peaks: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
-    """Which peaks stay, see `thin_equal`: `(P,)` bool."""
     keep = np.ones(len(peaks), bool)
     if len(peaks) < 2:
         return keep
@@ -142,7 +137,7 @@ def _window_maximum(values: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
 
 
 def _highest_near(values: np.ndarray, places: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
-    """The same at some places `(P, D)` alone: few, so that most of the map is left out."""
+    """The window maximum at a few places `(P, D)` alone, without a filter over the whole map."""
     beyond = np.pad(values, [(r, r) for r in reach], constant_values=-np.inf)
     strides = np.array([math.prod(beyond.shape[axis + 1 :]) for axis in range(values.ndim)])
     flat, at = beyond.ravel(), (places + reach) @ strides

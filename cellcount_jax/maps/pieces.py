@@ -1,8 +1,8 @@
-"""Locations in a map that is read a part at a time: those that the whole map has.
+"""Peaks and components of a map that is read a part at a time, equal to those of the whole map.
 
-The parts' cores tile the map. A peak belongs to the core that it lies in, and what decides
-whether it is one is read around it. Components are measured core by core and joined across their
-faces. Pure functions of a map that is indexed by slices, 2D and 3D alike.
+The parts' cores tile the map. A peak belongs to the core that it lies in; a margin around the
+core is read to decide about it. Components are measured core by core and joined across the
+faces of the cores. Pure functions of a map that is indexed by slices, 2D and 3D alike.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.regions import Region, around, within
+from cellcount_jax.images.regions import Region, around, extent, within
 from cellcount_jax.maps.maxima import label, local_maxima, window_reach
 
-# A part of a map, `(*region,)`.
-Reader = Callable[[Region], np.ndarray]
-_MOST_VOXELS = 2**27  # that are read to see where a plateau ends
+_MAX_PLATEAU_VOXELS = 2**27  # read around a core to find the end of a plateau
 
 
 def peaks(
-    read: Reader,
+    read: Callable[[Region], np.ndarray],
     shape: Sequence[int],
     core: Region,
     *,
@@ -34,11 +32,11 @@ def peaks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The peaks in a part of a map.
 
-    Of all parts together they are those of `detect.find_peaks`, before of equal peaks in each
-    other's window one is kept: that is for `maxima.thin_equal`, over all parts.
+    The peaks of all parts together are those of `detect.find_peaks`, once `maxima.first_of_equal`
+    has removed equal peaks in each other's window, also across parts.
 
     Args:
-      read: gives parts of the map.
+      read: gives a part of the map, `(*region,)`.
       shape: `(D,)` of the map.
       core: the part.
       threshold_abs: see `find_peaks`.
@@ -53,18 +51,18 @@ def peaks(
     """
     reach = window_reach(min_distance, len(shape))
     nothing = np.zeros((0, len(shape)), np.int64), np.zeros(0, np.float32)
-    # A plateau is judged as a whole: where it does not end within the margin, more is read.
+    # A plateau is one peak as a whole: where it does not end within the margin, more is read.
     for grown in range(8):
         margin = [(r + 2) * 4**grown for r in reach]
         outer = around(core, margin, shape)
-        if grown and math.prod(p.stop - p.start for p in outer) > _MOST_VOXELS:
+        if grown and math.prod(extent(outer)) > _MAX_PLATEAU_VOXELS:
             break
         values = read(outer)
         if not (values[within(core, outer)] > threshold_abs).any():
             return nothing
-        found, extent, is_peak = local_maxima(values, threshold_abs=threshold_abs, reach=reach)
+        found, limits, is_peak = local_maxima(values, threshold_abs=threshold_abs, reach=reach)
         start = np.array([o.start for o in outer])
-        lowest, highest = extent[:, 0] + start, extent[:, 1] + start
+        lowest, highest = limits[:, 0] + start, limits[:, 1] + start
         begin, end = (np.array([getattr(c, side) for c in core]) for side in ("start", "stop"))
         seen_from = [o.start + r if o.start else 0 for o, r in zip(outer, reach, strict=True)]
         seen_to = [
@@ -83,7 +81,7 @@ def peaks(
 
 
 class Pieces(NamedTuple):
-    """Components of a part of a map, as far as they lie in it.
+    """The pieces of components that lie in a part of a map.
 
     Attributes:
       sizes: `(K,)` voxels of each.
@@ -145,10 +143,10 @@ def pieces(
 
 
 def joined(parts: Iterable[Pieces], ndim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Components of a map, of the pieces in its parts.
+    """The components of a map, from the pieces in its parts.
 
     Args:
-      parts: of `pieces`, one for each of the cores that tile the map.
+      parts: from `pieces`, one for each of the cores that tile the map.
       ndim: D.
 
     Returns:

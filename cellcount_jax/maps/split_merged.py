@@ -1,4 +1,4 @@
-"""Cells that lie on each other: as many points as the density's integral says.
+"""Cells that lie on each other: as many points as the integral of the density.
 
 Two cells closer than the network can separate give one peak, yet the integral of a density map
 counts both. Where the part of the density that belongs to a peak holds more than one cell, the
@@ -14,9 +14,10 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.regions import voxels_of
 
-_MOST_ITERATIONS = 50
-_MOST_TIES = 8  # points that are equally near to a voxel
+_MAX_ITERATIONS = 50
+_MAX_TIES = 8  # points that are equally near to a voxel
 
 
 def split_merged(
@@ -47,8 +48,8 @@ def split_merged(
         nearer, only keep those. Default: all.
 
     Returns:
-      Points `(M, D)` float32 and their scores `(M,)`, M at least N; what is not replaced keeps
-      its place and order, and new points follow each other in place of the old one.
+      Points `(M, D)` float32 and their scores `(M,)`, M at least N; a point that is not replaced
+      keeps its place and order, and new points follow each other in place of the old one.
 
     Raises:
       InputError: `least` or `reach` cannot be used.
@@ -61,16 +62,16 @@ def split_merged(
     if not own.any() or least == np.inf:
         return points[own], scores[own]
     edges = np.ones(density.ndim) if spacing is None else np.asarray(spacing, float)
-    # Large volumes are mostly background, where there is nothing to ask the tree about.
+    # Large volumes are mostly background: only voxels near a point are looked up in the tree.
     seeds = np.zeros(density.shape, bool)
-    seeds[tuple(np.floor(points + 0.5).astype(int).T)] = True
+    seeds[tuple(voxels_of(points).T)] = True
     box = [2 * int(reach / edge + 1) + 1 for edge in edges]
     voxels = np.argwhere((density > 0) & ndimage.maximum_filter(seeds, size=box))
     weights = density[tuple(voxels.T)].astype(np.float64)
     distances, owners = cKDTree(points * edges).query(
-        voxels * edges, k=range(1, _MOST_TIES + 1), distance_upper_bound=reach * (1 + 1e-9)
+        voxels * edges, k=range(1, _MAX_TIES + 1), distance_upper_bound=reach * (1 + 1e-9)
     )
-    # Of points as near the first, so that points that are farther off decide nothing.
+    # The first of equally near points, so that points that are farther off decide nothing.
     nearest = distances <= distances[:, :1] * (1 + 1e-9)
     owner = np.where(nearest, owners, len(points)).min(1)
     owned = np.isfinite(distances[:, 0])
@@ -102,7 +103,7 @@ def _weighted_means(places: np.ndarray, weights: np.ndarray, number: int) -> np.
     before = np.cumsum(weights[order]) - weights[order] / 2
     group = np.empty(len(places), int)
     group[order] = np.minimum(before / weights.sum() * number, number - 1).astype(int)
-    for _ in range(_MOST_ITERATIONS):
+    for _ in range(_MAX_ITERATIONS):
         total = np.bincount(group, weights=weights, minlength=number)
         sums = [np.bincount(group, weights=weights * a, minlength=number) for a in places.T]
         centres = np.stack(sums, axis=1) / total[:, None]

@@ -54,7 +54,7 @@ def distance_transform(
 
     .. math:: D(i) = \\min_{j : seeds(j)} \\sqrt{\\sum_a (s_a (i_a - j_a))^2}
 
-    Exact up to `max_distance`; how it is computed is told in `cellcount_jax.distance`.
+    Exact up to `max_distance`; see `cellcount_jax.maps.distance` for the computation.
 
     Args:
       seeds: `(*spatial)` bool.
@@ -269,7 +269,7 @@ def _in_units(spacing: Sequence[float] | None, unit: float | None, ndim: int) ->
 
 @dataclasses.dataclass(frozen=True)
 class TargetGeometry:
-    """Where maps are made: static numbers, in voxels and in units of the kernel.
+    """The grid on which maps are made, in voxels and in units of the kernel.
 
     Attributes:
       edges: voxel edge lengths in units of the kernel.
@@ -296,7 +296,7 @@ def target_geometry(config: ml_collections.ConfigDict, spacing: Sequence[float])
 
 
 def peak_value(config: ml_collections.ConfigDict, geometry: TargetGeometry) -> float:
-    """The target's value at a lone dot: the scale of thresholds."""
+    """The target's value at a lone dot, to which thresholds are relative."""
     t = config.target
     if t.kernel == "gaussian":
         widths = (t.sigma / edge for edge in geometry.edges)

@@ -30,7 +30,7 @@ from cellcount_jax.images import files
 from cellcount_jax.images.points import read_points
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
-from cellcount_jax.training import parallel, train
+from cellcount_jax.training import parallel, run_folder, train
 
 EXAMPLES = """\
 examples:
@@ -128,8 +128,8 @@ def make_config(
       folder: with the images.
       entries: its images, at least one.
       steps: of training; None = the default.
-      diameter: of a cell, um or pixels; None = what the labelling tool says.
-      changes: further settings, as `overrides.override` takes them; they go before all else.
+      diameter: of a cell, um or pixels; None = twice the radius in the labelling tool.
+      changes: further settings, as `config.override` takes them; they go before all else.
 
     Raises:
       InputError: an image that cannot be opened, a setting that cannot be.
@@ -191,7 +191,7 @@ def _entries(folder: Path) -> list[Entry]:
 
 
 def _radius(entries: Sequence[Entry], spacing: Sequence[float] | None) -> float | None:
-    """The median of what the labelling tool says of a cell's radius; None where it does not.
+    """The median radius of a cell that the labelling tool has stored; None where there is none.
 
     In um, or in px where `spacing` is None, in whatever unit an image was labelled.
     """
@@ -237,12 +237,29 @@ def _of_done(entry: Entry) -> bytes:
     return found.digest()
 
 
+def _record_of(path: Path) -> dict[str, str]:
+    """The stored record of a run; empty if there is no such file.
+
+    Raises:
+      InputError: a file of this name is something else, and would be lost.
+    """
+    if not path.exists():
+        return {}
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict) or "sha256" not in stored:
+        raise InputError(f"{path}: is not the file of a run; give another --output.")
+    return stored
+
+
 @contextlib.contextmanager
 def _recorded(output: Path, digest: str) -> Iterator[None]:
     """Keeps in a workdir what is trained on, so that a run never goes on with other labels."""
     path = output / _RECORD
+    stored = _record_of(path)
     if (output / "config.json").exists():
-        stored = json.loads(path.read_text()) if path.exists() else {}
         if stored.get("sha256") != digest:
             raise InputError(
                 f"{output}: holds a model of other labels than {'those' if stored else 'any'} of"
@@ -262,17 +279,28 @@ def _recorded(output: Path, digest: str) -> Iterator[None]:
 
 
 def _remove_run(output: Path) -> None:
-    """Removes the files of a run, and nothing else."""
-    for path in (output / name for name in _OF_A_RUN):
+    """Removes the files of a run, and nothing else.
+
+    Raises:
+      InputError: the folder holds files of these names, but is not the folder of a run.
+    """
+    present = [path for name in _OF_A_RUN if (path := output / name).exists()]
+    if present and not run_folder.is_run(output):
+        names = ", ".join(path.name for path in present)
+        raise InputError(
+            f"{output}: is not the folder of a run, so that --overwrite removes nothing of"
+            f" {names} there; give another --output."
+        )
+    for path in present:
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)
+            path.unlink()
 
 
 @contextlib.contextmanager
 def _log_shown() -> Iterator[None]:
-    """Shows what training tells on stderr, a line each."""
+    """Shows the log of training on stderr, with the time of each line."""
     handler = std_logging.StreamHandler(sys.stderr)
     handler.setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.get_absl_logger()

@@ -1,4 +1,4 @@
-"""Checkpoints: orbax behind `save`, `restore` and `latest`.
+"""The folder of a run: its config.json, whose run it is, and its checkpoints (orbax).
 
 A checkpoint is a folder `checkpoints/<step>`, written under another name and renamed when
 whole. Arrays are stored without their placement, so that a run restores on any number of
@@ -28,106 +28,18 @@ from cellcount_jax.training.step import create_train_state
 
 Tree = TypeVar("Tree")
 
-
-def save(folder: Path, step: int, tree: Any, *, keep: int) -> None:
-    """Writes a checkpoint, whole or not at all, and removes all but the newest `keep`.
-
-    Args:
-      folder: the workdir's `checkpoints`.
-      step: number of the finished step.
-      tree: arrays, on any devices.
-      keep: how many checkpoints stay.
-    """
-    path = folder.absolute() / str(step)
-    with _quiet():
-        stored = ocp.args.StandardSave(jax.device_get(tree))
-        _checkpointer().save(path, args=stored, force=True)
-    # A later step than the one just finished is a damaged one that was passed over.
-    kept = [s for s in steps(folder) if s <= step][-keep:]
-    for other in set(steps(folder)) - set(kept):
-        shutil.rmtree(folder / str(other))
-
-
-def steps(folder: Path) -> list[int]:
-    """The steps that there are checkpoints of, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-
-
-def latest(folder: Path) -> int | None:
-    """The step of the newest checkpoint, whole or damaged; None if there is none."""
-    return max(steps(folder), default=None)
-
-
-def restore(folder: Path, like: Tree) -> tuple[int, Tree] | None:
-    """Reads the newest checkpoint that is whole, and says which ones it passed over.
-
-    Args:
-      folder: the workdir's `checkpoints`.
-      like: a tree of the same structure, shapes and types.
-
-    Returns:
-      Step and tree (NumPy arrays), or None if there is no checkpoint at all.
-
-    Raises:
-      InputError: there are checkpoints, and none of them can be read, or the newest that can is
-        of arrays of other shapes.
-    """
-    available = steps(folder)
-    template = ocp.args.StandardRestore(jax.device_get(like))
-    for step in reversed(available):
-        path = folder.absolute() / str(step)
-        try:
-            with _quiet():
-                tree = _checkpointer().restore(path, args=template)
-        except (PermissionError, MemoryError):
-            raise
-        # Orbax raises whatever its storage layers do; any of it means that this one is damaged.
-        except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            logging.warning("%s: damaged, passed over (%s)", path, reason[0][:200])
-            continue
-        # Orbax gives arrays as they were stored, whatever it is asked for.
-        if _shapes(tree) != _shapes(like):
-            raise InputError(
-                f"{path}: is of another network than this config and data make, for example for"
-                " images with another number of channels; use another workdir"
-            )
-        return step, tree
-    if available:
-        raise InputError(
-            f"{folder}: none of the checkpoints of steps {available} can be read; remove the folder"
-            " to train from the start"
-        )
-    return None
-
-
-def _shapes(tree: Any) -> list[tuple[int, ...]]:
-    return [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
-
-
-@functools.cache
-def _checkpointer() -> ocp.Checkpointer:
-    # Orbax would otherwise wait for the other processes.
-    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Orbax reports each of its steps at the level of info; only its warnings matter."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(min(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-# How an image is cut for prediction changes nothing in a run.
+# A run is the same whatever tiles an image is cut into for prediction.
 _MAY_DIFFER = ("predict.max_voxels",)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder has the config.json of a run, of this version or another."""
+    try:
+        stored = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    sections = ("data", "target", "model", "train")
+    return isinstance(stored, dict) and all(isinstance(stored.get(s), dict) for s in sections)
 
 
 def claim(workdir: Path, config: ml_collections.ConfigDict) -> None:
@@ -172,6 +84,80 @@ def compare(workdir: Path, config: ml_collections.ConfigDict) -> None:
         )
 
 
+def save(folder: Path, step: int, tree: Any, *, keep: int) -> None:
+    """Writes a checkpoint, whole or not at all, and removes all but the newest `keep`.
+
+    Args:
+      folder: the workdir's `checkpoints`.
+      step: number of the finished step.
+      tree: arrays, on any devices.
+      keep: how many checkpoints stay.
+    """
+    path = folder.absolute() / str(step)
+    with _quiet():
+        stored = ocp.args.StandardSave(jax.device_get(tree))
+        _checkpointer().save(path, args=stored, force=True)
+    # A later step than the one just finished is a damaged one that was passed over.
+    kept = [s for s in steps(folder) if s <= step][-keep:]
+    for other in set(steps(folder)) - set(kept):
+        shutil.rmtree(folder / str(other))
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that there are checkpoints of, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def latest(folder: Path) -> int | None:
+    """The step of the newest checkpoint, whole or damaged; None if there is none."""
+    return max(steps(folder), default=None)
+
+
+def restore(folder: Path, like: Tree) -> tuple[int, Tree] | None:
+    """Reads the newest checkpoint that is whole; the log names those that were passed over.
+
+    Args:
+      folder: the workdir's `checkpoints`.
+      like: a tree of the same structure, shapes and types.
+
+    Returns:
+      Step and tree (NumPy arrays), or None if there is no checkpoint at all.
+
+    Raises:
+      InputError: there are checkpoints, and none of them can be read, or the newest that can is
+        of arrays of other shapes.
+    """
+    available = steps(folder)
+    template = ocp.args.StandardRestore(jax.device_get(like))
+    for step in reversed(available):
+        path = folder.absolute() / str(step)
+        try:
+            with _quiet():
+                tree = _checkpointer().restore(path, args=template)
+        except (PermissionError, MemoryError):
+            raise
+        # Orbax passes on the errors of its storage layers; any of them means a damaged checkpoint.
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            logging.warning("%s: damaged, passed over (%s)", path, reason[0][:200])
+            continue
+        # Orbax gives arrays as they were stored, of other shapes than asked for too.
+        if _shapes(tree) != _shapes(like):
+            raise InputError(
+                f"{path}: is of another network than this config and data make, for example for"
+                " images with another number of channels; use another workdir"
+            )
+        return step, tree
+    if available:
+        raise InputError(
+            f"{folder}: none of the checkpoints of steps {available} can be read; remove the folder"
+            " to train from the start"
+        )
+    return None
+
+
 def restore_variables(
     workdir: Path, config: ml_collections.ConfigDict, *, channels: int
 ) -> tuple[int, Any]:
@@ -188,3 +174,26 @@ def restore_variables(
     if restored is None:
         raise InputError(f"{workdir / 'checkpoints'}: holds no checkpoint; train first")
     return restored[0], restored[1].variables
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    return [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+@functools.cache
+def _checkpointer() -> ocp.Checkpointer:
+    # Orbax would otherwise wait for the other processes.
+    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax reports each of its steps at the level of info; only its warnings matter."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,4 +1,4 @@
-"""The training state and one pure training step on the paper's equation 3."""
+"""The training state and the training step on equation 3 of the paper, pure."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from jax import Array
 
 from cellcount_jax import config as settings
 from cellcount_jax.config import IMAGE_PERTURBATIONS
+from cellcount_jax.maps.targets import TargetGeometry
 from cellcount_jax.network.sau_net import SAUNet, create_model, initial_variables
 from cellcount_jax.training import losses, parallel
-from cellcount_jax.training.batches import Batch
+from cellcount_jax.training.batches import Batch, draw_batch
+from cellcount_jax.training.stack import TrainingData
 
 Metrics = dict[str, Array]
 
@@ -29,7 +31,7 @@ class TrainState(train_state.TrainState):
 
     @property
     def variables(self) -> Any:
-        """What the network needs of the state: `params` and `batch_stats`."""
+        """The network's variables: `params` and `batch_stats`."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -135,6 +137,47 @@ def train_step(
     gradients, metrics = parallel.all_sum((gradients, metrics), axis_name=axis_name)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     return state.apply_gradients(grads=gradients, batch_stats=statistics), metrics
+
+
+def draw_and_step(
+    state: TrainState,
+    data: TrainingData,
+    key: Array,
+    *,
+    config: ml_collections.ConfigDict,
+    geometry: TargetGeometry,
+    peak: float,
+    shares: dict[str, int],
+    frozen: bool = False,
+) -> tuple[TrainState, Metrics]:
+    """Draws this device's share of a batch and takes a step on it, as `parallel.scanned` runs it.
+
+    Args:
+      state: before the step.
+      data: all images, on the device.
+      key: of the step, the same on every device.
+      config: the experiment.
+      geometry: of its targets.
+      peak: the target's value at a lone dot.
+      shares: `batch_labelled` and `batch_unlabelled` of one device.
+      frozen: see `train_step`.
+
+    Returns:
+      The state after the step, and its losses.
+    """
+    keys = jax.random.split(key, 3)
+    batch = draw_batch(
+        keys[:2], data, config=config, geometry=geometry, shares=shares, axis_name=parallel.AXIS
+    )
+    return train_step(
+        state,
+        batch,
+        keys[2],
+        config=config,
+        peak=peak,
+        frozen=frozen,
+        axis_name=parallel.AXIS,
+    )
 
 
 def _losses(

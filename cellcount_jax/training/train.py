@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -25,17 +26,55 @@ from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
 from cellcount_jax.images import normalise
-from cellcount_jax.inference import plan
+from cellcount_jax.inference.plan import make_plan
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import targets
-from cellcount_jax.training import batches, parallel, progress, run_folder, stack
+from cellcount_jax.training import metrics_log, parallel, run_folder, stack
 from cellcount_jax.training.run_folder import restore_variables
 from cellcount_jax.training.step import (
-    Metrics,
     TrainState,
     create_train_state,
-    train_step,
+    draw_and_step,
+    learning_rate_schedule,
 )
+
+ScannedSteps = Callable[[TrainState, stack.TrainingData, Array], tuple[TrainState, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Settings, folder, data and normalisation of a run."""
+
+    config: ml_collections.ConfigDict
+    workdir: Path
+    dataset: Dataset
+    normalisation: normalise.Normalisation
+
+    def score(self, state: TrainState) -> dict[str, Any]:
+        """Evaluates a state of the run, on any devices."""
+        state = jax.device_get(state)
+        return self.evaluate(int(state.step), state.variables)
+
+    def evaluate(self, step: int, variables: Any) -> dict[str, Any]:
+        """Writes model.zip and evaluation/; returns the content of evaluation/metrics.json."""
+        first = self.dataset.labelled[0]
+        model = TrainedModel(
+            config=self.config,
+            step=step,
+            variables=variables,
+            normalisation=self.normalisation,
+            channels=first.image.shape[-1],
+            spacing=first.spacing,
+            spacing_known=first.spacing_known,
+        )
+        return evaluate.evaluate(model, self.dataset, self.workdir)
+
+
+class Steps(NamedTuple):
+    """Compiled runs of `train.scan_length` steps, see `parallel.scanned`."""
+
+    free: ScannedSteps  # norms use the statistics of the batch
+    frozen: ScannedSteps  # norms use their running statistics
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any] | None:
@@ -58,11 +97,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
         for name in ("batch_labelled", "batch_unlabelled")
     }
     dataset = load_dataset(config)
-    normalisation = fit_normalisation(dataset, config)
+    run = Run(config, workdir, dataset, fit_normalisation(dataset, config))
     _check_predictable(dataset, config)
     if config.train.tensorboard:
-        progress.require_tensorboard()
-    data = stack.on_device(dataset, normalisation, config)
+        metrics_log.require_tensorboard()
+    data = stack.on_device(dataset, run.normalisation, config)
     parallel.on_first(lambda: run_folder.claim(workdir, config))
     logging.info("data: %s", dataset.description)
     if data.unlabelled is not None and not dataset.unlabelled:
@@ -84,16 +123,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
         shares=shares,
     )
     scan = functools.partial(parallel.scanned, length=config.train.scan_length, devices=devices)
-    phases = [scan(functools.partial(step, frozen=frozen)) for frozen in (False, True)]
-
-    def score(state: TrainState) -> dict[str, Any]:
-        state = jax.device_get(state)
-        model = _trained(int(state.step), state.variables, dataset, normalisation, config)
-        return evaluate.evaluate(model, dataset, workdir)
-
+    steps = Steps(
+        free=scan(functools.partial(step, frozen=False)),
+        frozen=scan(functools.partial(step, frozen=True)),
+    )
     state, data, key = parallel.replicate((state, data, key), devices)
-    trained = _loop(phases, state, data, key, config, workdir, score)
-    return None if trained is None else parallel.on_first(lambda: score(trained))
+    trained = _loop(run, steps, state, data, key)
+    return None if trained is None else parallel.on_first(lambda: run.score(trained))
 
 
 def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -117,9 +153,8 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str,
     logging.info("data: %s", dataset.description)
     channels = dataset.labelled[0].image.shape[-1]
     step, variables = restore_variables(workdir, config, channels=channels)
-    normalisation = fit_normalisation(dataset, config)
-    model = _trained(step, variables, dataset, normalisation, config)
-    return evaluate.evaluate(model, dataset, workdir)
+    run = Run(config, workdir, dataset, fit_normalisation(dataset, config))
+    return run.evaluate(step, variables)
 
 
 def load_dataset(config: ml_collections.ConfigDict) -> Dataset:
@@ -186,118 +221,52 @@ def _check_predictable(dataset: Dataset, config: ml_collections.ConfigDict) -> N
     """Makes sure, before hours of training, that the images can be evaluated afterwards."""
     for sample in itertools.chain(dataset.labelled, *dataset.tests.values()):
         with _naming(sample):
-            plan.plan(config, sample.shape)
+            make_plan(config, sample.shape)
 
 
 @contextlib.contextmanager
 def _naming(sample: Sample) -> Iterator[None]:
-    """Says in an error which image it is about."""
+    """Adds the image's name to an error."""
     try:
         yield
     except InputError as error:
         raise InputError(f"{sample.source or sample.name}: {error}") from error
 
 
-def _trained(
-    step: int,
-    variables: Any,
-    dataset: Dataset,
-    normalisation: normalise.Normalisation,
-    config: ml_collections.ConfigDict,
-) -> TrainedModel:
-    first = dataset.labelled[0]
-    return TrainedModel(
-        config=config,
-        step=step,
-        variables=variables,
-        normalisation=normalisation,
-        channels=first.image.shape[-1],
-        spacing=first.spacing,
-        spacing_known=first.spacing_known,
-    )
-
-
-def draw_and_step(
-    state: TrainState,
-    data: stack.TrainingData,
-    key: Array,
-    *,
-    config: ml_collections.ConfigDict,
-    geometry: targets.TargetGeometry,
-    peak: float,
-    shares: dict[str, int],
-    frozen: bool = False,
-) -> tuple[TrainState, Metrics]:
-    """Draws this device's share of a batch and takes a step on it, as `parallel.scanned` runs it.
-
-    Args:
-      state: before the step.
-      data: all images, on the device.
-      key: of the step, the same on every device.
-      config: the experiment.
-      geometry: of its targets.
-      peak: the target's value at a lone dot.
-      shares: `batch_labelled` and `batch_unlabelled` of one device.
-      frozen: see `train_step`.
-
-    Returns:
-      The state after the step, and its losses.
-    """
-    keys = jax.random.split(key, 3)
-    batch = batches.draw_batch(
-        keys[:2], data, config=config, geometry=geometry, shares=shares, axis_name=parallel.AXIS
-    )
-    return train_step(
-        state,
-        batch,
-        keys[2],
-        config=config,
-        peak=peak,
-        frozen=frozen,
-        axis_name=parallel.AXIS,
-    )
-
-
 def _loop(
-    phases: Sequence[Callable[[Any, Any, Array], tuple[Any, Any]]],
-    state: TrainState,
-    data: stack.TrainingData,
-    key: Array,
-    config: ml_collections.ConfigDict,
-    workdir: Path,
-    score: Callable[[TrainState], dict[str, Any]],
+    run: Run, steps: Steps, state: TrainState, data: stack.TrainingData, key: Array
 ) -> TrainState | None:
-    """Trains, at the end in the second phase; None if a signal asked to stop."""
-    t = config.train
-    step, freeze_step = int(state.step), settings.freeze_step(config)
-    recording: contextlib.AbstractContextManager[progress.Record] = contextlib.nullcontext(
-        lambda step, values: None
+    """Trains to the last step; None if a signal asked to stop."""
+    t = run.config.train
+    step, freeze_step = int(state.step), settings.freeze_step(run.config)
+    learning_rate = learning_rate_schedule(run.config)
+    recording = metrics_log.recording(
+        run.workdir, after_step=step, total=t.steps, tensorboard=t.tensorboard
     )
-    if parallel.is_first():
-        recording = progress.recording(
-            workdir, after_step=step, total=t.steps, tensorboard=t.tensorboard
-        )
     with stop_requested() as stopping, recording as record:
         while step < t.steps:
             started = time.perf_counter()
-            state, losses = phases[step >= freeze_step](state, data, key)
+            scanned_steps = steps.frozen if step >= freeze_step else steps.free
+            state, losses = scanned_steps(state, data, key)
             means = {name: float(values.mean()) for name, values in losses.items()}
             step += t.scan_length
-            record(step, {**means, "seconds": round(time.perf_counter() - started, 4)})
+            seconds = round(time.perf_counter() - started, 4)
+            rate = float(learning_rate(step - 1))  # of the step that was just finished
+            record(step, {**means, "learning_rate": rate, "seconds": seconds})
             if not all(map(math.isfinite, means.values())):
                 raise InputError(
                     f"training diverged: the loss is {means['loss']} at step {step}, the gradient's"
                     f" norm {means['gradient_norm']}; lower config.optim.learning_rate ="
-                    f" {config.optim.learning_rate}"
+                    f" {run.config.optim.learning_rate}"
                 )
             # Before the checkpoint: a run that resumes from it does not evaluate this step again.
             if t.evaluate_every and step % t.evaluate_every == 0 and step < t.steps:
-                content = parallel.on_first(functools.partial(score, state))
+                content = parallel.on_first(functools.partial(run.score, state))
                 if content is not None:
                     record(step, {name: content[name] for name in ("f1", "mae", "threshold")})
             stop = parallel.any_process(stopping())
             if step % t.checkpoint_every == 0 or step == t.steps or stop:
-                folder = workdir / "checkpoints"
+                folder = run.workdir / "checkpoints"
                 save = functools.partial(run_folder.save, folder, step, state)
                 parallel.on_first(functools.partial(save, keep=t.keep_checkpoints))
             if stop:
@@ -308,7 +277,7 @@ def _loop(
 
 @contextlib.contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM and Ctrl-C into a question the loop can ask; the second one kills."""
+    """Gives a function: whether SIGTERM or Ctrl-C was received. The second one kills."""
     if threading.current_thread() is not threading.main_thread():
         # Only the main thread may handle signals; a notebook or a plugin may use another.
         yield lambda: False

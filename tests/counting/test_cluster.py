@@ -25,9 +25,9 @@ from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.regions import Array
 from cellcount_jax.images.selection import Selection
-from cellcount_jax.inference import model_file, tasks, trained_model
-from cellcount_jax.inference.cells import LoadedModel
+from cellcount_jax.inference import model_file, tasks
 from cellcount_jax.inference.tasks import Engine, Job, Task
+from cellcount_jax.inference.trained_model import TrainedModel
 
 LIMIT = 12 * 32 * 32
 TASKS = 3 * 16  # of the volume, a third of them to encode its tiles
@@ -49,11 +49,10 @@ def volume(tmp_path_factory: pytest.TempPathFactory, cells_3d: Path) -> Path:
 
 
 @pytest.fixture
-def model(run_3d: Path) -> LoadedModel:
+def model(run_3d: Path) -> TrainedModel:
     """A model that cuts the volume in tiles."""
-    model = model_file.load_model(run_3d)
-    model.config.predict.update({"max_voxels": LIMIT, "flips": False})
-    return model
+    settings = {"predict.max_voxels": LIMIT, "predict.flips": False}
+    return model_file.load_model(run_3d).with_settings(settings)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def workers() -> Iterator[Any]:
 
 
 @pytest.fixture
-def count(model: LoadedModel, volume: Path) -> Callable[..., bytes]:
+def count(model: TrainedModel, volume: Path) -> Callable[..., bytes]:
     """Counts the volume into a folder, as `count(output, engine)`; gives points.csv."""
 
     def count(output: Path, engine: Callable[[Job], Engine] = engines.in_threads) -> bytes:
@@ -157,7 +156,7 @@ def test_a_count_that_is_stopped_leaves_no_task_and_goes_on(
 
 @needs_dask
 def test_an_error_on_a_worker_is_the_same_error_here(
-    tmp_path: Path, workers: Any, model: LoadedModel, volume: Path
+    tmp_path: Path, workers: Any, model: TrainedModel, volume: Path
 ) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.load(volume).astype(np.float32))
@@ -169,7 +168,7 @@ def test_an_error_on_a_worker_is_the_same_error_here(
         values = np.load(path)
         values[5, 40, 60] = np.nan
         np.save(path, values)
-        todo = tasks.tasks(job, "encode")
+        todo = tasks.pending(job, "encode")
         with cluster.engines_on(workers.scheduler_address) as engine:
             with pytest.raises(InputError, match=r"a\.npy: NaN, infinite") as there:
                 engine(job)(todo, "encoding")
@@ -298,13 +297,13 @@ def test_without_dask_the_error_names_the_extra(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_job_comes_back_from_its_folder(tmp_path: Path, model: LoadedModel) -> None:
+def test_a_job_comes_back_from_its_folder(tmp_path: Path, model: TrainedModel) -> None:
     values = np.random.default_rng(0).normal(100, 10, (12, 80, 120)).astype(np.float32)
     path = tmp_path / "b.npy"
     np.save(path, values)
     selection = Selection(channel=0, spacing=(1.0, 1.0, 1.0))
     with sources.open_source(path, selection) as source:
-        image = trained_model.resampled(model, source, source.spacing)
+        image = model.resampled(source, source.spacing)
         assert image is not source
         origin = job_file.origin(path, selection, rescale=True)
         job = Job(model, image, tmp_path / "work", origin=origin)
@@ -312,7 +311,7 @@ def test_a_job_comes_back_from_its_folder(tmp_path: Path, model: LoadedModel) ->
         again = job_file.reopen(job.folder, mark)
         assert job_file.reopen(job.folder, mark) is again, "it stays open"
         assert model_file.digest(again.model) == model_file.digest(model)
-        assert again.cut == job.cut and not job.cut.whole
+        assert again.plan == job.plan and not job.plan.whole
         region = (slice(0, 5), slice(60, 80), slice(3, 50))
         np.testing.assert_array_equal(again.image.read(region), image.read(region))
         assert job_file.reopen(job.folder, job_file.save(job)) is not again
@@ -322,7 +321,7 @@ def test_a_job_comes_back_from_its_folder(tmp_path: Path, model: LoadedModel) ->
         job_file.save(dataclasses.replace(job, origin=None))
 
 
-def test_a_job_that_cannot_be_opened(tmp_path: Path, model: LoadedModel, volume: Path) -> None:
+def test_a_job_that_cannot_be_opened(tmp_path: Path, model: TrainedModel, volume: Path) -> None:
     task = Task("encode", 0)
     pytest.importorskip("dask", reason="distributed is not installed")
     missing = cluster.run_on_worker(str(tmp_path / "none"), "1", task)

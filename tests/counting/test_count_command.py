@@ -16,7 +16,7 @@ from cellcount_jax.counting import claim, doctor, results
 from cellcount_jax.evaluation.metrics import match_points
 from cellcount_jax.images.image_files import read_image, write_image
 from cellcount_jax.images.points import read_points
-from cellcount_jax.inference import model_file, trained_model
+from cellcount_jax.inference import model_file
 
 Call = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
@@ -96,7 +96,7 @@ def test_the_command_on_a_png_image(
     assert len(rows) > 5 and list(rows[0]) == ["id", "y", "x", "score"]
     assert [int(row["id"]) for row in rows] == list(range(1, len(rows) + 1))
     model = model_file.load_model(run_2d)
-    expected, scores = trained_model.predict(model, read_image(image).pixels)
+    expected, scores = model.predict(read_image(image).pixels)
     found = read_columns(output / "t0" / "points.csv", "y", "x", "score")
     np.testing.assert_allclose(found, np.column_stack([expected, scores]), rtol=1e-5)
     summary = json.loads((output / "t0" / "summary.json").read_text())
@@ -169,6 +169,32 @@ def test_a_higher_threshold_counts_fewer(
         assert summary["threshold"] == float(threshold)
         counts.append(summary["count"])
     assert counts[0] >= counts[1] > counts[2]
+
+
+@pytest.mark.parametrize("options", [(), ("--max-voxels", "3000")], ids=["whole", "in tiles"])
+@pytest.mark.parametrize("case", ["cells", "faint", "blank"])
+def test_a_faint_map_holds_no_cells_by_fidts_rule(
+    tmp_path: Path, run_2d: Path, image: Path, call: Call, case: str, options: tuple[str, ...]
+) -> None:
+    exported, file = tmp_path / "fidt.zip", tmp_path / "a.tif"
+    model = model_file.load_model(run_2d)
+    scale = model.config.target.scale * (20 if case == "faint" else 1)
+    model = model.with_settings({"detect.rule": "fidt", "target.scale": scale})
+    model_file.export_model(model, exported, card="# FIDT\n")
+    pixels = read_image(image).pixels[..., 0].astype(np.uint8)
+    write_image(file, np.tile(pixels if case != "blank" else 0 * pixels, (2, 2)))
+    assert call("count", file, "--model", exported, "--output", tmp_path / "out", *options) == 0
+    folder = tmp_path / "out" / "a"
+    summary = json.loads((folder / "summary.json").read_text())
+    report = (folder / "report.html").read_text()
+    assert (summary["tiles"] > 1) == bool(options)
+    assert summary["threshold"] == pytest.approx(100 / 255)
+    assert summary["count"] == len(read_rows(folder / "points.csv"))
+    if case == "cells":
+        assert summary["count"] > 20 and "s maximum (fidt)" in report
+    else:
+        assert summary["count"] == 0
+        assert "no peak is above 0.1: the map is faint (fidt)" in report
 
 
 def test_points_for_other_programs(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 import pytest
 
@@ -20,8 +19,7 @@ from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.evaluation import evaluate
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.points import read_points
-from cellcount_jax.inference import trained_model
-from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.inference.trained_model import Maps, TrainedModel
 
 SHAPE = (30, 40)
 
@@ -47,13 +45,6 @@ def dataset_of(train: Sequence[Sample], **tests: Sequence[Sample]) -> Dataset:
     return Dataset("known images", tuple(train), (), sets)
 
 
-@pytest.fixture
-def config() -> ml_collections.ConfigDict:
-    config = default_config()
-    config.evaluation.max_distance = 2.0
-    return config
-
-
 class Known:
     """Evaluates with maps that are given instead of predicted."""
 
@@ -61,27 +52,32 @@ class Known:
         self.maps: dict[str, np.ndarray] = {}
         self.densities: dict[str, np.ndarray] = {}
         self.workdir = workdir
-        self._seen: dict[int, str] = {}
-        monkeypatch.setattr(trained_model, "predict_maps", self._predict_maps)
+        self.predicted: list[str] = []
+        self.config = default_config()
+        self.config.evaluation.max_distance = 2.0
+        monkeypatch.setattr(TrainedModel, "predict_maps", lambda _, image: self._maps_of(image))
+        self._samples: list[Sample] = []
 
-    def _predict_maps(self, model: TrainedModel, image: np.ndarray) -> trained_model.Maps:
-        name = self._seen[id(image)]
-        return trained_model.Maps(self.maps[name], self.densities.get(name))
+    def _maps_of(self, image: np.ndarray) -> Maps:
+        name = next(one.name for one in self._samples if one.image is image)
+        self.predicted.append(name)
+        return Maps(self.maps[name], self.densities.get(name))
 
     def stored(self) -> dict[str, Any]:
         with zipfile.ZipFile(self.workdir / "model.zip") as archive:
             content: dict[str, Any] = json.loads(archive.read("model.json"))
             return content
 
-    def run(self, config: ml_collections.ConfigDict, dataset: Dataset) -> dict[str, Any]:
-        for one in (*dataset.labelled, *(s for part in dataset.tests.values() for s in part)):
-            self._seen[id(one.image)] = one.name
+    def run(self, dataset: Dataset) -> dict[str, Any]:
+        tests = (s for part in dataset.tests.values() for s in part)
+        self._samples, self.predicted = [*dataset.labelled, *tests], []
+        for one in self._samples:
             assert one.points is not None
             self.maps.setdefault(one.name, blobs(one.points.tolist()))
         first = dataset.labelled[0]
         model = TrainedModel(
             step=7,
-            config=config,
+            config=self.config,
             variables={},
             normalisation=Normalisation("standardise"),
             channels=1,
@@ -99,11 +95,9 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Known:
 TRAIN = [sample("a", [[5, 5], [20, 30]]), sample("b", [[9, 9]])]
 
 
-def test_perfect_maps_are_perfect_under_every_rule(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
+def test_perfect_maps_are_perfect_under_every_rule(known: Known) -> None:
     test = [sample("t", [[4, 4], [10, 20], [25, 35]]), sample("none", [])]
-    content = known.run(config, dataset_of(TRAIN, test=test))
+    content = known.run(dataset_of(TRAIN, test=test))
     assert content["set"] == "test" and content["rule"] == "peaks"
     for rule in RULES:
         scores = content["sets"]["test"][rule]
@@ -117,15 +111,13 @@ def test_perfect_maps_are_perfect_under_every_rule(
     assert content["max_distance_unit"] == "voxel"
 
 
-def test_known_errors_are_counted_and_pooled(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
+def test_known_errors_are_counted_and_pooled(known: Known) -> None:
     # Of 4 cells 3 are found, one of them 1 voxel away, with 2 inventions; then 1 of 1.
     first = sample("first", [[4, 4], [4, 20], [15, 10], [25, 35]])
     known.maps["first"] = blobs([[4, 4], [4, 21], [15, 10], [10, 30], [25, 5]])
     known.maps["second"] = blobs([[15, 15]])
     second = sample("second", [[15, 15]])
-    content = known.run(config, dataset_of(TRAIN, test=[first, second]))
+    content = known.run(dataset_of(TRAIN, test=[first, second]))
     tp, fp, fn = 4, 2, 1
     assert content["precision"] == pytest.approx(tp / (tp + fp))
     assert content["recall"] == pytest.approx(tp / (tp + fn))
@@ -144,35 +136,29 @@ def test_known_errors_are_counted_and_pooled(
     }
 
 
-def test_a_prediction_further_away_than_the_limit_is_wrong(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
+def test_a_prediction_further_away_than_the_limit_is_wrong(known: Known) -> None:
     known.maps["t"] = blobs([[10, 13]])
-    content = known.run(config, dataset_of(TRAIN, test=[sample("t", [[10, 10]])]))
+    content = known.run(dataset_of(TRAIN, test=[sample("t", [[10, 10]])]))
     assert (content["precision"], content["recall"], content["mae"]) == (0.0, 0.0, 0.0)
 
 
-def test_distances_are_in_micrometres_where_the_voxel_size_is_known(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
+def test_distances_are_in_micrometres_where_the_voxel_size_is_known(known: Known) -> None:
     known.maps["t"] = blobs([[10, 13]])  # 3 voxels of 0.5 um off
     fields: dict[str, Any] = {"spacing": (0.5, 0.5), "spacing_known": True}
     train = [dataclasses.replace(one, **fields) for one in TRAIN]
-    content = known.run(config, dataset_of(train, test=[sample("t", [[10, 10]], **fields)]))
+    content = known.run(dataset_of(train, test=[sample("t", [[10, 10]], **fields)]))
     assert content["f1"] == 1.0
     assert content["max_distance_unit"] == "um"
 
 
-def test_the_threshold_comes_from_the_training_images_alone(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
+def test_the_threshold_comes_from_the_training_images_alone(known: Known) -> None:
     # On the training images noise reaches 0.5 and cells 0.8; on the test images cells are dim.
     for one in TRAIN:
         assert one.points is not None
         dots = [*one.points.tolist(), [25, 10]]
         known.maps[one.name] = blobs(dots, [0.8] * len(one.points) + [0.5])
     known.maps["t"] = blobs([[10, 10]], 0.4)
-    content = known.run(config, dataset_of(TRAIN, test=[sample("t", [[10, 10]])]))
+    content = known.run(dataset_of(TRAIN, test=[sample("t", [[10, 10]])]))
     assert 0.5 <= content["threshold"] < 0.8
     assert content["threshold"] == pytest.approx((0.5 + 0.78) / 2, abs=0.021)
     assert content["sets"]["test"]["peaks"]["f1"] == 0.0
@@ -180,25 +166,21 @@ def test_the_threshold_comes_from_the_training_images_alone(
     assert content["sets"]["test"]["fidt"]["f1"] == 1.0
 
 
-def test_a_given_threshold_is_not_calibrated(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
-    config.detect.threshold = 0.9
+def test_a_given_threshold_is_not_calibrated(known: Known) -> None:
+    known.config.detect.threshold = 0.9
     known.maps["t"] = blobs([[10, 10], [20, 20]], [0.85, 0.95])
-    content = known.run(config, dataset_of(TRAIN, test=[sample("t", [[10, 10], [20, 20]])]))
+    content = known.run(dataset_of(TRAIN, test=[sample("t", [[10, 10], [20, 20]])]))
     assert content["thresholds"]["peaks"] == content["thresholds"]["components"] == 0.9
     assert content["predicted"] == 1
     assert content["f1_on_training_images"]["peaks"] is None
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_rule_of_the_config_is_the_one_at_the_top(
-    config: ml_collections.ConfigDict, known: Known, rule: str
-) -> None:
-    config.detect.rule = rule
+def test_the_rule_of_the_config_is_the_one_at_the_top(known: Known, rule: str) -> None:
+    known.config.detect.rule = rule
     # Two cells that touch above the threshold: one component, two peaks.
     known.maps["t"] = blobs([[10, 10], [10, 12]])
-    content = known.run(config, dataset_of(TRAIN, test=[sample("t", [[10, 10], [10, 12]])]))
+    content = known.run(dataset_of(TRAIN, test=[sample("t", [[10, 10], [10, 12]])]))
     assert content["rule"] == rule
     assert content["threshold"] == content["thresholds"][rule]
     assert content["predicted"] == content["sets"]["test"][rule]["predicted"]
@@ -206,24 +188,32 @@ def test_the_rule_of_the_config_is_the_one_at_the_top(
     assert len(points) == content["predicted"]
 
 
-def test_outside_of_the_valid_region_nothing_counts(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
+def test_outside_of_the_valid_region_nothing_counts(known: Known) -> None:
     valid = np.zeros(SHAPE, bool)
     valid[:, :20] = True
     # Inside: one found, one missed. Outside: one found, one missed, one invented.
     one = sample("t", [[5, 5], [15, 15], [5, 30], [15, 35]], valid=valid)
     known.maps["t"] = blobs([[5, 5], [5, 30], [25, 30]])
-    content = known.run(config, dataset_of(TRAIN, test=[one]))
+    content = known.run(dataset_of(TRAIN, test=[one]))
     assert (content["true"], content["predicted"]) == (2, 1)
     assert (content["precision"], content["recall"]) == (1.0, 0.5)
     points = read_points(known.workdir / "evaluation" / "test" / "t.csv", ndim=2)
     assert points.tolist() == [[5.0, 5.0]]
 
 
-def test_the_integral_of_a_density_counts_too(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
+def test_a_held_out_region_has_the_maps_of_its_image(known: Known) -> None:
+    valid = np.zeros(SHAPE, bool)
+    valid[:, 25:] = True
+    held_out = dataclasses.replace(TRAIN[0], valid=valid)
+    # Another image of the same name is another image.
+    test = sample("b", [[3, 3], [8, 8], [20, 20]])
+    content = known.run(dataset_of(TRAIN, held_out=[held_out], test=[test]))
+    assert known.predicted == ["a", "b", "b"]
+    scores = content["sets"]["held_out"]["peaks"]
+    assert (scores["true"], scores["predicted"], scores["f1"]) == (1, 1, 1.0)
+
+
+def test_the_integral_of_a_density_counts_too(known: Known) -> None:
     valid = np.ones(SHAPE, bool)
     valid[:, 20:] = False
     first = dataclasses.replace(sample("first", [[4, 4], [10, 10], [20, 30]]), valid=valid)
@@ -233,7 +223,7 @@ def test_the_integral_of_a_density_counts_too(
     known.densities["first"][3, 4:8] = 1.0  # 4 where 2 dots count
     known.densities["first"][3, 30] = 9.0
     known.densities["second"][0, 0] = 0.5
-    content = known.run(config, dataset_of(TRAIN, test=[first, second]))
+    content = known.run(dataset_of(TRAIN, test=[first, second]))
     errors = content["sets"]["test"]["integral"]
     assert errors["mae"] == pytest.approx((2 + 0.5) / 2)
     assert errors["rmse"] == pytest.approx(math.sqrt((4 + 0.25) / 2))
@@ -243,66 +233,60 @@ def test_the_integral_of_a_density_counts_too(
     assert "integral" in evaluate.as_table(content)
 
 
-def test_the_training_images_calibrate_the_integral(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
+def test_the_training_images_calibrate_the_integral(known: Known) -> None:
     test = sample("t", [[4, 4], [10, 20]])
     for one in (*TRAIN, test):
         known.densities[one.name] = np.zeros(SHAPE, np.float32)
         known.densities[one.name][2, 3] = 0.8 * len(np.asarray(one.points))
-    content = known.run(config, dataset_of(TRAIN, test=[test]))
+    content = known.run(dataset_of(TRAIN, test=[test]))
     assert content["sets"]["test"]["integral"]["mae"] == pytest.approx(0, abs=1e-5)
     assert known.stored()["count_factor"] == pytest.approx(1.25)
 
 
-def test_with_a_count_head_cells_on_each_other_are_split(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
-    config.target.count_head = True
+def test_with_a_count_head_cells_on_each_other_are_split(known: Known) -> None:
+    known.config.target.count_head = True
     test = sample("t", [[10, 10], [10, 13], [20, 30]])
     known.maps["t"] = blobs([[10, 11], [20, 30]])
     for one in (*TRAIN, test):
         known.densities[one.name] = blobs(np.asarray(one.points).tolist()) / 5.0  # 1 a cell
-    content = known.run(config, dataset_of(TRAIN, test=[test]))
+    content = known.run(dataset_of(TRAIN, test=[test]))
     scores = content["sets"]["test"]["peaks"]
     assert (scores["predicted"], scores["f1"], scores["mae"]) == (3, 1.0, 0.0)
-    config.detect.split_from = 0.0
-    unsplit = known.run(config, dataset_of(TRAIN, test=[test]))["sets"]["test"]["peaks"]
+    known.config.detect.split_from = 0.0
+    unsplit = known.run(dataset_of(TRAIN, test=[test]))["sets"]["test"]["peaks"]
     assert (unsplit["predicted"], unsplit["mae"]) == (2, 1.0)
 
 
-def test_full_annotations_also_tell_what_lies_inside_a_cell(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
+def test_full_annotations_also_tell_what_lies_inside_a_cell(known: Known) -> None:
     labels = np.zeros(SHAPE, np.int32)
     labels[2:12, 2:12] = 1
     labels[20:23, 20:23] = 2
     # 4 voxels from its dot, further than allowed, but inside the cell.
     known.maps["t"] = blobs([[11, 7], [21, 21]])
     one = sample("t", [[7, 7], [21, 21]], labels=labels)
-    content = known.run(config, dataset_of(TRAIN, test=[one]))
+    content = known.run(dataset_of(TRAIN, test=[one]))
     assert content["f1"] == 0.5
     assert content["inside_cell"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
-    content = known.run(config, dataset_of(TRAIN, test=[one, sample("u", [[9, 9]])]))
+    content = known.run(dataset_of(TRAIN, test=[one, sample("u", [[9, 9]])]))
     assert "inside_cell" not in content  # not every image has an annotation
 
 
 def test_without_test_images_the_training_images_are_scored_and_said_to_be(
-    config: ml_collections.ConfigDict, known: Known, caplog: pytest.LogCaptureFixture
+    known: Known, caplog: pytest.LogCaptureFixture
 ) -> None:
-    content = known.run(config, dataset_of(TRAIN))
+    content = known.run(dataset_of(TRAIN))
     assert content["set"] == "train" and list(content["sets"]) == ["train"]
     assert content["images"] == 2
     assert "the scores are of the training images themselves" in caplog.text
 
 
-def test_the_files_of_an_evaluation(config: ml_collections.ConfigDict, known: Known) -> None:
-    config.evaluation.overlays = 1
+def test_the_files_of_an_evaluation(known: Known) -> None:
+    known.config.evaluation.overlays = 1
     sets = {
         "test": [sample("t0", [[9, 9], [20, 20]]), sample("t1", [[3, 3]])],
         "held_out": [sample("a", [[5, 5]])],
     }
-    content = known.run(config, dataset_of(TRAIN, **sets))
+    content = known.run(dataset_of(TRAIN, **sets))
     folder = known.workdir / "evaluation"
     assert json.loads((folder / "metrics.json").read_text()) == content
     found = sorted(str(p.relative_to(known.workdir)) for p in known.workdir.rglob("*.*"))
@@ -322,10 +306,8 @@ def test_the_files_of_an_evaluation(config: ml_collections.ConfigDict, known: Kn
     assert known.stored()["thresholds"] == content["thresholds"]
 
 
-def test_the_table_has_a_line_for_each_set_and_rule(
-    config: ml_collections.ConfigDict, known: Known
-) -> None:
-    content = known.run(config, dataset_of(TRAIN, test=[sample("t", [[9, 9]])]))
+def test_the_table_has_a_line_for_each_set_and_rule(known: Known) -> None:
+    content = known.run(dataset_of(TRAIN, test=[sample("t", [[9, 9]])]))
     heading, *lines, caption = evaluate.as_table(content).splitlines()
     assert caption == "true within 2 voxel; * the rule of this run"
     assert heading.split()[:3] == ["set", "rule", "threshold"]

@@ -9,8 +9,8 @@ import pytest
 from scipy import ndimage
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.evaluation.scoring import calibrate
-from cellcount_jax.maps.detect import fidt_threshold, find_components, find_peaks
+from cellcount_jax.evaluation.scoring import calibrate_threshold
+from cellcount_jax.maps.detect import choose, find_candidates, find_components, find_peaks
 
 
 def brute_force_peaks(values, threshold, reach):
@@ -150,7 +150,7 @@ def test_other_number_types_give_the_same_peaks(rng):
         np.testing.assert_array_equal(find_peaks(values.astype(dtype), threshold_abs=70), expected)
 
 
-@pytest.mark.parametrize("find", [find_peaks, find_components, lambda m, **_: fidt_threshold(m)])
+@pytest.mark.parametrize("find", [find_peaks, find_components])
 def test_nan_is_an_error_that_says_where(find):
     values = np.zeros((4, 5), np.float32)
     values[2, 3] = np.nan
@@ -207,14 +207,40 @@ def test_no_component_above_the_threshold():
     assert points.shape == (0, 2) and scores.shape == (0,)
 
 
-def test_fidt_threshold_is_relative_with_a_floor():
-    values = np.array([[0.0, 0.51], [0.2, 0.1]])
-    assert fidt_threshold(values) == pytest.approx(0.2)
-    assert fidt_threshold(values, fraction=0.5) == pytest.approx(0.255)
-    assert fidt_threshold(values / 10) == np.inf
-    assert fidt_threshold(values / 10, floor=0.05) == pytest.approx(0.02)
-    with pytest.raises(InputError, match="empty"):
-        fidt_threshold(np.zeros((0, 3)))
+def peaks_of(heights, floor=0.0):
+    """The candidates in a map with single voxels of some heights."""
+    values = np.zeros((3, 4 * len(heights)), np.float32)
+    values[1, 1::4] = heights
+    return find_candidates(values, floor=floor, min_distance=1)
+
+
+def test_the_rules_choose_from_the_candidates():
+    found = peaks_of([0.9, 0.2, 0.4])
+    for rule in ("peaks", "components"):
+        chosen = choose(found, rule=rule, threshold=0.3)
+        np.testing.assert_array_equal(chosen.points, [[1, 1], [1, 9]])
+        np.testing.assert_allclose(chosen.scores, [0.9, 0.4])
+        assert chosen.threshold == 0.3
+    with pytest.raises(InputError, match="'otsu'; it must be peaks, components or fidt"):
+        choose(found, rule="otsu", threshold=0.3)
+
+
+@pytest.mark.parametrize(
+    ("heights", "options", "threshold", "number"),
+    [
+        ([0.51, 0.1, 0.3], {"threshold": 0.4}, 0.204, 2),
+        ([0.51, 0.1, 0.3], {"threshold": 0.1, "floor": 0.08}, 0.08, 3),
+        ([0.051, 0.03], {"threshold": 0.4}, 0.1, 0),
+        ([0.051, 0.03], {"threshold": 0.4, "target_peak": 0.5}, 0.0204, 2),
+        ([], {"threshold": 0.4}, 0.1, 0),
+    ],
+    ids=["of the maximum", "at least the floor", "faint", "of a lower target", "nothing"],
+)
+def test_the_threshold_of_fidt_is_relative_to_the_maximum(heights, options, threshold, number):
+    found = peaks_of(heights, options.pop("floor", 0.0)) if heights else peaks_of([0.0])
+    chosen = choose(found, rule="fidt", **options)
+    assert chosen.threshold == pytest.approx(threshold)
+    assert len(chosen.points) == len(chosen.scores) == number
 
 
 def counts_from(tp_at):
@@ -225,7 +251,7 @@ def counts_from(tp_at):
 def test_calibration_takes_the_middle_of_the_widest_run_with_the_best():
     tp = [50, 90, 90, 80, 90, 90, 90, 90, 60, 20]
     table = {float(t): n for t, n in enumerate(tp)}
-    threshold, f1 = calibrate(counts_from(table), sorted(table))
+    threshold, f1 = calibrate_threshold(counts_from(table), sorted(table))
     assert threshold == 5.0
     assert f1 == pytest.approx(180 / 190)
 
@@ -237,20 +263,20 @@ def test_calibration_keeps_to_the_run_of_the_best_within_the_tolerance():
     def count_at(threshold):
         return table[threshold], 0, 1000 - table[threshold]
 
-    assert calibrate(count_at, sorted(table))[0] == 6.0
-    assert calibrate(count_at, sorted(table), tolerance=0.0)[0] == 6.0
-    threshold, f1 = calibrate(count_at, sorted(table), tolerance=1.0)
+    assert calibrate_threshold(count_at, sorted(table))[0] == 6.0
+    assert calibrate_threshold(count_at, sorted(table), tolerance=0.0)[0] == 6.0
+    threshold, f1 = calibrate_threshold(count_at, sorted(table), tolerance=1.0)
     assert threshold == 4.0 and f1 == 0.0
 
 
 def test_calibration_without_any_hit_gives_the_highest_threshold():
-    assert calibrate(lambda _: (0, 5, 7), [0.1, 0.2, 0.3]) == (0.3, 0.0)
+    assert calibrate_threshold(lambda _: (0, 5, 7), [0.1, 0.2, 0.3]) == (0.3, 0.0)
 
 
 @pytest.mark.parametrize("thresholds", [[], [0.2, 0.1], [0.1, 0.1], [0.1, float("nan")]])
 def test_calibration_needs_increasing_thresholds(thresholds):
     with pytest.raises(InputError, match="increasing"):
-        calibrate(lambda _: (1, 0, 0), thresholds)
+        calibrate_threshold(lambda _: (1, 0, 0), thresholds)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from scipy import ndimage
 from cellcount_jax.errors import InputError
 from cellcount_jax.maps import pieces
 from cellcount_jax.maps.detect import find_components, find_peaks
-from cellcount_jax.maps.maxima import thin_equal, window_reach
+from cellcount_jax.maps.maxima import first_of_equal, window_reach
 
 
 def cores_of(shape: tuple[int, ...], core: tuple[int, ...]) -> list[tuple[slice, ...]]:
@@ -35,8 +35,8 @@ def peaks_in_parts(
     order = np.lexsort(places.T[::-1])
     places, scores = places[order], scores[order]
     reach = window_reach(options["min_distance"], values.ndim)  # type: ignore[arg-type]
-    stays = thin_equal(places, reach)
-    return stays.astype(np.float32), values[tuple(stays.T)]
+    stays = first_of_equal(places, reach)
+    return places[stays].astype(np.float32), scores[stays]
 
 
 # Few different values make plateaus, shoulders and ties of all kinds.
@@ -103,7 +103,7 @@ def test_a_snake_through_all_parts_is_one_component() -> None:
 
 
 def test_a_map_that_is_flat_everywhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_MOST_VOXELS", 1000)
+    monkeypatch.setattr(pieces, "_MAX_PLATEAU_VOXELS", 1000)
     values = np.ones((200, 200), np.float32)
     with pytest.raises(InputError, match="flat, and above the threshold"):
         pieces.peaks(

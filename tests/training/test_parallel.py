@@ -28,9 +28,9 @@ from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import normalise
 from cellcount_jax.maps import targets
-from cellcount_jax.training import parallel, train
+from cellcount_jax.training import parallel
 from cellcount_jax.training import stack as stacking
-from cellcount_jax.training.step import TrainState, create_train_state
+from cellcount_jax.training.step import TrainState, create_train_state, draw_and_step
 
 LENGTH = 2
 Run = Callable[[TrainState, stacking.TrainingData, Array], tuple[TrainState, Any]]
@@ -176,7 +176,7 @@ def training_run(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
         for name in ("batch_labelled", "batch_unlabelled")
     }
     step = functools.partial(
-        train.draw_and_step, config=config, geometry=geometry, peak=1.0, shares=shares
+        draw_and_step, config=config, geometry=geometry, peak=1.0, shares=shares
     )
     return parallel.scanned(step, length=LENGTH, devices=devices)
 

@@ -23,9 +23,9 @@ from cellcount_jax.data.sample import voxels_inside
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files
 from cellcount_jax.images.image_files import read_image, write_image
-from cellcount_jax.inference import model_file, trained_model
+from cellcount_jax.inference import model_file
 from cellcount_jax.maps import targets
-from cellcount_jax.training import batches, progress, run_folder, train
+from cellcount_jax.training import batches, metrics_log, run_folder, train
 from cellcount_jax.training.step import create_train_state
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -72,18 +72,18 @@ def snapshot(folder: Path) -> Files:
 @pytest.fixture
 def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[Iterable[int]], None]:
     """Sends this process a SIGTERM when one of some steps has been written."""
-    write = progress.MetricsWriter.write
+    write = metrics_log.MetricsWriter.write
 
     def use(steps: Iterable[int]) -> None:
         left = set(steps)
 
-        def interrupting(self: progress.MetricsWriter, step: int, values: Any) -> None:
+        def interrupting(self: metrics_log.MetricsWriter, step: int, values: Any) -> None:
             write(self, step, values)
             if step in left:
                 left.remove(step)
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(progress.MetricsWriter, "write", interrupting)
+        monkeypatch.setattr(metrics_log.MetricsWriter, "write", interrupting)
 
     return use
 
@@ -101,6 +101,9 @@ def test_a_run_writes_what_it_promises(run_2d: Path, config_2d: ml_collections.C
     assert any(line["consistency"] > 0 for line in losses)
     for line in losses:
         assert line["loss"] >= line["supervised"] > 0
+        # Of the last of the steps that the line is about.
+        cosine = 0.5 * (1 + np.cos(np.pi * (line["step"] - 1) / t.steps))
+        assert line["learning_rate"] == pytest.approx(1e-2 * cosine, abs=1e-8)
 
 
 def test_pieces_of_a_run_equal_the_whole_bit_by_bit(
@@ -247,7 +250,9 @@ def test_training_that_diverges_says_so(
         InputError, match=r"training diverged: .* at step 2, .* lower config\.optim"
     ):
         train.train_and_evaluate(config_2d, tmp_path / "run")
-    assert lines_of(tmp_path / "run") == [{"step": 2, "loss": 1.0, "gradient_norm": None}]
+    (line,) = lines_of(tmp_path / "run")
+    assert line.pop("learning_rate") == pytest.approx(1e-2, rel=1e-3)
+    assert line == {"step": 2, "loss": 1.0, "gradient_norm": None}
     assert run_folder.steps(tmp_path / "run" / "checkpoints") == []
 
 
@@ -272,9 +277,7 @@ def test_training_beats_the_best_constant(
             config=config_2d,
             geometry=geometry,
         )[..., 0]
-        error = np.mean(
-            np.square(trained_model.predict_maps(model, sample.image).location - target)
-        )
+        error = np.mean(np.square(model.predict_maps(sample.image).location - target))
         # The mean of the map, known beforehand, would have its variance as error.
         assert error < 0.8 * np.var(target)
 
@@ -431,7 +434,7 @@ def test_bad_input_is_named_and_nothing_is_written(
     changed: dict[str, Any],
     parts: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(metrics_log.importlib.util, "find_spec", lambda name: None)
     folder, workdir = tmp_path / "images", tmp_path / "run"
     shutil.copytree(cells_2d, folder)
     change(folder)

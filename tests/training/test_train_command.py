@@ -278,6 +278,27 @@ def test_only_what_is_learned_from_makes_other_labels(images: Path) -> None:
     assert digest() != third
 
 
+def test_overwriting_removes_nothing_of_a_folder_that_is_no_run(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For example the images' own folder, with files of names that a run has too."""
+    mine = {"config.json": '{"mine": 1}', "labels.json": '{"a": "b"}', "evaluation/notes.txt": "x"}
+    for name, text in mine.items():
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_text(text)
+    for removed in (None, "config.json"):
+        if removed:
+            (images / removed).unlink()
+            del mine[removed]
+        before = sorted(images.rglob("*"))
+        assert call("train", images, "--output", images, "--overwrite", *small()) == 1
+        assert f"{images}: is not the folder of a run" in capsys.readouterr()[1]
+        assert call("train", images, "--output", images, *small()) == 1
+        assert f"{images / 'labels.json'}: is not the file of a run" in capsys.readouterr()[1]
+        assert sorted(images.rglob("*")) == before
+        assert {name: (images / name).read_text() for name in mine} == mine
+
+
 def test_images_and_volumes_in_one_folder(images: Path) -> None:
     write_image(images / "v.tif", np.ones((4, 8, 8), np.uint8), ndim=3)
     with pytest.raises(InputError, match=r"v\.tif: is 3D, but a\.tif is 2D"):

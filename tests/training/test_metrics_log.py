@@ -1,11 +1,9 @@
-"""What a run tells: JSON files, metrics.jsonl that is cut back, a bar or lines of progress."""
+"""JSON files, metrics.jsonl that is cut back to a checkpoint, TensorBoard."""
 
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
-import logging
 import sys
 import types
 from pathlib import Path
@@ -15,8 +13,8 @@ import pytest
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files
-from cellcount_jax.training import progress as writers
-from cellcount_jax.training.progress import MetricsWriter, Progress
+from cellcount_jax.training import metrics_log
+from cellcount_jax.training.metrics_log import MetricsWriter
 
 
 def lines_of(workdir: Path) -> list[Any]:
@@ -80,21 +78,21 @@ def test_an_unreadable_line_is_dropped_and_named(
 def test_tensorboard_without_its_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"config\.train\.tensorboard = True needs tensorboardX"):
-        writers.require_tensorboard()
+        metrics_log.require_tensorboard()
 
 
 def test_tensorboard_gets_every_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[Any, ...]] = []
+    written: list[tuple[Any, ...]] = []
 
     class SummaryWriter:
         def __init__(self, folder: str, purge_step: int) -> None:
-            told.append((folder, purge_step))
+            written.append((folder, purge_step))
 
         def add_scalar(self, *values: Any) -> None:
-            told.append(values)
+            written.append(values)
 
         def close(self) -> None:
-            told.append(("closed",))
+            written.append(("closed",))
 
     package = types.ModuleType("tensorboardX")
     monkeypatch.setattr(package, "SummaryWriter", SummaryWriter, raising=False)
@@ -103,43 +101,4 @@ def test_tensorboard_gets_every_value(tmp_path: Path, monkeypatch: pytest.Monkey
     writer.write(3, {"loss": 0.5, "f1": 0.25})
     writer.close()
     folder = str(tmp_path / "tensorboard")
-    assert told == [(folder, 1), ("loss", 0.5, 3), ("f1", 0.25, 3), ("closed",)]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_person_sees_a_bar_with_loss_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress(total=40, done=10) as progress:
-        for step in (20, 30, 40):
-            progress.update(step, 0.12345)
-    last = terminal.getvalue().split("\r")[-1]
-    assert "40/40" in last and "100%" in last and "loss 0.1235" in last
-    assert "step/s" in last
-    assert "<" in last  # elapsed < left
-
-
-def test_a_log_gets_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(writers.time, "monotonic", lambda: now)
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    caplog.set_level(logging.INFO, logger="absl")
-    with Progress(total=1000, done=100) as progress:
-        for step in range(110, 1001, 10):
-            now += 20.0 if step == 110 else 1.0
-            progress.update(step, 2.0)
-    lines = [record.getMessage() for record in caplog.records]
-    # The first call compiles and is no part of the rate; then a line every 30 seconds.
-    assert lines == [
-        "step 110 of 1000, loss 2 (compiled)",
-        "step 210 of 1000, loss 2, 10 steps/s, 1.3 min left",
-        "step 510 of 1000, loss 2, 10 steps/s, 49 s left",
-        "step 810 of 1000, loss 2, 10 steps/s, 19 s left",
-        "step 1000 of 1000, loss 2, 10 steps/s, 0 s left",
-    ]
+    assert written == [(folder, 1), ("loss", 0.5, 3), ("f1", 0.25, 3), ("closed",)]

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: metrics.jsonl, a progress bar or log lines, TensorBoard."""
+"""The values of each step of a run: metrics.jsonl, and curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,40 +6,41 @@ import contextlib
 import importlib.util
 import json
 import math
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import logging
-from tqdm import tqdm
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import replacing
+from cellcount_jax.progress import TrainingProgress
+from cellcount_jax.training import parallel
 
 Record = Callable[[int, Mapping[str, float]], None]
-
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextlib.contextmanager
 def recording(workdir: Path, *, after_step: int, total: int, tensorboard: bool) -> Iterator[Record]:
-    """Gives a function that records the values of a step, and shows progress by their `loss`.
+    """Gives a function that records the values of a step and shows progress, in process 0.
 
     Args:
       workdir: of the run.
-      after_step: what the run has done, the step that it resumes from.
+      after_step: the step that the run resumes from.
       total: steps in all.
       tensorboard: whether to write curves for TensorBoard too.
     """
+    if not parallel.is_first():
+        yield lambda step, values: None
+        return
     writer = MetricsWriter(workdir, after_step=after_step, tensorboard=tensorboard)
-    with contextlib.closing(writer), Progress(total=total, done=after_step) as progress:
+    progress = TrainingProgress(total=total, done=after_step)
+    with contextlib.closing(writer), progress as bar:
 
         def record(step: int, values: Mapping[str, float]) -> None:
             writer.write(step, values)
             if "loss" in values:
-                progress.update(step, values["loss"])
+                bar.update(step, loss=values["loss"], learning_rate=values["learning_rate"])
 
         yield record
 
@@ -102,55 +103,3 @@ def _tensorboard(workdir: Path, after_step: int) -> Any:
     from tensorboardX import SummaryWriter
 
     return SummaryWriter(str(workdir / "tensorboard"), purge_step=after_step + 1)
-
-
-class Progress:
-    """A bar for a person at a terminal, a line now and then for a log file.
-
-    Both tell the step, the loss, steps per second and the time left. Use as a context.
-    """
-
-    def __init__(self, *, total: int, done: int) -> None:
-        self._total = total
-        self._told = time.monotonic()
-        self._timed_from: tuple[int, float] | None = None
-        at_terminal = sys.stderr.isatty()
-        self._bar = (
-            tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
-            if at_terminal
-            else None
-        )
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def update(self, step: int, loss: float) -> None:
-        """Tells that a step is finished."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
-            self._bar.update(step - self._bar.n)
-            return
-        now = time.monotonic()
-        if self._timed_from is not None and (
-            now - self._told >= _SECONDS_BETWEEN_LINES or step == self._total
-        ):
-            self._told = now
-            first, started = self._timed_from
-            rate = (step - first) / max(now - started, 1e-9)
-            left = (self._total - step) / rate
-            logging.info(
-                "step %d of %d, loss %.4g, %.3g steps/s, %s left",
-                step,
-                self._total,
-                loss,
-                rate,
-                f"{left / 60:.1f} min" if left >= 60 else f"{left:.0f} s",
-            )
-        if self._timed_from is None:
-            # The first call compiles, which says nothing of the time to come.
-            logging.info("step %d of %d, loss %.4g (compiled)", step, self._total, loss)
-            self._timed_from = (step, now)

@@ -1,0 +1,101 @@
+"""Progress of counting and of training: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging
+from tqdm import tqdm
+
+_BAR_INTERVAL_S = 0.5
+_LINE = "{desc} {n_fmt} of {total_fmt}{postfix}, {rate_noinv_fmt}, {remaining} left"
+
+
+def progress(title: str, total: int, *, unit: str = "tile") -> tqdm:
+    """Progress of a count; a context whose `update` takes how many units are finished.
+
+    Args:
+      title: of the work.
+      total: units in all.
+      unit: 'tile', or 'voxel' for millions of them.
+    """
+    # Nothing is shown of work that takes less than two seconds.
+    options = {"desc": title, "unit": unit, "unit_scale": unit == "voxel", "delay": 2}
+    return _bar(total, _to_stderr, seconds_between_lines=60, **options)
+
+
+def reading(title: str, voxels: int) -> tqdm:
+    """Progress of an image that is read part by part."""
+    return progress(title, voxels, unit="voxel")
+
+
+class TrainingProgress:
+    """Step, loss, learning rate, steps per second and time left; to be used as a context."""
+
+    def __init__(self, *, total: int, done: int) -> None:
+        """Starts at step `done`, which a run resumes from, of `total`."""
+        self._started = False
+        self._at_terminal = sys.stderr.isatty()
+        options = {"initial": done, "unit": " step", "smoothing": 0}
+        if not self._at_terminal:
+            options |= {"desc": "step", "delay": 1e-9}  # no line before the first step
+        self._bar = _bar(total, logging.info, seconds_between_lines=30, **options)
+
+    def __enter__(self) -> TrainingProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Nothing follows the line of the first call where there was no other.
+        self._bar.disable = not self._at_terminal and self._bar.n == self._bar.initial
+        self._bar.close()
+
+    def update(self, step: int, *, loss: float, learning_rate: float) -> None:
+        """Shows that a step is finished."""
+        values = f"loss {loss:.4g}, learning rate {learning_rate:.3g}"
+        self._bar.set_postfix_str(values, refresh=False)
+        if self._started:
+            self._bar.update(step - self._bar.n)
+            return
+        # The first call compiles: its time is no measure of the steps to come.
+        self._started = True
+        self._bar.unpause()
+        self._bar.n = self._bar.last_print_n = self._bar.initial = step
+        if self._at_terminal:
+            self._bar.refresh()
+        else:
+            logging.info("step %d of %d, %s (compiled)", step, self._bar.total, values)
+
+
+def _bar(
+    total: int, write_line: Callable[[str], object], *, seconds_between_lines: float, **options: Any
+) -> tqdm:
+    if sys.stderr.isatty():
+        interval = _BAR_INTERVAL_S
+        options["dynamic_ncols"] = True
+    else:
+        interval = seconds_between_lines
+        options |= {"file": _Lines(write_line), "bar_format": _LINE}
+    return tqdm(total=total, mininterval=interval, maxinterval=interval, miniters=1, **options)
+
+
+class _Lines:
+    """A file for tqdm in which a redrawn bar is a line."""
+
+    def __init__(self, write_line: Callable[[str], object]) -> None:
+        self._write_line = write_line
+        self._last = ""
+
+    def write(self, text: str) -> None:
+        line = " ".join(text.split())
+        if line and line != self._last:
+            self._write_line(line)
+            self._last = line
+
+    def flush(self) -> None:
+        """Lines are not held back."""
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
