@@ -33,7 +33,8 @@ import zarr
 from counting import CHUNK, MODEL, cells
 
 from cellcount_jax.counting import engines
-from cellcount_jax.images import sources, whole
+from cellcount_jax.images import sources
+from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.normalise import Measured
 from cellcount_jax.inference import model_file, survey, tasks, tiled_maps
 from cellcount_jax.inference.cells import find
@@ -56,7 +57,7 @@ def main() -> None:
     rows = []
     for shape, flips in (((32, 72, 136), False),) if options.tiny else CASES:
         with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
-            image = cells(0) if options.tiny else whole.read_image(VOLUME).pixels[..., 0]
+            image = cells(0) if options.tiny else read_image(VOLUME).pixels[..., 0]
             times = [-(-n // size) for n, size in zip(shape, image.shape, strict=True)]
             values = np.tile(image, times)[tuple(map(slice, shape))].astype(np.uint16)
             file = Path(folder) / "volume.zarr"

@@ -28,7 +28,8 @@ from cellcount_jax.data.sample import Sample
 from cellcount_jax.evaluation import metrics, scoring
 from cellcount_jax.images import background as local
 from cellcount_jax.images import normalise
-from cellcount_jax.images import whole as formats
+from cellcount_jax.images.image_files import read_image
+from cellcount_jax.images.points import read_points
 from cellcount_jax.inference import model_file
 
 ROOT = Path(__file__).parents[1]
@@ -57,14 +58,14 @@ def main() -> None:
 
 def read_sample(path: Path, rows: str = "") -> Sample:
     """A labelled volume; labels count where y is in `rows`."""
-    image = formats.read_image(path)
+    image = read_image(path)
     assert image.spacing is not None
     valid = None
     if rows:
         first, _, end = rows.partition(":")
         valid = np.zeros(image.pixels.shape[:-1], bool)
         valid[:, int(first) : int(end)] = True
-    points = formats.read_points(path.with_suffix(".csv"), ndim=3)
+    points = read_points(path.with_suffix(".csv"), ndim=3)
     return Sample(path.stem, image.pixels, points, image.spacing, True, valid, source=str(path))
 
 

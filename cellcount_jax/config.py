@@ -75,6 +75,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "held_out_region": "",  # another region of the same volumes as a further test set
         # Folder without test/: share of labelled images held out.
         "test_fraction": number(0.2, at_least=0, at_most=0.9),
+        "channel": "",  # folder, volumes: number or name of the one to use; '' = all
+        "time": number(-1, at_least=-1),  # and the time point; -1 = the labelled or only one
+        "level": number(0, at_least=0),  # of a pyramid; 0 = the labelled one or the finest
         "spacing": number((), above=0),  # voxel edges, um, in place of the files'; () = from file
         "diameter": number(0.0, at_least=0),  # of a cell, pixels, for cellcount count --diameter
         "normalisation": one_of(NORMALISATIONS, "dataset"),  # see images/normalise.py

@@ -68,6 +68,10 @@ def _pairs(config: ml_collections.ConfigDict) -> None:
         _fail("detect.split_from", config.detect.split_from, "must be 0, or above 1, a lone cell")
     if config.model.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         _fail("model.dtype", "float64", "needs the environment variable JAX_ENABLE_X64=1")
+    for key in ("channel", "time", "level"):
+        value, default = config.data[key], settings.default_config().data[key]
+        if value != default and config.data.kind not in ("folder", "volumes"):
+            _fail(f"data.{key}", value, "is for data.kind = 'folder' and 'volumes'")
     for key in ("train_names", "unlabelled_names"):
         if not all(isinstance(name, str) for name in config.data[key]):
             _fail(

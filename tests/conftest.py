@@ -22,8 +22,9 @@ import pytest
 
 from cellcount_jax import config as settings
 from cellcount_jax import variants
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.normalise import Normalisation
+from cellcount_jax.images.points import write_points
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.network.sau_net import initial_variables
 from cellcount_jax.training import train
@@ -135,9 +136,9 @@ def cells_2d(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ["a0", "a1", "a2", "a3", "u0", "u1", "test/t0", "test/t1"]
     for seed, name in enumerate(names):
         image, points = _cells(seed, (40, 40), (1, 1), 8)
-        whole.write_image(folder / f"{name}.png", image)
+        write_image(folder / f"{name}.png", image)
         if not name.startswith("u"):
-            whole.write_points(folder / f"{name}.csv", points)
+            write_points(folder / f"{name}.csv", points)
     return folder
 
 
@@ -147,9 +148,9 @@ def cells_3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, spacing = tmp_path_factory.mktemp("cells_3d"), (2.0, 1.0, 1.0)
     for seed, part in enumerate(("train", "test", "unlabeled")):
         image, points = _cells(seed, (12, 40, 40), spacing, 20)
-        whole.write_image(folder / part / f"{part}.tif", image, spacing=spacing)
+        write_image(folder / part / f"{part}.tif", image, spacing=spacing)
         if part != "unlabeled":
-            whole.write_points(folder / part / f"{part}.csv", points)
+            write_points(folder / part / f"{part}.csv", points)
     return folder
 
 

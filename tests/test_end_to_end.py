@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cellcount_jax
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import read_image, write_image
 from cellcount_jax.training import run_folder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -96,7 +96,7 @@ def points_outside(folder: Path) -> str:
 
 def truncated(folder: Path) -> str:
     path = folder / "test" / "t1.tif"
-    whole.write_image(path, whole.read_image(path.with_suffix(".png")).pixels, ndim=2)
+    write_image(path, read_image(path.with_suffix(".png")).pixels, ndim=2)
     path.with_suffix(".png").unlink()
     path.write_bytes(path.read_bytes()[:3000])
     return f"{path}: the file is truncated"

@@ -34,6 +34,7 @@ from PIL import Image as PillowImage
 from cellcount_jax import cli, variants
 from cellcount_jax import config as settings
 from cellcount_jax.images.normalise import Normalisation
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.trained_model import TrainedModel
@@ -114,6 +115,7 @@ KINDS_OF_TIFF: dict[str, dict[str, Any]] = {
     "ome": {"ome": True},
 }
 # Where in the file, by what is still whole of it.
+NOT_TIFF = "cannot be read as a TIFF file"
 TIFF_HEAD = "cannot be read as a TIFF file|damaged|without an image in it"
 CUTS = {"in the header": 5, "behind the header": 8, "in the tags": 20, "in the pixels": -30}
 
@@ -142,12 +144,7 @@ def cut_pillow_tiff(compression: str) -> Writer:
 
 
 for _compression in ("tiff_lzw", "zstd", "packbits", "jpeg", "tiff_adobe_deflate", "lzma"):
-    add(
-        f"TIFF {_compression} cut in half",
-        cut_pillow_tiff(_compression),
-        "a.tif",
-        TIFF_HEAD,
-    )
+    add(f"TIFF {_compression} cut in half", cut_pillow_tiff(_compression), "a.tif", TIFF_HEAD)
 
 
 @malformed("a.tif", "ImageJ series metadata invalid or corrupted", ndim=3)
@@ -450,13 +447,7 @@ OME: dict[str, tuple[dict[str, Any], str]] = {
     "that explodes": ({"text": BOMB}, ANY),
 }
 for _title, (_text, _words) in OME.items():
-    add(
-        f"OME {_title}",
-        partial(ome, **_text),
-        "a.ome.tif",
-        _words,
-        ndim=3,
-    )
+    add(f"OME {_title}", partial(ome, **_text), "a.ome.tif", _words, ndim=3)
 
 
 # --- PNG
@@ -489,14 +480,14 @@ def raw_png(
     path.write_bytes(content + chunk(b"IDAT", pixels, crc=crc) + end)
 
 
-NOT_PNG = "cannot be read as a PNG file|is not a PNG file|damaged|truncated"
+NOT_PNG = "cannot be (opened or )?read as a PNG file|is not a PNG file"
 for _place, _size in (("signature", 5), ("header", 20), ("header's check", 31), ("pixels", -40)):
     add(f"PNG cut in its {_place}", steps(png, partial(cut, size=_size)), "a.png", NOT_PNG)
 PNG: dict[str, tuple[dict[str, Any], str]] = {
-    "a wrong check of its pixels": ({"crc": 1}, "the checksum of its IDAT part at byte 33"),
+    "a wrong check of its pixels": ({"crc": 1}, "broken PNG file .*IDAT"),
     "a wrong check of a text": (
         {"between": chunk(b"tEXt", b"a\0b", crc=1)},
-        "the checksum of its tEXt part at byte 33",
+        "is not a PNG file, or is damaged",
     ),
     "pixels that are no deflate": ({"pixels": b"\xff" * 90}, NOT_PNG),
     "fewer pixels than promised": ({"pixels": zlib.compress(bytes(24 * 10))}, NOT_PNG),
@@ -513,7 +504,7 @@ PNG: dict[str, tuple[dict[str, Any], str]] = {
         {"between": struct.pack(">I", 2**31 - 1) + b"tEXt"},
         NOT_PNG,
     ),
-    "no end": ({"end": b""}, "the file is truncated: it ends at byte"),
+    "no end": ({"end": b""}, NOT_PNG),
     "16 bits a colour": (
         {"bits": 16, "colour": 2, "pixels": zlib.compress(bytes(24 * 121))},
         "16 bits a colour channel",
@@ -543,19 +534,26 @@ def a_png_that_is_half_transparent(path: Path) -> None:
     png(path, rgba)
 
 
-@malformed("a.png", "partly transparent", "--channel", "0")
-def a_png_with_a_transparent_colour(path: Path) -> None:
-    raw_png(path, between=chunk(b"tRNS", b"\0\0"))
-
-
-@malformed("a.png", NOT_PNG)
-def a_jpeg_called_png(path: Path) -> None:
-    PillowImage.new("L", (20, 24)).save(path, format="JPEG")
-
-
-@malformed("a.png", "2D with 3 channels, the model was trained on 2D images with 1")
-def three_channels_for_a_model_of_one(path: Path) -> None:
-    png(path, np.zeros((24, 20, 3), np.uint8))
+add(
+    "a_png_with_a_transparent_colour",
+    lambda p: raw_png(p, between=chunk(b"tRNS", b"\0\0")),
+    "a.png",
+    "partly transparent",
+    "--channel",
+    "0",
+)
+add(
+    "a_jpeg_called_png",
+    lambda p: PillowImage.new("L", (20, 24)).save(p, format="JPEG"),
+    "a.png",
+    NOT_PNG,
+)
+add(
+    "three_channels_for_a_model_of_one",
+    lambda p: png(p, np.zeros((24, 20, 3), np.uint8)),
+    "a.png",
+    "2D with 3 channels, the model",
+)
 
 
 # --- .npy
@@ -607,7 +605,7 @@ NPY: dict[str, tuple[Writer, str]] = {
     "of a structure": (lambda p: npy(p, np.zeros((24, 20), "u1,u2")), "real numbers are needed"),
     "of no axis": (lambda p: npy(p, np.array(3.0)), "an array of 0 axes"),
     "of 1 axis": (lambda p: npy(p, np.ones(24)), r"an array of 1 axes \(24\)"),
-    "of 4 axes": (lambda p: npy(p, np.ones((2, 3, 4, 5))), r"of 4 axes \(2x3x4x5\)"),
+    "of 4 axes": (lambda p: npy(p, np.ones((2, 3, 4, 5))), r"of 4 axes \(2 x 3 x 4 x 5\)"),
     "of 6 axes": (lambda p: npy(p, np.ones((2,) * 6)), "of 6 axes"),
     "of no row": (lambda p: npy(p, np.ones((0, 20))), "holds no pixels"),
     "of no column": (lambda p: npy(p, np.ones((24, 0))), "holds no pixels"),
@@ -657,12 +655,7 @@ for _kind in ("tif", "npy", "zarr"):
             *("--max-voxels", "1200"),
             ndim=len(_voxel),
         )
-add(
-    "1e300 in doubles",
-    with_pixel(1e300, (3, 4), "npy", "float64"),
-    "a.npy",
-    "infinite or above",
-)
+add("1e300 in doubles", with_pixel(1e300, (3, 4), "npy", "float64"), "a.npy", "infinite or above")
 add(
     "infinity in half precision",
     with_pixel(np.inf, (3, 4), "npy", "float16"),
@@ -700,7 +693,7 @@ OPTIONS: dict[str, tuple[Writer, int, str, tuple[str, ...]]] = {
     "an empty channel": (hyperstack, 3, "channel ''", ("--time", "0", "--channel", "")),
     "a superscript channel": (hyperstack, 3, "channel '¹'", ("--time", "0", "--channel", "¹")),
     "a channel of a plain image": (plain, 2, "channel '1': is not there", ("--channel", "1")),
-    "a time of a plain image": (plain, 2, "--time can be 0 alone", ("--time", "1")),
+    "a time of a plain image": (plain, 2, "0 alone can be chosen", ("--time", "1")),
     "a level too coarse": (plain, 2, "level 1 is not there", ("--level", "1")),
     "a negative level": (plain, 2, "level -1 is not there", ("--level", "-1")),
     "a spacing too short": (plain, 2, "2 positive voxel edges", ("--spacing", "1")),
@@ -715,16 +708,13 @@ OPTIONS: dict[str, tuple[Writer, int, str, tuple[str, ...]]] = {
 }
 for _title, (_write, _ndim, _words, _arguments) in OPTIONS.items():
     add(f"option: {_title}", _write, "a.tif", _words, *_arguments, ndim=_ndim)
-
-
-@malformed("a.tif", "3D with 1 channels, the model was trained on 2D")
-def a_volume_for_a_model_of_images(path: Path) -> None:
-    tifffile.imwrite(path, VOLUME, imagej=True, metadata={"axes": "ZYX"})
-
-
-@malformed("a.tif", "2D with 1 channels, the model was trained on 3D", ndim=3)
-def an_image_for_a_model_of_volumes(path: Path) -> None:
-    plain(path)
+add(
+    "a_volume_for_a_model_of_images",
+    lambda p: tifffile.imwrite(p, VOLUME, imagej=True, metadata={"axes": "ZYX"}),
+    "a.tif",
+    "3D with 1 channels, the model",
+)
+add("an_image_for_a_model_of_volumes", plain, "a.tif", "2D with 1 channels, the model", ndim=3)
 
 
 @malformed("a.tif", "holds 2 images")
@@ -734,53 +724,36 @@ def images_of_two_sizes_in_one_file(path: Path) -> None:
         writer.write(IMAGE[:9], metadata=None)
 
 
-@malformed("a.tif", "axes .*; y, x and at most z, time and one for channels", ndim=3)
+@malformed("a.tif", "axes .*; y, x and at most z", ndim=3)
 def channels_of_colours(path: Path) -> None:
     array = np.ones((2, 24, 20, 3), np.uint8)
     tifffile.imwrite(path, array, photometric="rgb", ome=True, metadata={"axes": "CYXS"})
 
 
-@malformed("a.tif", "axes .*; y, x and at most z, time and one for channels", ndim=3)
-def an_axis_of_angles(path: Path) -> None:
-    hyperstack(path, "AZYX", (2, 4, 24, 20))
+add(
+    "an_axis_of_angles",
+    lambda p: hyperstack(p, "AZYX", (2, 4, 24, 20)),
+    "a.tif",
+    "axes .*; y, x and at most z",
+    ndim=3,
+)
 
 
 # --- files that are no images
 
 
-@malformed("a.tif", "the file is empty")
-def nothing(path: Path) -> None:
-    path.touch()
-
-
-@malformed("a.npy", "the file is empty")
-def nothing_called_npy(path: Path) -> None:
-    path.touch()
-
-
-@malformed("a.png", "the file is empty")
-def nothing_called_png(path: Path) -> None:
-    path.touch()
-
-
-@malformed("a.tif", "cannot be read as a TIFF file")
-def text(path: Path) -> None:
-    path.write_text("y,x\n1,2\n" * 50)
-
-
-@malformed("a.tif", "cannot be read as a TIFF file")
-def zeros(path: Path) -> None:
-    path.write_bytes(bytes(1000))
-
-
-@malformed("a.tif", "cannot be read as a TIFF file")
-def a_png_called_tif(path: Path) -> None:
-    PillowImage.new("L", (20, 24)).save(path, format="PNG")
-
-
-@malformed("a.txt", "must end in")
-def an_unknown_ending(path: Path) -> None:
-    path.write_text("x")
+add("nothing", Path.touch, "a.tif", "the file is empty")
+add("nothing_called_npy", Path.touch, "a.npy", "the file is empty")
+add("nothing_called_png", Path.touch, "a.png", "the file is empty")
+add("text", lambda p: p.write_text("y,x\n1,2\n" * 50), "a.tif", NOT_TIFF)
+add("zeros", lambda p: p.write_bytes(bytes(1000)), "a.tif", NOT_TIFF)
+add(
+    "a_png_called_tif",
+    lambda p: PillowImage.new("L", (20, 24)).save(p, format="PNG"),
+    "a.tif",
+    NOT_TIFF,
+)
+add("an_unknown_ending", lambda p: p.write_text("x"), "a.txt", "must end in")
 
 
 @malformed("a", "must end in")
@@ -789,49 +762,20 @@ def no_ending(path: Path) -> None:
     path.with_suffix(".tif").rename(path)
 
 
-@malformed("a.czi", "pip install bioio")
-def a_format_whose_packages_are_missing(path: Path) -> None:
-    path.write_bytes(b"ZISRAWFILE" + bytes(100))
-
-
-@malformed("a.tif", "no such file")
-def nothing_at_all(path: Path) -> None:
-    pass
-
-
-@malformed("a.tif", "no such file")
-def a_dangling_link(path: Path) -> None:
-    path.symlink_to(path.with_name("missing.tif"))
-
-
-@malformed("a.tif", "symbolic links|no such file")
-def a_link_to_itself(path: Path) -> None:
-    path.symlink_to(path)
-
-
-@malformed("a.tif", "has no image")
-def a_folder_called_tif(path: Path) -> None:
-    path.mkdir()
-
-
-@malformed("a.tif", "no regular file")
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-@malformed("a.npy", "no regular file")
-def a_pipe_called_npy(path: Path) -> None:
-    os.mkfifo(path)
-
-
-@malformed("a.png", "no regular file")
-def dev_null(path: Path) -> None:
-    path.symlink_to("/dev/null")
-
-
-@malformed("a.tif", "no regular file")
-def dev_zero(path: Path) -> None:
-    path.symlink_to("/dev/zero")
+add(
+    "a_format_whose_packages_are_missing",
+    lambda p: p.write_bytes(b"ZISRAWFILE" + bytes(100)),
+    "a.czi",
+    "pip install bioio",
+)
+add("nothing_at_all", lambda p: None, "a.tif", "no such file")
+add("a_dangling_link", lambda p: p.symlink_to(p.with_name("missing.tif")), "a.tif", "no such file")
+add("a_link_to_itself", lambda p: p.symlink_to(p), "a.tif", "symbolic links|no such file")
+add("a_folder_called_tif", Path.mkdir, "a.tif", "has no image")
+add("a_pipe", os.mkfifo, "a.tif", "no regular file")
+add("a_pipe_called_npy", os.mkfifo, "a.npy", "no regular file")
+add("dev_null", lambda p: p.symlink_to("/dev/null"), "a.png", "no regular file")
+add("dev_zero", lambda p: p.symlink_to("/dev/zero"), "a.tif", "no regular file")
 
 
 @malformed("a.tif", "Permission denied")
@@ -842,47 +786,28 @@ def a_file_that_may_not_be_read(path: Path) -> None:
 
 # --- names
 
+
+def no_image(path: Path) -> None:
+    path.write_text("no image at all")
+
+
 LONG_NAME = "a" * 251 + ".tif"
 
 
-@malformed("two words.tif", "cannot be read as a TIFF file")
-def a_name_with_a_space(path: Path) -> None:
-    path.write_text("no image at all")
-
-
-@malformed("Zellen µm 細胞 é.tif", "cannot be read as a TIFF file")
-def a_name_in_unicode(path: Path) -> None:
-    path.write_text("no image at all")
-
-
-@malformed("a\nb.tif", "cannot be read as a TIFF file", named=r"a\nb.tif")
-def a_name_of_two_lines(path: Path) -> None:
-    path.write_text("no image at all")
-
-
-@malformed("a\x1b[2Jb\u2028.tif", "cannot be read", named=r"a\x1b[2Jb\u2028.tif")
-def a_name_that_clears_the_screen(path: Path) -> None:
-    path.write_text("no image at all")
-
-
-@malformed("a\udcff.tif", "the name", named=r"a\udcff.tif")
-def a_name_that_is_no_unicode(path: Path) -> None:
-    plain(path)
-
-
-@malformed(LONG_NAME, "cannot be read as a TIFF file")
-def the_longest_name(path: Path) -> None:
-    path.write_text("no image at all")
-
-
-@malformed("a" * 300 + ".tif", "File name too long")
-def a_name_that_is_too_long(path: Path) -> None:
-    pass
-
-
-@malformed("a\0b.tif", "no such file|null", named=r"a\x00b.tif")
-def a_name_with_a_zero(path: Path) -> None:
-    pass
+add("a_name_with_a_space", no_image, "two words.tif", NOT_TIFF)
+add("a_name_in_unicode", no_image, "Zellen µm 細胞 é.tif", NOT_TIFF)
+add("a_name_of_two_lines", no_image, "a\nb.tif", NOT_TIFF, named=r"a\nb.tif")
+add(
+    "a_name_that_clears_the_screen",
+    no_image,
+    "a\x1b[2Jb\u2028.tif",
+    "cannot be read",
+    named=r"a\x1b[2Jb\u2028.tif",
+)
+add("a_name_that_is_no_unicode", plain, "a\udcff.tif", "the name", named=r"a\udcff.tif")
+add("the_longest_name", no_image, LONG_NAME, NOT_TIFF)
+add("a_name_that_is_too_long", lambda p: None, "a" * 300 + ".tif", "File name too long")
+add("a_name_with_a_zero", lambda p: None, "a\0b.tif", "no such file|null", named=r"a\x00b.tif")
 
 
 # --- Zarr
@@ -1005,10 +930,7 @@ ZARR: dict[str, tuple[Writer, str]] = {
     "a fill value of text": (edited(3, fill_value="grey"), NOT_ZARR),
     "an unknown chunk grid": (edited(3, chunk_grid={"name": "hexagons"}), NOT_ZARR),
     "a chunk that is empty": (replaced("c/1/1", b""), NOT_ZARR),
-    "a chunk that is cut": (
-        steps(zarr_array, lambda p: cut(p / "c/2/2", -3)),
-        NOT_ZARR,
-    ),
+    "a chunk that is cut": (steps(zarr_array, lambda p: cut(p / "c/2/2", -3)), NOT_ZARR),
     "a chunk of version 2 that is cut": (
         steps(lambda p: zarr_array(p, zarr_format=2), lambda p: cut(p / "2.2", -3)),
         NOT_ZARR,
@@ -1102,10 +1024,7 @@ ZARR: dict[str, tuple[Writer, str]] = {
         steps(ome_zarr, lambda p: (p / "0/.zarray").unlink()),
         "name the array '0' for level 0, which is not there",
     ),
-    "a level without chunks": (
-        steps(ome_zarr, lambda p: remove_chunks(p / "0")),
-        NONE_STORED,
-    ),
+    "a level without chunks": (steps(ome_zarr, lambda p: remove_chunks(p / "0")), NONE_STORED),
     "a level of version 0.5 without chunks": (
         steps(lambda p: ome_zarr(p, "0.5"), lambda p: remove_chunks(p / "0")),
         r"a\.zarr/0: none of its chunks is stored",
@@ -1133,14 +1052,16 @@ def remove_chunks(array: Path) -> None:
             path.unlink()
 
 
-@malformed("a.zarr", "must end in")
-def a_text_called_zarr(path: Path) -> None:
-    path.write_text("x")
-
-
-@malformed("a.zarr", "level 5 is not there; it has 2 resolution", "--level", "5", ndim=3)
-def a_level_that_a_pyramid_has_not(path: Path) -> None:
-    ome_zarr(path)
+add("a_text_called_zarr", lambda p: p.write_text("x"), "a.zarr", "must end in")
+add(
+    "a_level_that_a_pyramid_has_not",
+    ome_zarr,
+    "a.zarr",
+    "level 5 is not there; it has 2",
+    "--level",
+    "5",
+    ndim=3,
+)
 
 
 # --- folders
@@ -1230,11 +1151,7 @@ SLICES: dict[str, tuple[Writer, str, str]] = {
 }
 for _title, (_write, _named, _words) in SLICES.items():
     add(f"a slice: {_title}", _write, "folder", _words, ndim=3, named=_named)
-
-
-@malformed("folder", "has no image")
-def an_empty_folder(path: Path) -> None:
-    path.mkdir()
+add("an_empty_folder", Path.mkdir, "folder", "has no image")
 
 
 @malformed("folder", "has no image", ndim=3)
@@ -1286,13 +1203,6 @@ def names_that_collide_where_case_does_not_count(path: Path) -> None:
 # --- models
 
 Members = dict[str, bytes]
-MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {}
-
-
-def model_case(title: str, words: str, change: Callable[[Path], Any]) -> None:
-    """Registers a function that damages an exported model."""
-    assert title not in MODELS
-    MODELS[title] = (change, words)
 
 
 def members(change: Callable[[Members], Members]) -> Callable[[Path], None]:
@@ -1349,8 +1259,9 @@ def member(name: str, value: bytes) -> Callable[[Path], None]:
     return members(lambda content: {**content, name: value})
 
 
+in_config, in_model = partial(setting, "config.json"), partial(setting, "model.json")
 NO_MODEL, OTHER_VERSION = "is not a model file", "is not a model of this version"
-for _title, _words, _damage in (
+MODEL_CASES: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
     ("cut in half", NO_MODEL, lambda p: cut(p, p.stat().st_size // 2)),
     ("without its last byte", NO_MODEL, lambda p: cut(p, -1)),
     ("without its first bytes", "", lambda p: p.write_bytes(p.read_bytes()[300:])),
@@ -1384,37 +1295,29 @@ for _title, _words, _damage in (
     ("of model.json that is null", OTHER_VERSION, member("model.json", b"null")),
     (
         "of a setting of the future",
-        "written by another version, which differs in the settings train.magic",
-        setting("config.json", "train", "magic", value=1),
+        "another version, .* settings train.magic",
+        in_config("train", "magic", value=1),
     ),
-    ("of a section that is a number", "", setting("config.json", "model", value=5)),
-    (
-        "of levels by a word",
-        "config.json|levels",
-        setting("config.json", "model", "levels", value="two"),
-    ),
-    (
-        "of levels that are null",
-        "config.json|levels",
-        setting("config.json", "model", "levels", value=None),
-    ),
-    ("of features that are a list", "", setting("config.json", "model", "features", value=[4])),
-    ("of 10^9 features", "", setting("config.json", "model", "features", value=10**9)),
-    ("of no such kernel", "kernel", setting("config.json", "target", "kernel", value="box")),
-    ("of no such normalisation", "", setting("model.json", "normalisation", "method", value="box")),
-    ("without normalisation", OTHER_VERSION, setting("model.json", "normalisation", value=...)),
-    ("without thresholds", "", setting("model.json", "thresholds", value=...)),
-    ("of thresholds that are empty", "", setting("model.json", "thresholds", value={})),
-    ("of a threshold that is text", "", setting("model.json", "thresholds", value={"peaks": "x"})),
-    ("of channels by a word", "", setting("model.json", "channels", value="one")),
-    ("of a negative number of channels", "", setting("model.json", "channels", value=-1)),
-    ("of a fraction of a channel", "", setting("model.json", "channels", value=1.5)),
-    ("of a spacing that is text", OTHER_VERSION, setting("model.json", "spacing", value="um")),
-    ("of a spacing of one axis", "", setting("model.json", "spacing", value=[1.0])),
-    ("of a spacing of 0", "", setting("model.json", "spacing", value=[0.0, 1.0])),
-    ("of an unknown entry", OTHER_VERSION, setting("model.json", "magic", value=1)),
-):
-    model_case(_title, _words, _damage)
+    ("of a section that is a number", "", in_config("model", value=5)),
+    ("of levels by a word", "config.json|levels", in_config("model", "levels", value="two")),
+    ("of levels that are null", "config.json|levels", in_config("model", "levels", value=None)),
+    ("of features that are a list", "", in_config("model", "features", value=[4])),
+    ("of 10^9 features", "", in_config("model", "features", value=10**9)),
+    ("of no such kernel", "kernel", in_config("target", "kernel", value="box")),
+    ("of no such normalisation", "", in_model("normalisation", "method", value="box")),
+    ("without normalisation", OTHER_VERSION, in_model("normalisation", value=...)),
+    ("without thresholds", "", in_model("thresholds", value=...)),
+    ("of thresholds that are empty", "", in_model("thresholds", value={})),
+    ("of a threshold that is text", "", in_model("thresholds", value={"peaks": "x"})),
+    ("of channels by a word", "", in_model("channels", value="one")),
+    ("of a negative number of channels", "", in_model("channels", value=-1)),
+    ("of a fraction of a channel", "", in_model("channels", value=1.5)),
+    ("of a spacing that is text", OTHER_VERSION, in_model("spacing", value="um")),
+    ("of a spacing of one axis", "", in_model("spacing", value=[1.0])),
+    ("of a spacing of 0", "", in_model("spacing", value=[0.0, 1.0])),
+    ("of an unknown entry", OTHER_VERSION, in_model("magic", value=1)),
+)
+MODELS = {title: (damage, words) for title, words, damage in MODEL_CASES}
 
 
 # --- the contract
@@ -1697,11 +1600,10 @@ def test_what_looks_malformed_and_is_not(
     path, output = tmp_path / "in" / name, tmp_path / "out"
     path.parent.mkdir()
     write(path)
-    numbers = {
+    numbers: dict[str, Any] = {
         option[2:]: int(value) for option, value in zip(options[::2], options[1::2], strict=True)
     }
-    arguments: dict[str, Any] = {"level": 0, **numbers}
-    with open_source(path, **arguments) as source:
+    with open_source(path, Selection(**numbers)) as source:
         pixels = source.read((slice(None),) * expected.ndim)
     np.testing.assert_array_equal(pixels[..., 0], expected.astype(np.float32))
     assert pixels.shape == (*expected.shape, 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from cellcount_jax import cache
 from cellcount_jax.counting import cluster, count, engines, results
 from cellcount_jax.images import inputs
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.job import Engine, Job
 
@@ -117,10 +118,7 @@ def run(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         rescale=options.rescale,
         diameter=options.diameter,
-        spacing=options.spacing,
-        channel=options.channel,
-        time=options.time,
-        level=options.level,
+        selection=Selection.from_arguments(options),
         mask=options.mask,
         outputs=results.Outputs(
             parquet=options.parquet,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import importlib.metadata
 import math
@@ -14,12 +13,12 @@ from typing import Any
 
 from cellcount_jax.counting import announce, claim, engines, job_file, region_counts, results
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import sources
-from cellcount_jax.images.files import replacing
+from cellcount_jax.images.files import write_table
 from cellcount_jax.images.inputs import Input
-from cellcount_jax.images.label_volumes import open_labels
+from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
-from cellcount_jax.images.sources import Source
+from cellcount_jax.images.selection import Selection
+from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.inference import cells, model_file
 from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
@@ -34,9 +33,7 @@ class Options:
       threshold: on the map, in (0, 1); None = the model's.
       rescale: resample an image to the voxels that the model was trained on.
       diameter: of the cells in pixels, to resample a 2D image to that of the model's.
-      spacing: `(D,)` voxel size in micrometres, in place of the file's; None = the file's.
-      channel: number or name of the one to use, None = all; time: the time point; level: of a
-        pyramid, 0 is the finest; see `sources.open_source`.
+      selection: the part of each file that is counted, and its voxel size.
       mask: file of the tissue, of the image's extent: where it is 0, nothing is counted.
       outputs: further files, beside points.csv, report.html and summary.json.
       dry_run: only describe the images and the work on them.
@@ -46,10 +43,7 @@ class Options:
     threshold: float | None = None
     rescale: bool = False
     diameter: float | None = None
-    spacing: tuple[float, ...] | None = None
-    channel: int | str | None = None
-    time: int | None = None
-    level: int = 0
+    selection: Selection = Selection()
     mask: Path | None = None
     outputs: results.Outputs = results.Outputs()
     dry_run: bool = False
@@ -99,21 +93,20 @@ def count_files(
     rows = []
     for item, folder in zip(inputs, folders, strict=True):
         started = time.perf_counter()
-        opening: dict[str, Any] = {
-            "channel": options.channel,
-            "time": options.time,
-            "spacing": options.spacing,
-            "level": options.level,
-            "as_slices": item.as_slices,
-        }
         with contextlib.ExitStack() as stack:
-            source = stack.enter_context(sources.open_source(item.path, **opening))
+            source = stack.enter_context(
+                open_source(item.path, options.selection, as_slices=item.as_slices)
+            )
             show(announce.describe_image(source))
             if warning := announce.voxel_size_warning(model, source, rescale=options.rescale):
                 show(warning)
             results.check(source, options.outputs)
             origin = job_file.origin(
-                item.path, opening, rescale=options.rescale, diameter=options.diameter
+                item.path,
+                options.selection,
+                as_slices=item.as_slices,
+                rescale=options.rescale,
+                diameter=options.diameter,
             )
             job = _job(model, source, folder, options, origin, stack)
             identity = _identity(model, source, options, digest)
@@ -138,10 +131,7 @@ def count_files(
             }
         )
     if rows:
-        with replacing(output / "counts.csv") as temporary, temporary.open("w", newline="") as file:
-            table = csv.DictWriter(file, fieldnames=list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
+        write_table(output / "counts.csv", rows[0], (row.values() for row in rows))
     return rows
 
 
@@ -170,9 +160,7 @@ def count_source(
         found = found.moved(image.back)
     summary = {
         **results.summarise(source, found),
-        "channel": options.channel,
-        "time": options.time,
-        "level": options.level,
+        **options.selection.part,
         "mask": None if options.mask is None else str(options.mask),
         "model": name,
         "model_step": model.step,
@@ -200,11 +188,11 @@ def _job(
         image = model.resampled(source, spacing, diameter=options.diameter)
         mask = None
         if options.mask is not None:
-            labels = open_labels(options.mask, shape=source.shape, spacing=source.spacing)
+            labels = open_label_volume(options.mask, shape=source.shape, spacing=source.spacing)
             mask = region_counts.Mask(stack.enter_context(labels))
         return Job(model, image, folder / claim.WORK, mask, origin)
     except InputError as error:
-        several = options.channel is None and source.channels > model.channels
+        several = options.selection.channel is None and source.channels > model.channels
         hint = "; choose one with --channel" if several else ""
         raise InputError(f"{source.path}: {error}{hint}") from error
 
@@ -217,9 +205,7 @@ def _identity(model: TrainedModel, source: Source, options: Options, digest: str
         "modified": _modified(source.path),
         "shape": list(source.stored_shape),
         "dtype": str(source.dtype),
-        "channel": options.channel,
-        "time": options.time,
-        "level": options.level,
+        **options.selection.part,
         "spacing_um": None if source.spacing is None else list(source.spacing),
         "rescale": options.rescale,
         "diameter": options.diameter,

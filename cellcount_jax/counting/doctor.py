@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cellcount_jax.counting import count
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.inputs import find_inputs
 from cellcount_jax.inference import model_file
 from cellcount_jax.network import native
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     image, true = check_image(model.spacing)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "check.tif"
-        whole.write_image(path, image, spacing=model.spacing if model.spacing_known else None)
+        write_image(path, image, spacing=model.spacing if model.spacing_known else None)
         started = time.perf_counter()
         rows = count.count_files(
             model,

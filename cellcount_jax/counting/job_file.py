@@ -10,13 +10,13 @@ import importlib.metadata
 import json
 import os
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cellcount_jax import cache
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files, sources
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.job import Job
 
@@ -25,19 +25,26 @@ _SHARED = "the images and --output must lie where every worker finds them under 
 
 
 def origin(
-    path: Path, opening: Mapping[str, Any], *, rescale: bool, diameter: float | None = None
+    path: Path,
+    selection: Selection,
+    *,
+    as_slices: bool = False,
+    rescale: bool,
+    diameter: float | None = None,
 ) -> dict[str, Any]:
     """All that another process needs to open an image, as JSON, for `Job.origin`.
 
     Args:
       path: of the image.
-      opening: the options of `sources.open_source`.
+      selection: the part of the file that is counted.
+      as_slices: whether it is a folder of slices.
       rescale: whether it is resampled to the voxels of the model.
       diameter: of its cells, if it is resampled by that.
     """
     return {
         "path": str(path.resolve()),
-        "opening": dict(opening),
+        "selection": selection.to_json(),
+        "as_slices": as_slices,
         "rescale": rescale,
         "diameter": diameter,
     }
@@ -93,7 +100,8 @@ def reopen(folder: Path, mark: str) -> Job:
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such file or folder; {_SHARED}")
     model = model_file.load_model(folder / _MODEL)
-    source = sources.open_source(path, **stored["opening"])
+    selection = Selection.from_json(stored["selection"])
+    source = sources.open_source(path, selection, as_slices=stored["as_slices"])
     spacing = source.spacing if stored["rescale"] else None
     image = model.resampled(source, spacing, diameter=stored["diameter"])
     return Job(model, image, folder)

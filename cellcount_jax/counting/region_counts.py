@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.counting.density import unit_and_volume
-from cellcount_jax.images.files import replacing
+from cellcount_jax.images.files import write_table
 from cellcount_jax.images.label_volumes import blocks, blocks_with_points, lookup
 from cellcount_jax.images.sources import Source
 
@@ -45,7 +44,7 @@ def count_regions(
 
     Args:
       points: `(N, D)` in voxels of the image.
-      labels: covers the image, from `label_volumes.open_labels`; 0 is outside.
+      labels: covers the image, from `label_volumes.open_label_volume`; 0 is outside.
       shape: `(D,)` of the image.
       spacing: `(D,)` of the image, voxel edges in micrometres, or None.
       names: by label; those of labels that do not occur are not used.
@@ -101,11 +100,8 @@ def write_regions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
       path: the CSV file; its folder is created where missing.
       rows: from `count_regions`; None is written as nothing, a float with seven digits.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        for row in rows:
-            table.writerow({k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()})
+    texts = ([f"{v:.7g}" if isinstance(v, float) else v for v in row.values()] for row in rows)
+    write_table(path, rows[0], texts)
 
 
 def inside(points: np.ndarray, labels: Source, *, shape: Sequence[int]) -> np.ndarray:
@@ -113,7 +109,7 @@ def inside(points: np.ndarray, labels: Source, *, shape: Sequence[int]) -> np.nd
 
     Args:
       points: `(N, D)` in voxels of the image.
-      labels: the mask, covers the image, from `label_volumes.open_labels`.
+      labels: the mask, covers the image, from `label_volumes.open_label_volume`.
       shape: `(D,)` of the image.
 
     Returns:
@@ -132,7 +128,7 @@ def any_inside(labels: Source, region: Sequence[slice], shape: Sequence[int]) ->
     be found a little outside of the tile that it belongs to.
 
     Args:
-      labels: the mask, covers the image, from `label_volumes.open_labels`.
+      labels: the mask, covers the image, from `label_volumes.open_label_volume`.
       region: `(D,)` slices of the image.
       shape: `(D,)` of the image.
 

@@ -12,7 +12,7 @@ from typing import Any
 from cellcount_jax.counting import density, region_counts
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import exports, files
-from cellcount_jax.images.label_volumes import open_labels, read_names
+from cellcount_jax.images.label_volumes import open_label_volume, read_names
 from cellcount_jax.images.regions import all_of, size_text
 from cellcount_jax.images.sources import Source
 from cellcount_jax.inference.cells import Found
@@ -70,7 +70,7 @@ def check(source: Source, wanted: Outputs) -> None:
         raise InputError("--region-names: are those of --regions; give both")
     _names(wanted)
     if wanted.regions is not None:
-        open_labels(wanted.regions, shape=source.shape, spacing=source.spacing).close()
+        open_label_volume(wanted.regions, shape=source.shape, spacing=source.spacing).close()
 
 
 def summarise(source: Source, found: Found) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def write(
     """
     (folder / "summary.json").unlink(missing_ok=True)
     points, scores, spacing = found.points, found.scores, source.spacing
-    exports.write_points(folder / "points.csv", points, scores, spacing=spacing)
+    exports.write_csv(folder / "points.csv", points, scores, spacing=spacing)
     if wanted.parquet:
         exports.write_parquet(folder / "points.parquet", points, scores, spacing=spacing)
     if wanted.cellfinder:
@@ -167,7 +167,7 @@ def _regions(source: Source, found: Found, wanted: Outputs) -> list[dict[str, An
     if wanted.regions is None:
         return None
     shape, spacing = source.shape, source.spacing
-    with open_labels(wanted.regions, shape=shape, spacing=spacing) as labels:
+    with open_label_volume(wanted.regions, shape=shape, spacing=spacing) as labels:
         return region_counts.count_regions(
             found.points, labels, shape=shape, spacing=spacing, names=_names(wanted)
         )

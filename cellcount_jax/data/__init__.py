@@ -1,1 +1,1 @@
-"""What is trained on: images with their dots, data sets, generated images."""
+"""Training data: images with their dots, data sets, generated images."""

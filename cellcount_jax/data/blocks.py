@@ -1,7 +1,7 @@
-"""What of an image is labelled: a grid of blocks, each to do, in progress or done.
+"""The grid of blocks of an image that is labelled, each to do, in progress or done, and its file.
 
-`cells.label.json` beside `cells.tif` and `cells.csv` is written by the labelling tool. Where blocks
-are done their dots are complete, and that is what training learns from.
+`cells.label.json` beside `cells.tif` and `cells.csv` is written by the labelling tool. Dots are
+complete in blocks that are done; training learns from those blocks alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file, replacing
+from cellcount_jax.images.regions import size_text, voxels_of
 
 SUFFIX = ".label.json"
 FORMAT = "cellcount_jax labels"
@@ -41,7 +42,7 @@ class Grid:
     def __post_init__(self) -> None:
         if len(self.block) != len(self.shape) or min((*self.shape, *self.block)) < 1:
             raise InputError(
-                f"blocks of {_size(self.block)} voxels for an image of {_size(self.shape)}:"
+                f"blocks of {size_text(self.block)} voxels for an image of {size_text(self.shape)}:"
                 f" {len(self.shape)} positive whole numbers are needed."
             )
 
@@ -59,8 +60,7 @@ class Grid:
 
     def index_of(self, points: np.ndarray) -> np.ndarray:
         """`(N, D)` int: in which block each of the points `(N, D)` (voxels) lies."""
-        voxels = np.floor(np.asarray(points) + 0.5).astype(int)
-        return np.clip(voxels, 0, np.asarray(self.shape) - 1) // np.asarray(self.block)
+        return np.clip(voxels_of(points), 0, np.asarray(self.shape) - 1) // np.asarray(self.block)
 
     def mask(self, chosen: np.ndarray) -> np.ndarray:
         """`(*shape)` bool: the voxels of the blocks that `(*counts)` bool holds."""
@@ -70,14 +70,14 @@ class Grid:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Progress:
-    """What of an image is labelled.
+class BlockStates:
+    """How far the blocks of an image are labelled.
 
     Attributes:
       grid: the blocks.
       states: `(*grid.counts)` uint8, TO_DO, IN_PROGRESS or DONE.
-      about: what else the file says: software, proposals, time; see `Session`. What of it is read
-        again is as it is written, where it is there: see `_check_about`.
+      about: the other entries of the file, such as software, proposals and time point; see
+        `label.content`. Those that are read again are of their kind where they are there.
     """
 
     grid: Grid
@@ -90,8 +90,8 @@ class Progress:
         return self.grid.mask(self.states == DONE)
 
 
-def read_progress(path: str | os.PathLike[str]) -> Progress:
-    """Reads what of an image is labelled.
+def read_block_states(path: str | os.PathLike[str]) -> BlockStates:
+    """Reads the file of an image's blocks.
 
     Raises:
       InputError: no such file, not of the labelling tool, of a later version, or damaged.
@@ -122,7 +122,7 @@ def read_progress(path: str | os.PathLike[str]) -> Progress:
         raise InputError(f"{path}: is damaged ({error} is missing); move it away.") from error
     except ValueError as error:  # InputError is one
         raise InputError(f"{path}: is damaged ({error}); move it away.") from error
-    return Progress(grid, states, about)
+    return BlockStates(grid, states, about)
 
 
 def cell_radius(about: Mapping[str, Any], spacing: Sequence[float] | None) -> float | None:
@@ -148,16 +148,16 @@ def cell_radius(about: Mapping[str, Any], spacing: Sequence[float] | None) -> fl
     return float(radius)
 
 
-def write_progress(path: str | os.PathLike[str], progress: Progress) -> None:
-    """Writes what `read_progress` reads, all or nothing."""
+def write_block_states(path: str | os.PathLike[str], blocks: BlockStates) -> None:
+    """Writes the file that `read_block_states` reads, whole or not at all."""
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "shape": progress.grid.shape,
-        "block": progress.grid.block,
-        "done": np.argwhere(progress.states == DONE).tolist(),
-        "in_progress": np.argwhere(progress.states == IN_PROGRESS).tolist(),
-        **progress.about,
+        "shape": blocks.grid.shape,
+        "block": blocks.grid.block,
+        "done": np.argwhere(blocks.states == DONE).tolist(),
+        "in_progress": np.argwhere(blocks.states == IN_PROGRESS).tolist(),
+        **blocks.about,
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -232,7 +232,3 @@ def _indices(key: str, stored: Any, counts: Sequence[int]) -> Iterator[tuple[int
         ):
             raise ValueError(f"{key}: there is no block {json.dumps(index)}")
         yield tuple(index)
-
-
-def _size(values: Sequence[int]) -> str:
-    return "x".join(map(str, values))

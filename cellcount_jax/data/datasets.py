@@ -1,4 +1,4 @@
-"""A data set from its config: which reader, which labels, and that all of it fits together."""
+"""A data set from its config: its reader, its labels, and the checks that all of it fits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from cellcount_jax.data.folder import load_folder, load_volumes
 from cellcount_jax.data.public_sets import load_mbm, load_vgg
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.whole import check_points_inside
+from cellcount_jax.images.points import check_points_inside
+from cellcount_jax.images.regions import size_text, voxels_of
+from cellcount_jax.images.selection import Selection
 
 _SPACING_TOLERANCE = 0.01  # relative; above it the same cell has another size in voxels
 _COMPARISONS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
@@ -38,7 +40,7 @@ def load(data: Any, *, seed: int) -> Dataset:
         by `data.split_seed`.
 
     Returns:
-      The data set; its description says what, how many, and from where.
+      The data set; its description gives kind, numbers and place of the images.
 
     Raises:
       InputError: names the key or the file, what was found, and what would be right.
@@ -93,7 +95,7 @@ def parse_region(text: str, shape: Sequence[int]) -> np.ndarray:
         index = np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
         mask &= _COMPARISONS[match[2]](index, float(match[3]))
     if not mask.any():
-        raise InputError(f"region {text!r}: holds no voxel of an image of {_size(shape)}.")
+        raise InputError(f"region {text!r}: holds no voxel of an image of {size_text(shape)}.")
     return mask
 
 
@@ -149,11 +151,21 @@ _READERS: Mapping[str, Callable[[Path, Any, int], Dataset]] = {
         **_counts(data),
         train_names=tuple(data.train_names),
         unlabelled_names=tuple(data.unlabelled_names),
+        selection=selection_of(data),
     ),
     "folder": lambda directory, data, seed: load_folder(
-        directory, **_counts(data), test_fraction=data.test_fraction, seed=seed
+        directory,
+        **_counts(data),
+        test_fraction=data.test_fraction,
+        seed=seed,
+        selection=selection_of(data),
     ),
 }
+
+
+def selection_of(data: Any) -> Selection:
+    """The part of each image that is used, of the `data` part of a config."""
+    return Selection(data.channel or None, None if data.time < 0 else data.time, data.level)
 
 
 def _counts(data: Any) -> dict[str, int]:
@@ -189,7 +201,7 @@ def _with_spacing(dataset: Dataset, spacing: tuple[float, ...]) -> Dataset:
             ):
                 raise InputError(
                     f"config.data.spacing = {spacing}: {len(sample.shape)} positive numbers of"
-                    f" micrometres are needed for {sample.source} of {_size(sample.shape)}."
+                    f" micrometres are needed for {sample.source} of {size_text(sample.shape)}."
                 )
         return tuple(
             dataclasses.replace(sample, spacing=spacing, spacing_known=True) for sample in samples
@@ -261,14 +273,14 @@ def _points_in_valid(sample: Sample) -> int:
     assert sample.points is not None  # of a labelled sample
     if sample.valid is None:
         return len(sample.points)
-    voxels = np.floor(sample.points + 0.5).astype(int)
+    voxels = voxels_of(sample.points)
     return int(sample.valid[tuple(voxels.T)].sum())
 
 
 def _describe(dataset: Dataset) -> str:
     first = dataset.labelled[0]
     shapes = np.array(sorted({sample.shape for sample in _all_samples(dataset)}))
-    smallest, largest = _size(shapes.min(axis=0)), _size(shapes.max(axis=0))
+    smallest, largest = ("x".join(map(str, f(axis=0))) for f in (shapes.min, shapes.max))
     size = smallest if smallest == largest else f"{smallest} to {largest}"
     channels = first.image.shape[-1]
     tests = [f"{len(samples)} {name}" for name, samples in dataset.tests.items()] or ["0 test"]
@@ -285,7 +297,3 @@ def _voxel(sample: Sample) -> str:
     if not sample.spacing_known:
         return "unknown size"
     return " x ".join(f"{edge:g}" for edge in sample.spacing) + " um"
-
-
-def _size(shape: Sequence[int] | np.ndarray) -> str:
-    return "x".join(map(str, shape))

@@ -1,9 +1,9 @@
 """The images of a folder and the files that belong to each.
 
 `cells.tif` (or .tiff, .png) is an image, `cells.csv` its dots, `cells_labels.tif` its instance
-labels, `cells_valid.tif` a mask of where its dots are complete, and `cells.label.json`, which the
-labelling tool writes, says the same of blocks. An OME-Zarr folder is an image where one of these
-is beside it.
+labels, `cells_valid.tif` a mask of where its dots are complete, and `cells.label.json`, from the
+labelling tool, the blocks in which they are. A .npy, CZI, ND2 or LIF file or a Zarr folder is an
+image where one of these is beside it and no TIFF or PNG file of its name.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from cellcount_jax.data.blocks import DONE, SUFFIX, read_progress
+from cellcount_jax.data.blocks import DONE, SUFFIX, read_block_states
 from cellcount_jax.data.sample import Sample
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.ome_zarr import is_zarr
-from cellcount_jax.images.openers import short_name
-from cellcount_jax.images.sources import Source, open_source
-from cellcount_jax.images.whole import (
+from cellcount_jax.images.image_files import (
     IMAGE_SUFFIXES,
-    Image,
-    check_points_inside,
     read_image,
-    read_labels,
+    read_instance_labels,
     read_mask,
-    read_points,
 )
+from cellcount_jax.images.ome_zarr import is_zarr
+from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
+from cellcount_jax.images.points import check_points_inside, read_points
+from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.selection import WHOLE_FILE, Selection
+
+_BESIDE_DOTS = tuple(suffix for suffix in SOURCE_SUFFIXES if suffix not in IMAGE_SUFFIXES)
+# The images of which a folder is scanned, for messages.
+SCANNED = f"{', '.join(IMAGE_SUFFIXES)}; beside dots also {', '.join(_BESIDE_DOTS)}, .zarr"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Entry:
     points: Path | None = None
     labels: Path | None = None
     valid: Path | None = None
-    progress: Path | None = None
+    blocks: Path | None = None
 
 
 def scan(directory: Path) -> list[Entry]:
@@ -55,7 +58,7 @@ def scan(directory: Path) -> list[Entry]:
       One entry an image, sorted by name.
 
     Raises:
-      InputError: two files of one name, or dots, labels, a mask or progress without what they
+      InputError: two files of one name, or dots, labels, a mask or blocks without what they
         belong to.
     """
     found: dict[str, dict[str, Path]] = {}
@@ -65,7 +68,8 @@ def scan(directory: Path) -> list[Entry]:
             continue
         role_and_name = _role_and_name(path)
         if role_and_name is None:
-            logging.info("%s: not an image and not a CSV file, ignored.", path)
+            if path.suffix.lower() not in _BESIDE_DOTS:
+                logging.info("%s: not an image and not a CSV file, ignored.", path)
             continue
         role, name = role_and_name
         files = found.setdefault(name, {})
@@ -74,16 +78,19 @@ def scan(directory: Path) -> list[Entry]:
                 f"{path}: and {files[role].name} have the same name; one of them is needed."
             )
         files[role] = path
-    for path in everything:
-        # Beside a TIFF file it is most often a copy of it.
-        files = found.get(short_name(path), {"image": path})
-        if "image" not in files and is_zarr(path):
-            files["image"] = path
+    others = [path for path in everything if _is_image_beside_dots(path)]
+    for path in others:
+        if short_name(path) not in found:
+            logging.info("%s: has no dots beside it, ignored.", path)
+            continue
+        image = found[short_name(path)].setdefault("image", path)
+        if image in others and image != path:
+            raise InputError(f"{path}: and {image.name} have the same name; one of them is needed.")
     for name, files in found.items():
         if "image" not in files:
             raise InputError(
-                f"{next(iter(files.values()))}: there is no image {name}"
-                f" ({', '.join(IMAGE_SUFFIXES)}) beside it that it belongs to."
+                f"{next(iter(files.values()))}: there is no image {name} ({SCANNED}) beside it that"
+                " it belongs to."
             )
         for role in ("labels", "valid"):
             if role in files and "points" not in files:
@@ -91,21 +98,27 @@ def scan(directory: Path) -> list[Entry]:
     return [Entry(name, **files) for name, files in sorted(found.items())]
 
 
-def not_trained_on(source: Source, *, level: int = 0) -> str | None:
-    """What an open image is that is not read for training, in words; None where it is read.
+def selected(entry: Entry, selection: Selection) -> Selection:
+    """The part of an image that is trained on: time point and level as they were labelled.
 
     Args:
-      source: the image, as it was opened.
-      level: of a pyramid, at which it was.
+      entry: the files.
+      selection: the part of images that no labelling tool has labelled.
+
+    Raises:
+      InputError: another time point or level was labelled than the one that is asked for.
     """
-    sizes = dict(zip(source.axes, source.stored_shape, strict=True))
-    if sizes.get("T", 1) > 1:
-        return "a time series"
-    if level:
-        return f"level {level} of a pyramid"
-    if source.path.suffix.lower() not in IMAGE_SUFFIXES and not is_zarr(source.path):
-        return f"{source.path.suffix} files"
-    return None
+    if entry.blocks is None:
+        return selection
+    about = read_block_states(entry.blocks).about
+    time, level = about.get("time", selection.time), about.get("level", selection.level)
+    if selection.time not in (None, time) or selection.level not in (0, level):
+        raise InputError(
+            f"{entry.blocks}: time point {time} and level {level} were labelled;"
+            f" config.data.time = {selection.time} and config.data.level = {selection.level} do not"
+            " fit."
+        )
+    return dataclasses.replace(selection, time=time, level=level)
 
 
 def labelled_share(entry: Entry) -> float:
@@ -118,14 +131,14 @@ def labelled_share(entry: Entry) -> float:
       0 without dots, 1 with dots and no word on blocks.
 
     Raises:
-      InputError: the progress cannot be read, or some of it is done and there are no dots.
+      InputError: its blocks cannot be read, or some are done and there are no dots.
     """
-    if entry.progress is None:
+    if entry.blocks is None:
         return float(entry.points is not None)
-    share = float(np.mean(read_progress(entry.progress).states == DONE))
+    share = float(np.mean(read_block_states(entry.blocks).states == DONE))
     if share and entry.points is None:
         raise InputError(
-            f"{entry.progress}: marks blocks as done, but there is no {entry.name}.csv; put"
+            f"{entry.blocks}: marks blocks as done, but there is no {entry.name}.csv; put"
             " the dots back, or move the file away to use the image without dots."
         )
     return share
@@ -134,17 +147,18 @@ def labelled_share(entry: Entry) -> float:
 def none_is_labelled(entry: Entry) -> str:
     """What is wrong with an image that should be labelled and of which no block is done."""
     return (
-        f"{entry.progress}: none of its blocks is done, so that nothing is learned from its dots;"
+        f"{entry.blocks}: none of its blocks is done, so that nothing is learned from its dots;"
         f" mark blocks done where all cells have dots (cellcount label {entry.image})."
     )
 
 
-def read_entry(entry: Entry, *, with_dots: bool) -> Sample:
+def read_entry(entry: Entry, selection: Selection = WHOLE_FILE, *, with_dots: bool) -> Sample:
     """Reads the files of one image.
 
     Args:
       entry: the files.
-      with_dots: whether to read dots, labels, mask and progress too.
+      selection: the part of the image that is used, see `selected`.
+      with_dots: whether to read dots, instance labels, mask and blocks too.
 
     Returns:
       The sample; its labels count where blocks are done and the mask holds.
@@ -152,14 +166,14 @@ def read_entry(entry: Entry, *, with_dots: bool) -> Sample:
     Raises:
       InputError: a file that cannot be used, or that does not fit the image.
     """
-    image = _read_pixels(entry.image)
+    image = read_image(entry.image, selected(entry, selection))
     shape = image.pixels.shape[:-1]
     points = labels = valid = None
     if with_dots and entry.points is not None:
         points = read_points(entry.points, ndim=len(shape))
         check_points_inside(points, shape, entry.points)
         if entry.labels is not None:
-            labels = read_labels(entry.labels)
+            labels = read_instance_labels(entry.labels)
             _check_shape(labels.shape, shape, entry.labels, entry.image)
             if labels.max() > len(points):
                 raise InputError(
@@ -190,28 +204,27 @@ def _valid(entry: Entry, shape: tuple[int, ...]) -> np.ndarray | None:
     if entry.valid is not None:
         valid = read_mask(entry.valid)
         _check_shape(valid.shape, shape, entry.valid, entry.image)
-    if entry.progress is not None:
-        progress = read_progress(entry.progress)
-        _check_shape(progress.grid.shape, shape, entry.progress, entry.image)
-        if not (progress.states == DONE).all():
-            valid = progress.valid if valid is None else progress.valid & valid
+    if entry.blocks is not None:
+        blocks = read_block_states(entry.blocks)
+        _check_shape(blocks.grid.shape, shape, entry.blocks, entry.image)
+        if not (blocks.states == DONE).all():
+            valid = blocks.valid if valid is None else blocks.valid & valid
             if not valid.any():
                 both = "" if entry.valid is None else f", within {entry.valid}"
                 raise InputError(f"{none_is_labelled(entry).split(';')[0]}{both}.")
     return valid
 
 
-def _read_pixels(path: Path) -> Image:
-    if not path.is_dir():
-        return read_image(path)
-    with open_source(path) as source:
-        pixels = source.read(tuple(slice(0, n) for n in source.shape))
-        return Image(pixels, source.spacing, source.axes)
+def _is_image_beside_dots(path: Path) -> bool:
+    """Whether it is an image where dots are beside it; a TIFF or PNG file is one in any case."""
+    if path.name.startswith("."):
+        return False
+    return is_zarr(path) if path.is_dir() else path.suffix.lower() in _BESIDE_DOTS
 
 
 def _role_and_name(path: Path) -> tuple[str, str] | None:
     if path.name.endswith(SUFFIX):
-        return "progress", path.name.removesuffix(SUFFIX)
+        return "blocks", path.name.removesuffix(SUFFIX)
     suffix, name = path.suffix.lower(), path.stem
     if name.lower().endswith(".ome"):
         name = name[:-4]
@@ -227,7 +240,4 @@ def _role_and_name(path: Path) -> tuple[str, str] | None:
 
 def _check_shape(found: tuple[int, ...], shape: tuple[int, ...], path: Path, image: Path) -> None:
     if found != shape:
-        raise InputError(
-            f"{path}: is {'x'.join(map(str, found))}, its image {image} is"
-            f" {'x'.join(map(str, shape))}."
-        )
+        raise InputError(f"{path}: is {size_text(found)}, its image {image} is {size_text(shape)}.")

@@ -5,12 +5,14 @@ Which files belong to an image is in `entries.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from absl import logging
 
 from cellcount_jax.data.entries import (
+    SCANNED,
     Entry,
     labelled_share,
     none_is_labelled,
@@ -18,13 +20,20 @@ from cellcount_jax.data.entries import (
     scan,
     without_dots,
 )
-from cellcount_jax.data.sample import Dataset, permuted, take
+from cellcount_jax.data.sample import Dataset, Sample, permuted, take
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.whole import IMAGE_SUFFIXES
+from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.selection import WHOLE_FILE, Selection
 
 
 def load_folder(
-    directory: Path, *, num_labelled: int, num_unlabelled: int, test_fraction: float, seed: int
+    directory: Path,
+    *,
+    num_labelled: int,
+    num_unlabelled: int,
+    test_fraction: float,
+    seed: int,
+    selection: Selection = WHOLE_FILE,
 ) -> Dataset:
     """A folder of one's own: images with a CSV file are labelled, the others are not.
 
@@ -42,12 +51,13 @@ def load_folder(
         ones that `num_labelled` leaves over, then those labelled in a part; -1 = all.
       test_fraction: in [0, 1).
       seed: of the choice of held-out images.
+      selection: the part of each image that is used, see `entries.selected`.
 
     Returns:
       The data set, with the test set 'test' or none.
 
     Raises:
-      InputError: dots, labels, a mask or progress without image, no image with dots or none
+      InputError: dots, labels, a mask or blocks without image, no image with dots or none
         with a block that is done, two files of one name, a file that cannot be used, more images
         asked for than there are.
     """
@@ -57,8 +67,8 @@ def load_folder(
     with_dots = _with_dots(entries, directory)
     without = [entry for entry in entries if entry not in with_dots]
     for entry in without:
-        if entry.progress is not None:
-            logging.info("%s: none of its blocks is done, used without dots.", entry.progress)
+        if entry.blocks is not None:
+            logging.info("%s: none of its blocks is done, used without dots.", entry.blocks)
     if (directory / "test").is_dir():
         test = _labelled_part(directory / "test")
     else:
@@ -70,7 +80,13 @@ def load_folder(
         test = [entry for entry in with_dots if entry.name in names]
         with_dots = [entry for entry in with_dots if entry.name not in names]
     return _dataset(
-        f"Images from {directory}", with_dots, without, test, num_labelled, num_unlabelled
+        f"Images from {directory}",
+        with_dots,
+        without,
+        test,
+        num_labelled,
+        num_unlabelled,
+        functools.partial(read_entry, selection=selection),
     )
 
 
@@ -81,6 +97,7 @@ def load_volumes(
     num_unlabelled: int,
     train_names: Sequence[str] = (),
     unlabelled_names: Sequence[str] = (),
+    selection: Selection = WHOLE_FILE,
 ) -> Dataset:
     """Volumes in `train/`, `test/` and `unlabeled/` (or `unlabelled/`), as the light-sheet sets.
 
@@ -92,6 +109,7 @@ def load_volumes(
         part; -1 = all.
       train_names: which of `train/` may be labelled, in this order; () = all, sorted.
       unlabelled_names: which volumes may be used without dots, in this order; () = all.
+      selection: the part of each volume that is used, see `entries.selected`.
 
     Returns:
       The data set, with the test set 'test' where there is such a folder.
@@ -118,13 +136,14 @@ def load_volumes(
         test,
         num_labelled,
         num_unlabelled,
+        functools.partial(read_entry, selection=selection),
         partly=not unlabelled_names,
     )
     for sample in (*dataset.labelled, *dataset.unlabelled, *dataset.tests.get("test", ())):
         if len(sample.shape) != 3:
             raise InputError(
                 f"{sample.source}: a volume with axes z, y, x is needed, this has the spatial"
-                f" shape {'x'.join(map(str, sample.shape))}."
+                f" shape {size_text(sample.shape)}."
             )
     return dataset
 
@@ -152,6 +171,7 @@ def _dataset(
     test: list[Entry],
     num_labelled: int,
     num_unlabelled: int,
+    read: Callable[..., Sample],
     *,
     partly: bool = True,
 ) -> Dataset:
@@ -159,15 +179,13 @@ def _dataset(
     rest = [*without, *with_dots[len(chosen) :]]
     rest += [entry for entry in chosen if partly and labelled_share(entry) < 1]
     unlabelled = take(rest, num_unlabelled, key="config.data.num_unlabelled")
-    labelled = {entry: read_entry(entry, with_dots=True) for entry in chosen}
-    tests = {"test": tuple(read_entry(entry, with_dots=True) for entry in test)} if test else {}
+    labelled = {entry: read(entry, with_dots=True) for entry in chosen}
+    tests = {"test": tuple(read(entry, with_dots=True) for entry in test)} if test else {}
     return Dataset(
         description,
         labelled=tuple(labelled.values()),
         unlabelled=tuple(
-            without_dots(labelled[entry])
-            if entry in labelled
-            else read_entry(entry, with_dots=False)
+            without_dots(labelled[entry]) if entry in labelled else read(entry, with_dots=False)
             for entry in unlabelled
         ),
         tests=tests,
@@ -176,9 +194,9 @@ def _dataset(
 
 def _with_dots(entries: list[Entry], directory: Path) -> list[Entry]:
     if not entries:
-        raise InputError(f"{directory}: has no image ({', '.join(IMAGE_SUFFIXES)}).")
+        raise InputError(f"{directory}: has no image ({SCANNED}).")
     with_dots = [entry for entry in entries if labelled_share(entry) > 0]
-    begun = [entry for entry in entries if entry.progress is not None]
+    begun = [entry for entry in entries if entry.blocks is not None]
     if not with_dots and begun:
         raise InputError(
             f"{directory}: no block of any image is done, so that nothing can be learned; mark"

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from cellcount_jax.data.sample import Dataset, Sample, permuted, take
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.whole import read_dots, read_image
+from cellcount_jax.images.image_files import read_dots, read_image
 
 
 class _Protocol(NamedTuple):

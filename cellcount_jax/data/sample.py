@@ -1,4 +1,4 @@
-"""What every reader and the generator give: samples, and data sets made of them."""
+"""Samples, the images of all readers and of the generator, and data sets made of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.regions import voxels_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +51,11 @@ class Dataset:
     """The images of one experiment.
 
     Attributes:
-      description: one line for banners and reports: what, how many, from where.
+      description: one line for logs and reports: kind, numbers and place of the images.
       labelled: the training images with dots (at least one).
       unlabelled: the training images without dots; may be empty.
       tests: name of a test set -> its labelled images; the first is the main one. May be
-        empty, and then a run is scored on its training images, and says so.
+        empty: a run is then scored on its training images.
     """
 
     description: str
@@ -105,5 +106,5 @@ def take(items: Sequence[T], count: int, *, key: str, least: int = 0) -> list[T]
 
 def voxels_inside(sample: Sample) -> np.ndarray:
     """Voxels `(N, D)` int32 of a labelled sample's dots that lie in its valid region."""
-    voxels = np.floor(np.asarray(sample.points) + 0.5).astype(np.int32)
+    voxels = voxels_of(np.asarray(sample.points)).astype(np.int32)
     return voxels if sample.valid is None else voxels[sample.valid[tuple(voxels.T)]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from cellcount_jax.data import sample
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.evaluation import metrics, scoring
 from cellcount_jax.evaluation.scoring import calibrate_threshold
-from cellcount_jax.images import files, whole
-from cellcount_jax.images.files import replacing
+from cellcount_jax.images import files
+from cellcount_jax.images.points import write_points
 from cellcount_jax.inference import cells, model_file
 from cellcount_jax.inference.job import Maps
 from cellcount_jax.inference.trained_model import TrainedModel
@@ -141,7 +140,8 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
         "f1_on_training_images": reached,
         "sets": summary,
     }
-    _write_table(folder / "per_image.csv", rows)
+    table = (row.values() for row in rows)
+    files.write_table(folder / "per_image.csv", rows[0], table, line_end="\n")
     files.write_json(folder / "metrics.json", content)
     return content
 
@@ -173,7 +173,7 @@ def _write_images(
 ) -> None:
     """Points of every image, and pictures of the first ones."""
     for i, r in enumerate(results):
-        whole.write_points(folder / f"{r.sample.name}.csv", r.points, scores=r.scores)
+        write_points(folder / f"{r.sample.name}.csv", r.points, scores=r.scores)
         if i >= config.evaluation.overlays:
             continue
         found = np.zeros(len(r.points), bool)
@@ -191,13 +191,6 @@ def _write_images(
             spacing=r.sample.spacing if r.sample.spacing_known else None,
             title=r.sample.name,
         )
-
-
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
 
 
 def as_table(content: Mapping[str, Any]) -> str:

@@ -19,14 +19,14 @@ from cellcount_jax.images.regions import Region, neighbours
 # A part of one channel, `(*region)`, or of all, `(*region, channels)`.
 Reader = Callable[[Region], np.ndarray]
 
-# Of a normal distribution, the standard deviation is this times the MAD.
+# The standard deviation of a normal distribution is this times its MAD.
 MAD_TO_DEVIATION = 1.4826
 # Signals below this many deviations of the noise stay linear, those above are compressed.
 _KNEE = 5.0
-# Where the noise is less than this share of the image's, as in saturated or padded parts.
+# The least noise, as a share of the image's: in saturated or padded parts it is lower.
 _LEAST_NOISE = 0.1
-# Of blocks that are read together: what a file keeps as one piece meets several blocks.
-_TOGETHER = 2**24
+# Blocks are read together up to this size, since a chunk of a file lies in several blocks.
+_MAX_READ_VOXELS = 2**24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,7 +170,7 @@ def _together(shape: Sequence[int], counts: Sequence[int]) -> list[int]:
     while True:
         lengths = [size * number for size, number in zip(sizes, numbers, strict=True)]
         longer = [axis for axis in range(len(sizes)) if numbers[axis] < counts[axis]]
-        if not longer or 2 * math.prod(lengths) > _TOGETHER:
+        if not longer or 2 * math.prod(lengths) > _MAX_READ_VOXELS:
             return numbers
         axis = min(longer, key=lambda axis: lengths[axis])
         numbers[axis] = min(2 * numbers[axis], counts[axis])

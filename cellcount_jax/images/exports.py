@@ -17,6 +17,7 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file, replacing
+from cellcount_jax.images.regions import voxels_of
 
 # Rows that are formatted at once; more is not faster.
 _ROWS = 2**14
@@ -25,7 +26,7 @@ _ROWS_OF_GROUP = 2**20
 _LINE_END = "\r\n"  # that of the csv module
 
 
-def write_points(
+def write_csv(
     path: Path, points: np.ndarray, scores: np.ndarray, *, spacing: Sequence[float] | None
 ) -> None:
     """Writes points.csv: id from 1, voxels, micrometres where the voxel size is known, score.
@@ -142,7 +143,7 @@ def write_cellfinder(path: Path, points: np.ndarray) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         file.write(_XML_START)
         for start in range(0, len(points), _ROWS):
-            voxels = np.floor(points[start : start + _ROWS] + 0.5).astype(int)
+            voxels = voxels_of(points[start : start + _ROWS])
             markers = np.zeros((len(voxels), 3), int)
             markers[:, : voxels.shape[1]] = voxels[:, ::-1]
             file.write(_formatted(_XML_MARKER, markers))

@@ -1,34 +1,17 @@
-"""What readers and writers of files share: is it there, what is in it, never half-written."""
+"""Checks of files before they are read, and atomic writing of files, folders, JSON and tables."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from cellcount_jax.errors import InputError
-
-
-class RawImage(NamedTuple):
-    """An image as it is in its file.
-
-    Attributes:
-      pixels: the stored values; look-up tables are not applied.
-      axes: a letter per axis of `pixels`, as tifffile names them.
-      voxel: edges in micrometres by axis, as far as the file tells.
-      alpha: whether the last channel is an opacity.
-    """
-
-    pixels: np.ndarray
-    axes: str
-    voxel: Mapping[str, float]
-    alpha: bool
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -123,3 +106,22 @@ def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, whole or not at all; no number in it is infinite or NaN."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(
+    path: str | os.PathLike[str],
+    header: Iterable[str],
+    rows: Iterable[Iterable[Any]],
+    *,
+    line_end: str = "\r\n",
+) -> None:
+    """Writes a CSV file, whole or not at all.
+
+    Args:
+      path: the file; its folder is created where missing.
+      header: names of the columns.
+      rows: a value a column each; None is an empty cell.
+      line_end: "\\r\\n" as spreadsheets write it, or "\\n".
+    """
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator=line_end).writerows([header, *rows])

@@ -1,4 +1,4 @@
-"""Which files and folders a command is to work on, each with a name of its own."""
+"""The files and folders that a command works on, each with a name of its own."""
 
 from __future__ import annotations
 
@@ -173,11 +173,11 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """What is read of an image, and its voxel size; see `sources.open_source`."""
+    """Adds the arguments of which `Selection.from_arguments` makes a selection."""
     parser.add_argument(
         "--spacing",
         type=numbers,
-        help="voxel edges in um, z,y,x or y,x, in place of what the files say",
+        help="voxel edges in um, z,y,x or y,x, in place of those of the files",
     )
     parser.add_argument(
         "--channel", help="number, from 0, or name of the channel to use (default: all)"
@@ -189,7 +189,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Of a text such as '6,1.62,1.62'."""
+    """The numbers of a text such as '6,1.62,1.62'."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
@@ -197,7 +197,7 @@ def numbers(text: str) -> tuple[float, ...]:
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
-    """Of a text such as '1,256,256'."""
+    """The whole numbers of a text such as '1,256,256'."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:

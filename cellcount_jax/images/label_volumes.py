@@ -18,15 +18,16 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file
 from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.points import from_corner
+from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.sources import Source, open_source
 
-# Of labels that are in memory at once: 128 MB.
+# Labels that are in memory at once: 128 MB.
 _BLOCK_VOXELS = 2**24
 # How much a label volume may be stretched along one axis more than along another.
 _STRETCH = 1.02
 
 
-def open_labels(
+def open_label_volume(
     path: str | os.PathLike[str], *, shape: Sequence[int], spacing: Sequence[float] | None
 ) -> Source:
     """Opens a label volume or mask that covers the extent of an image.
@@ -62,8 +63,8 @@ def _check_fit(labels: Source, shape: Sequence[int], spacing: Sequence[float] | 
         )
     if len(labels.shape) != len(shape):
         raise InputError(
-            f"{labels.path}: labels of {_by(labels.shape)} voxels for an image of {_by(shape)};"
-            f" labels in {len(shape)}D that cover the image are needed."
+            f"{labels.path}: labels of {size_text(labels.shape)} voxels for an image of"
+            f" {size_text(shape)}; labels in {len(shape)}D that cover the image are needed."
         )
     if spacing is None or labels.spacing is None:
         return
@@ -76,9 +77,9 @@ def _check_fit(labels: Source, shape: Sequence[int], spacing: Sequence[float] | 
     smallest = min(ratio * (1 + share) for ratio, share in zip(ratios, exact, strict=True))
     if largest > _STRETCH * smallest:
         raise InputError(
-            f"{labels.path}: labels of {_by(theirs)} um for an image of {_by(ours)} um: they"
-            " are stretched, or the axes are in another order. Labels that cover the image, and"
-            " its true voxel size, are needed."
+            f"{labels.path}: labels of {size_text(theirs)} um for an image of {size_text(ours)}"
+            " um: they are stretched, or the axes are in another order. Labels that cover the"
+            " image, and its true voxel size, are needed."
         )
 
 
@@ -208,7 +209,3 @@ def lookup(labels: Source, points: np.ndarray, *, shape: Sequence[int]) -> np.nd
         if len(members):
             found[members] = labels.read_labels(region)[place]
     return found
-
-
-def _by(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)

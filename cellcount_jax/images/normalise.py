@@ -21,14 +21,14 @@ from cellcount_jax.images import background as local
 from cellcount_jax.images.background import MAD_TO_DEVIATION, Blocks
 from cellcount_jax.images.regions import Reader, Region
 
-# Of a normal distribution, the distance of the 10th and 90th percentile divided by this is the
-# standard deviation.
+# The distance of the 10th and 90th percentile of a normal distribution divided by its standard
+# deviation.
 _DECILES_TO_DEVIATION = 2.563
-# What measures every place against its surroundings, by name.
+# The measures of every place against its surroundings, by name.
 _LOCAL = {"signal_to_noise": local.signal_to_noise, "contrast": local.contrast}
 _SLAB_VOXELS = 2**24  # about what is in memory while an image is measured
 _QUICK_VOXELS = 2**17
-_MOST_LEVELS = 2**27  # different intensities that are told apart for a median
+_MAX_LEVELS = 2**27  # different intensities in a histogram for a median
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,7 +138,7 @@ class Normalisation:
 
         Raises:
           InputError: negative intensities under a logarithm, another number of channels, or, with
-            'robust_log', more different intensities than can be told apart.
+            'robust_log', more different intensities than a histogram here holds.
         """
         if self.method in _LOCAL:
             blocks = local.measure_channels(read, shape, self.block, channels=channels)
@@ -231,9 +231,9 @@ def _robust_log(slabs: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
             )
         own = [np.unique(c, return_counts=True) for c in np.moveaxis(slab, -1, 0)]
         levels = [_merged(*both) for both in zip(levels, own, strict=True)] if levels else own
-        if max(len(values) for values, _ in levels) > _MOST_LEVELS:
+        if max(len(values) for values, _ in levels) > _MAX_LEVELS:
             raise InputError(
-                f"the image has more than {_MOST_LEVELS} different intensities, too many for"
+                f"the image has more than {_MAX_LEVELS} different intensities, too many for"
                 " config.data.normalisation = 'robust_log'; save it with 16 bits"
             )
     centres, scales = [], []

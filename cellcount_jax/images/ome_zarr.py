@@ -17,6 +17,7 @@ from typing import Any
 import zarr
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.stored import Stored, check_level, naming
 from cellcount_jax.images.voxel_size import micrometres
 
@@ -70,7 +71,7 @@ def _has_metadata(path: Path) -> bool:
 
 
 def _check_stored(array: zarr.Array, path: Path) -> None:
-    """Looks for one chunk, under the name that the metadata say."""
+    """Looks for one chunk, under the name that the metadata give."""
     if not all(array.shape):
         return
     folder = path / array.path
@@ -101,9 +102,9 @@ def _plain_array(array: zarr.Array, path: Path, level: int) -> Stored:
     axes = _dimension_names(array) or _AXES_BY_NUMBER.get(array.ndim)
     if axes is None:
         raise InputError(
-            f"{path}: a Zarr array of {array.ndim} axes ({_size(array.shape)}) that does not say"
-            " which they are; 2 (y, x) or 3 (z, y, x) are needed, or the OME-Zarr folder that the"
-            " array is part of."
+            f"{path}: a Zarr array of {array.ndim} axes ({size_text(array.shape)}) that does not"
+            " say which they are; 2 (y, x) or 3 (z, y, x) are needed, or the OME-Zarr folder that"
+            " the array is part of."
         )
     _check_stored(array, path)
     kind = f"Zarr array, format {array.metadata.zarr_format}"
@@ -150,7 +151,7 @@ def _image(group: zarr.Group, path: Path, level: int) -> Stored:
     if len(axes) != array.ndim:
         raise InputError(
             f"{path}: its metadata name {len(axes)} axes ({letters}), its array"
-            f" {dataset['path']!r} has {array.ndim} ({_size(array.shape)})."
+            f" {dataset['path']!r} has {array.ndim} ({size_text(array.shape)})."
         )
     _check_stored(array, path)
     scale = [1.0] * len(axes)
@@ -213,7 +214,3 @@ def _times(scale: Sequence[float], factors: Sequence[float], path: Path) -> list
     if len(factors) != len(scale) or not all(isinstance(f, int | float) for f in factors):
         raise InputError(f"{path}: the scale {factors} does not fit {len(scale)} axes.")
     return [a * b for a, b in zip(scale, factors, strict=True)]
-
-
-def _size(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""Which opener a file or folder needs, by its name and by what is in it.
+"""The choice of an opener for a file or folder, by its name and content.
 
 The larger formats have modules of their own: `tiff.py`, `ome_zarr.py`, `slices.py` and
 `vendor_source.py`.
@@ -16,6 +16,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file
 from cellcount_jax.images.ome_zarr import is_zarr, open_zarr
 from cellcount_jax.images.png import open_png
+from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.slices import open_slices
 from cellcount_jax.images.stored import Stored, check_level, naming
 from cellcount_jax.images.tiff import open_tiff
@@ -63,7 +64,7 @@ def open_stored(path: Path, *, level: int = 0, as_slices: bool = False) -> Store
 
 
 def short_name(path: Path) -> str:
-    """A file's or folder's name without the ending that tells its format.
+    """A file's or folder's name without the ending of its format.
 
     Args:
       path: for example `brain.ome.tif` or `brain.ome.zarr/`.
@@ -93,7 +94,7 @@ def _open_npy(path: Path) -> Stored:
     axes = {2: "YX", 3: "ZYX"}.get(array.ndim)
     if axes is None:
         raise InputError(
-            f"{path}: an array of {array.ndim} axes ({'x'.join(map(str, array.shape))}); 2 (y, x)"
+            f"{path}: an array of {array.ndim} axes ({size_text(array.shape)}); 2 (y, x)"
             " or 3 (z, y, x) are needed. Save one channel and time point, or use TIFF."
         )
     return Stored(array, axes, ".npy array")

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import existing_file, replacing
+from cellcount_jax.images.files import existing_file, write_table
+from cellcount_jax.images.regions import size_text
 
 _AXES = {2: ("y", "x"), 3: ("z", "y", "x")}
 _LARGEST = float(np.finfo(np.float32).max)
@@ -107,8 +108,7 @@ def write_points(
             )
         header.append("score")
         rows = [[*row, f"{score:.6g}"] for row, score in zip(rows, scores, strict=True)]
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    write_table(path, header, rows, line_end="\n")
 
 
 def check_points_inside(
@@ -122,8 +122,8 @@ def check_points_inside(
       path: the file of the points, for the message.
 
     Raises:
-      InputError: some lie outside `[-0.5, size - 0.5)`, or are NaN; says how many, and the first
-        one.
+      InputError: some lie outside `[-0.5, size - 0.5)`, or are NaN; the message has their
+        number and the first one.
     """
     upper = np.asarray(shape, dtype=np.float64) - 0.5
     outside = ~((points >= -0.5) & (points < upper)).all(axis=1)
@@ -131,7 +131,7 @@ def check_points_inside(
         first = ", ".join(f"{value:g}" for value in points[outside][0])
         raise InputError(
             f"{path}: {int(outside.sum())} of {len(points)} points lie outside the image of"
-            f" {'x'.join(map(str, shape))}, the first at ({','.join(_AXES[len(shape)])}) ="
+            f" {size_text(shape)}, the first at ({','.join(_AXES[len(shape)])}) ="
             f" ({first}); points are in voxels of the image, counted from 0."
         )
 
@@ -158,7 +158,7 @@ def from_corner(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         first = ", ".join(f"{value:g}" for value in points[far][0])
         raise InputError(
             f"{int(far.sum())} of {len(points)} points lie outside the image of"
-            f" {'x'.join(map(str, shape))}, the first at ({first})."
+            f" {size_text(shape)}, the first at ({first})."
         )
     return np.clip(offsets, 0, shape)
 

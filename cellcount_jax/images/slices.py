@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import existing_file
-from cellcount_jax.images.png import open_png
+from cellcount_jax.images.png import open_png, png_header
 from cellcount_jax.images.stored import Stored, naming, spatial_axes
 from cellcount_jax.images.tiff import open_tiff
 
@@ -51,7 +50,7 @@ def open_slices(folder: Path) -> Stored:
       folder: with TIFF or PNG files, one a plane; other files in it are ignored.
 
     Returns:
-      The volume as stored. The y and x edges are those of the first slice; no slice tells z.
+      The volume as stored. The y and x edges are those of the first slice; no slice has that of z.
 
     Raises:
       InputError: fewer than two slices, TIFF beside PNG files, a slice that is not 2D or not of
@@ -75,7 +74,7 @@ def open_slices(folder: Path) -> Stored:
         first.close()
         for path in files[1:]:
             if kind == "PNG":
-                same, found = _png_head(path) == _png_head(files[0]), "the PNG header differs"
+                same, found = png_header(path) == png_header(files[0]), "the PNG header differs"
             else:
                 other = _open_slice(path)
                 other.close()
@@ -155,9 +154,3 @@ def _layout(stored: Stored) -> tuple[Any, ...]:
 def _in_words(stored: Stored) -> str:
     sizes = zip(stored.axes, stored.array.shape, strict=True)
     return ", ".join(f"{axis} of {n}" for axis, n in sizes) + f", {stored.array.dtype}"
-
-
-def _png_head(path: Path) -> bytes:
-    """Size, bits and colour of a PNG file, without reading its pixels."""
-    with open(existing_file(path), "rb") as file:
-        return file.read(26)

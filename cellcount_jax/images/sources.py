@@ -1,7 +1,6 @@
-"""Images and volumes of any size, from any format, read region by region and never whole.
+"""Images and volumes of any size and format, opened at once and read region by region.
 
-`open_source` opens one and says what it is; `Source.read` gives a part of it as the network takes
-it. The formats are in `openers.py`.
+The formats are in `openers.py`.
 """
 
 from __future__ import annotations
@@ -17,16 +16,22 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.openers import open_stored, short_name
-from cellcount_jax.images.stored import Stored, exact_labels, naming, spatial_axes
-from cellcount_jax.images.voxel_size import shortest
-from cellcount_jax.images.whole import without_alpha
+from cellcount_jax.images.selection import WHOLE_FILE, Selection
+from cellcount_jax.images.stored import Stored, exact_labels, naming, spatial_axes, without_alpha
 
-_TOO_LARGE = 1e30  # of which squares are no 32-bit floats: no microscope's
+_TOO_LARGE = 1e30  # its square is beyond 32-bit floats
 
 
-@dataclasses.dataclass(eq=False)
+class _OpenFile:
+    """The array of an open file, which the copies of a source share; None when it is closed."""
+
+    def __init__(self, stored: Stored):
+        self.stored: Stored | None = stored
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """An open image or volume, and what was chosen of it. A context manager.
+    """An open image or volume, of which a part is selected. A context manager.
 
     Attributes:
       name: short name, for output files.
@@ -36,12 +41,13 @@ class Source:
       stored_shape: the size of each of `axes`.
       shape: `(D,)` spatial size, y, x or z, y, x.
       channels: how many channels `read` gives.
-      channel_names: theirs; empty where the file has none.
+      channel_names: one a channel; empty where the file has none.
       dtype: the stored type, in the machine's byte order.
-      spacing: `(D,)` voxel edges in micrometres; None where the file does not tell all.
-      spacing_source: where it is from, in words; 'unknown' where there is none.
-      chunks: `(D,)` what is cheap to read at once, or None where any region is.
+      spacing: `(D,)` voxel edges in micrometres; None where the file does not give all.
+      spacing_source: its origin in words; 'unknown' where there is none.
+      chunks: `(D,)` size that is cheap to read at once; None where any region is.
       levels: how many resolutions the file holds.
+      selection: what was asked for.
     """
 
     name: str
@@ -57,7 +63,8 @@ class Source:
     spacing_source: str
     chunks: tuple[int, ...] | None
     levels: int
-    _stored: Stored | None = dataclasses.field(repr=False)
+    selection: Selection
+    _file: _OpenFile = dataclasses.field(repr=False)
     _spatial: str = dataclasses.field(repr=False)  # the letters of `shape` in `axes`
     _time: int = dataclasses.field(repr=False)
     _channel: int | None = dataclasses.field(repr=False)  # None: all
@@ -74,10 +81,19 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        """Frees the file. `read` cannot be used any more; a second `close` does nothing."""
-        if self._stored is not None:
-            self._stored.close()
-        self._stored = None
+        """Frees the file, for copies too: none can `read` any more. Closing again does nothing."""
+        if self._file.stored is not None:
+            self._file.stored.close()
+        self._file.stored = None
+
+    def with_spacing(self, spacing: Sequence[float], source: str) -> Source:
+        """A copy with another voxel size, of the same open file.
+
+        Args:
+          spacing: `(D,)` voxel edges in micrometres.
+          source: where they are from, in words.
+        """
+        return dataclasses.replace(self, spacing=tuple(spacing), spacing_source=source)
 
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Reads a part.
@@ -128,14 +144,14 @@ class Source:
 
     def _read(self, region: tuple[slice, ...]) -> tuple[np.ndarray, list[int]]:
         """`(*region, channels)` of the stored type, maybe in the file; and its first voxel."""
-        if self._stored is None:
+        if self._file.stored is None:
             raise ValueError(f"{self.path}: was closed.")
         start, stop = self._bounds(region)
         letters = "zyx"[-len(start) :]
         spans = zip(letters, start, stop, strict=True)
         place = ", ".join(f"{axis} {first}:{last}" for axis, first, last in spans)
         with naming(self.path, f"{self.kind} at {place}"):
-            return self._values(self._stored, start, stop), start
+            return self._values(self._file.stored, start, stop), start
 
     def _bounds(self, region: tuple[slice, ...]) -> tuple[list[int], list[int]]:
         if len(region) != len(self.shape):
@@ -193,11 +209,8 @@ class Source:
 
 def open_source(
     path: str | os.PathLike[str],
+    selection: Selection = WHOLE_FILE,
     *,
-    channel: int | str | None = None,
-    time: int | None = None,
-    spacing: Sequence[float] | None = None,
-    level: int = 0,
     as_slices: bool = False,
 ) -> Source:
     """Opens an image or volume of any size; its pixels are read later, region by region.
@@ -207,11 +220,7 @@ def open_source(
 
     Args:
       path: a TIFF, PNG, .npy, CZI, ND2 or LIF file, a Zarr folder, or a folder of slices.
-      channel: the number or the name of the one to give; None = all. A text of digits is a
-        number unless a channel is called so.
-      time: the time point; needed where there are several.
-      spacing: `(D,)` voxel edges in micrometres, which replace the file's.
-      level: of a pyramid; 0 is the finest.
+      selection: the part of it that is used; default: all of what has one time point.
       as_slices: the path is a folder of 2D images, one a plane in natural order of the names.
 
     Returns:
@@ -223,41 +232,26 @@ def open_source(
     """
     path = Path(path)
     with naming(path, "an image"):
-        stored = open_stored(path, level=level, as_slices=as_slices)
+        stored = open_stored(path, level=selection.level, as_slices=as_slices)
         try:
-            return _select(stored, path, channel=channel, time=time, spacing=spacing)
+            return _select(stored, path, selection)
         except BaseException:
             stored.close()
             raise
 
 
-def _select(
-    stored: Stored,
-    path: Path,
-    *,
-    channel: int | str | None,
-    time: int | None,
-    spacing: Sequence[float] | None,
-) -> Source:
+def _select(stored: Stored, path: Path, selection: Selection) -> Source:
     spatial = spatial_axes(stored, path)
     sizes = dict(zip(stored.axes, map(int, stored.array.shape), strict=True))
     ndim = len(spatial)
     count = max(sizes.get("C", 1), sizes.get("S", 1))
     count -= stored.alpha and count > 1
     names = stored.channel_names if len(stored.channel_names) == count else ()
-    chosen = None if channel is None else _channel(channel, count, names, path)
+    chosen = selection.channel_of(count, names, path)
     edges = tuple(stored.voxel.get(axis, math.nan) for axis in "ZYX"[-ndim:])
-    known = all(0 < edge < math.inf for edge in edges)
-    source = stored.voxel_source if known else "unknown"
-    if spacing is not None:
-        if len(spacing) != ndim or not all(0 < edge < math.inf for edge in spacing):
-            raise InputError(
-                f"{path}: spacing {tuple(spacing)}; {ndim} positive voxel edges in micrometres are"
-                f" needed ({', '.join('zyx'[-ndim:])})."
-            )
-        edges, known, source = tuple(map(float, spacing)), True, "given"
-    else:
-        edges = tuple(map(shortest, edges)) if known else ()
+    spacing, spacing_source = selection.spacing_of(edges, path), "given"
+    if selection.spacing is None:
+        spacing_source = "unknown" if spacing is None else stored.voxel_source
     chunks = stored.chunks and dict(zip(stored.axes, stored.chunks, strict=True))
     return Source(
         name=short_name(path),
@@ -269,37 +263,13 @@ def _select(
         channels=count if chosen is None else 1,
         channel_names=names if chosen is None or not names else (names[chosen],),
         dtype=np.dtype(stored.array.dtype).newbyteorder("="),
-        spacing=edges if known else None,
-        spacing_source=source,
+        spacing=spacing,
+        spacing_source=spacing_source,
         chunks=tuple(int(chunks[axis]) for axis in spatial) if chunks else None,
         levels=stored.levels,
-        _stored=stored,
+        selection=selection,
+        _file=_OpenFile(stored),
         _spatial=spatial,
-        _time=_time(time, sizes.get("T", 1), path),
+        _time=selection.time_of(sizes.get("T", 1), path),
         _channel=chosen,
     )
-
-
-def _time(time: int | None, points: int, path: Path) -> int:
-    if time is None and points > 1:
-        raise InputError(
-            f"{path}: holds {points} time points; choose one with --time (0 to {points - 1})."
-        )
-    if time is not None and not 0 <= time < points:
-        allowed = "0 alone" if points == 1 else f"0 to {points - 1}"
-        raise InputError(
-            f"{path}: time point {time} is not there; it has {points}, so --time can be {allowed}."
-        )
-    return time or 0
-
-
-def _channel(channel: int | str, count: int, names: tuple[str, ...], path: Path) -> int:
-    numbers = [number for number, name in enumerate(names) if name == channel]
-    if not numbers and (isinstance(channel, int) or channel.isdecimal()):
-        numbers = [int(channel)] if 0 <= int(channel) < count else []
-    if len(numbers) == 1:
-        return numbers[0]
-    listed = [f"{number} ({name})" for number, name in enumerate(names)]
-    there = ", ".join(listed or map(str, range(count)))
-    problem = "there are several of this name" if numbers else "is not there"
-    raise InputError(f"{path}: channel {channel!r}: {problem}; it has {count} channel(s): {there}.")

@@ -1,4 +1,4 @@
-"""What every opener of a large file gives: its array as stored, of which nothing is read yet."""
+"""Arrays as they are stored in files, not read yet, and checks that all formats share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 
-_LONGEST = 300  # characters of a library's message; some repeat the file
+_MAX_CHARACTERS = 300  # of a library; some messages repeat the file
 
 
 class LazyArray(Protocol):
@@ -35,13 +35,13 @@ class LazyArray(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """An array in a file, with what the file tells of it.
+    """An array in a file, with its metadata.
 
     Attributes:
       array: reads from the file when it is indexed.
       axes: a letter per axis of `array`, as tifffile names them.
       kind: the format, in words for a banner.
-      voxel: edges in micrometres by axis ("Z", "Y", "X"), those that the file tells.
+      voxel: edges in micrometres by axis ("Z", "Y", "X"), those that the file gives.
       voxel_source: where `voxel` is from, in words.
       alpha: whether the last channel is an opacity.
       channel_names: one a channel; empty where the file has none.
@@ -98,7 +98,7 @@ def one_line(error: Exception) -> str:
       The message; where there is none, the error's name.
     """
     message = " ".join(str(error).split()).rstrip(".") or repr(error)
-    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
+    return message if len(message) <= _MAX_CHARACTERS else f"{message[:_MAX_CHARACTERS]}..."
 
 
 def check_level(level: int, levels: int, path: Path) -> None:
@@ -189,3 +189,23 @@ def spatial_axes(stored: Stored, path: Path) -> str:
             f"{path}: axes {found}; y, x and at most z, time and one for channels allowed."
         )
     return "".join(depth) + "YX"
+
+
+def without_alpha(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """Channels without the last one, which is an opacity.
+
+    Args:
+      pixels: `(*spatial, channels)` of the stored type.
+      path: of the file, for errors.
+
+    Raises:
+      InputError: some pixels are partly transparent.
+    """
+    opaque = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+    transparent = int(np.count_nonzero(pixels[..., -1] != opaque))
+    if transparent:
+        raise InputError(
+            f"{path}: {transparent} pixels are partly transparent; save it without an alpha"
+            " channel."
+        )
+    return pixels[..., :-1]

@@ -40,7 +40,8 @@ def open_tiff(path: Path, *, level: int = 0) -> Stored:
       The image as stored; close it.
 
     Raises:
-      InputError: as `tiff_checks.read_tiff`, as far as the headers tell; or no such level.
+      InputError: not a TIFF file, truncated or damaged as far as the headers show it, several
+        images in it, or no such level.
     """
     existing_file(path)
     tiff = None
@@ -108,7 +109,7 @@ def _lazy(
 
 def _is_plain(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
     """Whether a page is one piece of the file, of pixels as they are used."""
-    # Of a page after the first, tifffile looks at the first one's pieces.
+    # tifffile itself compares only the pieces of the first page.
     pieces = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     joined = all(start + size == after[0] for (start, size), after in itertools.pairwise(pieces))
     return bool(page.is_final) and joined
@@ -142,7 +143,7 @@ class _MappedPages:
 
 
 class _Complaining:
-    """An array for which what tifffile logs while it reads is an error, as in `read_tiff`."""
+    """An array for which each warning that tifffile logs while it reads is an error."""
 
     def __init__(self, array: LazyArray, path: Path):
         self.shape: tuple[int, ...] = tuple(array.shape)

@@ -1,7 +1,7 @@
-"""TIFF files of microscopes: all of the pixels, or an error that says what is wrong.
+"""Checks that a TIFF file has all of its pixels, by its headers and by what tifffile logs.
 
-tifffile is forgiving: it logs what it finds damaged and fills the gaps with zeros. Here every
-such complaint is an error, since zeros would be counted as background.
+tifffile logs the damage that it finds and fills the gaps with zeros. Here each of its warnings is
+an error, since zeros would be counted as background.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import math
 import re
 import struct
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,49 +18,12 @@ from typing import Any
 import tifffile
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import RawImage
-from cellcount_jax.images.voxel_size import voxel_size
+from cellcount_jax.images.regions import size_text
 
 # How much shorter than its pixels a page can be at most, by its compression: none, LZW, deflate
 # and its older number, PackBits. A header that promises more would ask for any memory.
 _COMPRESSED_BY = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 64}
-_MOST_TAGS = 4096  # of a page; what has more is garbage, which tifffile says
-
-
-def read_tiff(path: Path) -> RawImage:
-    """Reads the one image or volume of a TIFF file (plain, ImageJ or OME).
-
-    Args:
-      path: an existing file.
-
-    Returns:
-      The image as stored.
-
-    Raises:
-      InputError: not a TIFF file, truncated, damaged, compressed in a way that cannot be read
-        here, or with several images.
-    """
-    try:
-        check_chain(path)
-        with no_complaints(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with tifffile.TiffFile(path) as tiff:
-                series = only_series(tiff, path)
-                check_complete(series, path)
-                page = series.keyframe
-                raw = RawImage(
-                    pixels=series.asarray(),
-                    axes=series.axes,
-                    voxel=voxel_size(tiff, page),
-                    alpha=any(int(extra) in (1, 2) for extra in page.extrasamples),
-                )
-    except InputError:
-        raise
-    except Exception as error:  # damaged files raise anything, from struct.error to KeyError
-        raise InputError(
-            f"{path}: cannot be read as a TIFF file ({_plain(str(error)) or repr(error)})."
-        ) from error
-    return raw
+_MAX_TAGS = 4096  # of a page; tifffile finds what has more damaged
 
 
 @contextlib.contextmanager
@@ -105,7 +67,7 @@ def _plain(message: str) -> str:
 
 
 def check_chain(path: Path) -> None:
-    """Follows the headers of the pages, each of which says where the next one is.
+    """Follows the headers of the pages, each of which has the place of the next one.
 
     In a circle of them tifffile may go round until the memory is full, and one without tags is
     the end to it, though a copy that left out a part of a file has zeros there.
@@ -144,7 +106,7 @@ def check_chain(path: Path) -> None:
                 raise InputError(
                     f"{path}: damaged: the header of page {len(seen)} has no tags; copy it again."
                 )
-            if tags > _MOST_TAGS:
+            if tags > _MAX_TAGS:
                 return
             file.seek(entry * tags, 1)
             found = file.read(struct.calcsize(pointer))
@@ -161,14 +123,14 @@ def only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
       path: its path, for errors.
 
     Raises:
-      InputError: there is none, or several; or pages of which the OME text should say what they
-        are, and does not.
+      InputError: there is none, or several; or pages that the OME text
+        does not describe as it should.
     """
     series = tiff.series
     if not series:
         raise InputError(f"{path}: a TIFF file without an image in it.")
     if len(series) > 1:
-        sizes = ", ".join("x".join(map(str, one.shape)) for one in series[:4])
+        sizes = ", ".join(size_text(one.shape) for one in series[:4])
         raise InputError(
             f"{path}: holds {len(series)} images ({sizes}); save the one to use on its own."
         )

@@ -37,8 +37,8 @@ _MICROMETRES = {
 _RESOLUTION_UNITS = {2: 25400.0, 3: 1e4}  # of the ResolutionUnit tag: inch, centimetre
 
 # Micrometres. Resolution tags often hold a printer's dots per inch (72 to 1200: 353 to 21 um)
-# or, in ImageJ files, a figure per another unit (a factor of 1e4 or more): a pixel of a light
-# microscope tells them apart.
+# or, in ImageJ files, a figure per another unit (a factor of 1e4 or more). The pixels of a light
+# microscope lie between these sizes.
 _PLAUSIBLE = (0.002, 20.0)
 
 # ImageJ writes resolutions in steps of 1e-6: 6 um comes back as 5.999988.
@@ -57,7 +57,7 @@ def voxel_size(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, fl
       page: the first page of its image.
 
     Returns:
-      Edges in micrometres by axis ("Z", "Y", "X"), those that the file tells.
+      Edges in micrometres by axis ("Z", "Y", "X"), those that the file gives.
     """
     if tiff.is_ome:
         sizes = _ome_voxel(tiff.ome_metadata or "")
@@ -93,7 +93,7 @@ def _imagej_voxel(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> dict[
         if tag_unit is None:
             sizes[axis] = by_text
         else:
-            # The TIFF standard says per tag unit, ImageJ per unit of its text; files of both
+            # The TIFF standard has it per tag unit, ImageJ per unit of its text; files of both
             # kinds exist, and at most one of the two is a microscope's pixel.
             sizes[axis] = next(filter(_plausible, (apart * tag_unit, by_text)), math.nan)
     if "spacing" in metadata:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cellcount_jax import cache
 from cellcount_jax.images import inputs
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.window import window
 
 EXAMPLES = """\
@@ -46,11 +47,8 @@ def run(options: argparse.Namespace) -> int:
     cache.keep_programs()
     window.run(
         options.image,
+        selection=Selection.from_arguments(options),
         model=options.model,
-        channel=options.channel,
-        time_point=options.time,
-        level=options.level,
-        spacing=options.spacing,
         block=options.block,
         radius=options.radius,
     )

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.data.blocks import DONE, TO_DO, Grid
-from cellcount_jax.data.entries import not_trained_on
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.regions import size_text
-from cellcount_jax.images.sources import Source
 from cellcount_jax.label.acts import State
 from cellcount_jax.label.dots import no_dots
 
@@ -185,18 +183,12 @@ def check_fits(path: Path, about: Mapping[str, Any], shape: tuple[int, ...], new
         )
 
 
-def opening_notes(source: Source, content: Content, block: Sequence[int] | None) -> Iterator[str]:
-    """Notes on a block size that was given and is not used, and on what training does not read."""
+def opening_notes(content: Content, block: Sequence[int] | None) -> Iterator[str]:
+    """A note where the block size that was given is not used."""
     if block is not None and tuple(block) != content.grid.block:
         yield (
             f"The image is labelled in blocks of {size_text(content.grid.block)} voxels, and they"
             f" are kept: {size_text(block)} (--block) is not used."
-        )
-    unread = not_trained_on(source, level=content.origin.level)
-    if unread is not None:
-        yield (
-            f"cellcount train does not read {unread}: to train on these dots save what is labelled"
-            " as a TIFF file of its own, and label that."
         )
 
 

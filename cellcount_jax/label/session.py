@@ -19,6 +19,7 @@ import numpy as np
 from cellcount_jax.data.blocks import Grid
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.regions import Region, voxels_of
+from cellcount_jax.images.selection import WHOLE_FILE, Selection
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.label import acts, files, journal
 from cellcount_jax.label.acts import Act, State
@@ -44,11 +45,8 @@ class Session:
     def __init__(
         self,
         path: Path,
+        selection: Selection = WHOLE_FILE,
         *,
-        channel: int | str | None = None,
-        time_point: int | None = None,
-        level: int = 0,
-        spacing: Sequence[float] | None = None,
         block: Sequence[int] | None = None,
         radius: float | None = None,
         now: Callable[[], float] = time.time,
@@ -56,11 +54,9 @@ class Session:
         """Opens an image and goes on where it was left.
 
         Args:
-          path: see `open_source`, as the next four.
-          channel: the one to label; default: the mean of all.
-          time_point: of a series.
-          level: of a pyramid.
-          spacing: voxel edges in micrometres; default the file's, or what it was labelled with.
+          path: an image or volume, see `open_source`.
+          selection: the part of it to label; of all channels the mean is shown. The default voxel
+            size is the file's, or the one that it was labelled with.
           block: `(D,)` voxels of a block, for an image that is not labelled yet; default about
             128 x 128, or 64 x 64 x 64 of the finest edge.
           radius: of a cell in um (voxels where their size is unknown); default what it was, or 5
@@ -72,16 +68,13 @@ class Session:
         """
         self._now = now
         with contextlib.ExitStack() as stack:
-            self.source = open_source(
-                path, channel=channel, time=time_point, level=level, spacing=spacing
-            )
-            stack.callback(lambda: self.source.close())
+            self.source = stack.enter_context(open_source(path, selection))
             paths = files.Files(Path(path), self.source.name)
             stack.enter_context(journal.locked(paths.lock, str(path)))
             shape = tuple(self.source.shape)
             self._store = Store(paths)
             self.source = self._store.with_spacing(self.source)
-            origin = Origin(self.source.spacing, time_point or 0, level)
+            origin = Origin(self.source.spacing, selection.time or 0, selection.level)
             self.unit, self.edges = origin.unit, origin.edges(len(shape))
             kept, records = self._store.load(new_content(origin, shape, block))
             kept = with_radius(kept, radius)
@@ -89,7 +82,7 @@ class Session:
             for record in records:
                 self.history.follow(record)
             self.recovered = len(records)
-            self.notes = (*self._store.notes, *opening_notes(self.source, kept, block))
+            self.notes = (*self._store.notes, *opening_notes(kept, block))
             self._stack = stack.pop_all()
 
     # Reading

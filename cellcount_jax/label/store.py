@@ -6,7 +6,6 @@ The journal begins with the content before its first act, and so needs no other 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from absl import logging
 
 from cellcount_jax.data.blocks import (
     DONE,
+    BlockStates,
     Grid,
-    Progress,
     cell_radius,
-    read_progress,
-    write_progress,
+    read_block_states,
+    write_block_states,
 )
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.sources import Source
@@ -63,13 +62,13 @@ class Store:
         if self._paths.journal.exists():
             stored = journal.read(self._paths.journal)[0][0].get("origin", {})
         elif self._paths.label_file.exists():
-            stored = read_progress(self._paths.label_file).about
+            stored = read_block_states(self._paths.label_file).about
         found = stored.get("spacing")
         # With another number of axes they are labels of another image, which `load` refuses.
         if not found or len(found) != len(source.shape):
             return source
         edges = tuple(map(float, found))
-        return dataclasses.replace(source, spacing=edges, spacing_source="as labelled")
+        return source.with_spacing(edges, "as labelled")
 
     def load(self, fresh: Content) -> tuple[Content, list[Record]]:
         """The content that was kept, and the acts after it of a session that was killed.
@@ -149,7 +148,9 @@ class Store:
             "place": content.place,
             "radius": content.radius,
         }
-        write_progress(self._paths.label_file, Progress(content.grid, content.state.blocks, about))
+        write_block_states(
+            self._paths.label_file, BlockStates(content.grid, content.state.blocks, about)
+        )
         if self._journal is not None:
             # Without this record the acts only count as not saved.
             with contextlib.suppress(OSError):
@@ -185,7 +186,7 @@ class Store:
         grid, work, place, radius = fresh.grid, fresh.work, fresh.place, fresh.radius
         states, proposed = fresh.state.blocks, fresh.state.proposed
         if self._paths.label_file.exists():
-            progress = read_progress(self._paths.label_file)
+            progress = read_block_states(self._paths.label_file)
             check_fits(self._paths.label_file, progress.about, progress.grid.shape, fresh)
             grid, states, about = progress.grid, progress.states, progress.about
             proposed = tuple(about.get("proposals", ()))
@@ -203,7 +204,7 @@ class Store:
         state = State(dots, states, proposed)
         return Content(fresh.origin, grid, state, work, place, radius, len(dots))
 
-    def _compare(self, progress: Progress) -> None:
+    def _compare(self, progress: BlockStates) -> None:
         """Compares the CSV file with the one that was saved with the label file."""
         points, wanted = self._paths.points, progress.about.get("dots", {}).get("sha256")
         if self._csv is None:

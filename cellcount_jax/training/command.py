@@ -21,8 +21,9 @@ from absl import logging
 
 from cellcount_jax import cache, variants
 from cellcount_jax import config as settings
-from cellcount_jax.data.blocks import DONE, cell_radius, read_progress
-from cellcount_jax.data.entries import Entry, labelled_share, scan
+from cellcount_jax.data.blocks import DONE, cell_radius, read_block_states
+from cellcount_jax.data.datasets import selection_of
+from cellcount_jax.data.entries import SCANNED, Entry, labelled_share, scan, selected
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
 from cellcount_jax.images import files
@@ -133,10 +134,14 @@ def make_config(
     Raises:
       InputError: an image that cannot be opened, a setting that cannot be.
     """
+    early = settings.default_config()
+    for text in changes:
+        settings.override(early, text)
+    selection = selection_of(early.data)
     shapes = []
     first_spacing: tuple[float, ...] | None = None
     for index, entry in enumerate(entries):
-        with open_source(entry.image) as source:
+        with open_source(entry.image, selected(entry, selection)) as source:
             shapes.append(source.shape)
             if index == 0:
                 first_spacing = source.spacing
@@ -174,7 +179,7 @@ def _entries(folder: Path) -> list[Entry]:
         raise InputError(f"{folder}: {problem}; a folder with images is needed.")
     entries = scan(folder)
     if not entries:
-        raise InputError(f"{folder}: has no image (.tif, .tiff, .png).")
+        raise InputError(f"{folder}: has no image ({SCANNED}).")
     for entry in entries:
         if entry.image.with_name(f".{entry.name}.label.journal").exists():
             logging.warning(
@@ -190,7 +195,7 @@ def _radius(entries: Sequence[Entry], spacing: Sequence[float] | None) -> float 
 
     In um, or in px where `spacing` is None, in whatever unit an image was labelled.
     """
-    stored = [read_progress(entry.progress).about for entry in entries if entry.progress]
+    stored = [read_block_states(entry.blocks).about for entry in entries if entry.blocks]
     found = [radius for about in stored if (radius := cell_radius(about, spacing)) is not None]
     return statistics.median(found) if found else None
 
@@ -206,7 +211,7 @@ def _digest(entries: Sequence[Entry], folder: Path) -> str:
     test = folder / "test"
     for entry in (*entries, *(scan(test) if test.is_dir() else ())):
         whole.update(f"{entry.image}\n".encode())
-        whole.update(_digest_of(entry.points) if entry.progress is None else _of_done(entry))
+        whole.update(_digest_of(entry.points) if entry.blocks is None else _of_done(entry))
         for path in (entry.labels, entry.valid):
             whole.update(_digest_of(path))
     return whole.hexdigest()
@@ -221,9 +226,9 @@ def _of_done(entry: Entry) -> bytes:
 
     What is elsewhere, for example proposals, changes without an effect, as does the order of dots.
     """
-    assert entry.progress is not None
-    progress = read_progress(entry.progress)
-    grid, done = progress.grid, progress.states == DONE
+    assert entry.blocks is not None
+    blocks = read_block_states(entry.blocks)
+    grid, done = blocks.grid, blocks.states == DONE
     found = hashlib.sha256(np.array([grid.shape, grid.block]).tobytes() + done.tobytes())
     if entry.points is not None and done.any():
         points = read_points(entry.points, ndim=len(grid.shape)) + np.float32(0)  # no -0.0

@@ -12,7 +12,7 @@ import pytest
 
 from cellcount_jax.counting import claim
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import read_image, write_image
 
 Call = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
@@ -32,9 +32,9 @@ def digests(folder: Path) -> dict[Path, str]:
 
 
 def write_slices(folder: Path, cells_3d: Path) -> None:
-    volume = whole.read_image(cells_3d / "train" / "train.tif").pixels[..., 0].astype(np.uint8)
+    volume = read_image(cells_3d / "train" / "train.tif").pixels[..., 0].astype(np.uint8)
     for number, plane in enumerate(volume):
-        whole.write_image(folder / f"z{number:02}.tif", plane, ndim=2)
+        write_image(folder / f"z{number:02}.tif", plane, ndim=2)
 
 
 def results_are_the_slices(study: Path) -> tuple[list[str], str]:

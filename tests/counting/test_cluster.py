@@ -20,9 +20,11 @@ import pytest
 from cellcount_jax.counting import cluster, engines, job_file
 from cellcount_jax.counting import count as counting
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import sources, whole
+from cellcount_jax.images import sources
+from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.regions import Array
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference import model_file, tasks
 from cellcount_jax.inference.job import Engine, Job, Task
 from cellcount_jax.inference.trained_model import TrainedModel
@@ -42,9 +44,7 @@ needs_dask = pytest.mark.skipif(
 def volume(tmp_path_factory: pytest.TempPathFactory, cells_3d: Path) -> Path:
     """12x80x80 voxels."""
     path = tmp_path_factory.mktemp("images") / "a.npy"
-    np.save(
-        path, np.tile(whole.read_image(cells_3d / "test" / "test.tif").pixels[..., 0], (1, 2, 2))
-    )
+    np.save(path, np.tile(read_image(cells_3d / "test" / "test.tif").pixels[..., 0], (1, 2, 2)))
     return path
 
 
@@ -105,10 +105,7 @@ def after(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]
         if done[0] == number:
             do()
 
-    def progress(title: str, total: int, *, unit: str = "tile") -> Watched:
-        return Watched(update if unit == "tile" else lambda _: None)
-
-    monkeypatch.setattr(engines, "progress", progress)
+    monkeypatch.setattr(cluster, "progress", lambda title, total: Watched(update))
     return done
 
 
@@ -160,9 +157,8 @@ def test_an_error_on_a_worker_is_the_same_error_here(
 ) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.load(volume).astype(np.float32))
-    opening = {"channel": None, "time": None, "spacing": None, "level": 0, "as_slices": False}
-    with sources.open_source(path, channel=None) as source:
-        origin = job_file.origin(path, opening, rescale=False)
+    with sources.open_source(path) as source:
+        origin = job_file.origin(path, Selection(), rescale=False)
         job = Job(model, source, tmp_path / "work", origin=origin)
         job.folder.mkdir()
         tasks.prepare(job)
@@ -302,11 +298,11 @@ def test_a_job_comes_back_from_its_folder(tmp_path: Path, model: TrainedModel) -
     values = np.random.default_rng(0).normal(100, 10, (12, 80, 120)).astype(np.float32)
     path = tmp_path / "b.npy"
     np.save(path, values)
-    opening: dict[str, Any] = {"channel": 0, "spacing": (1.0, 1.0, 1.0), "level": 0}
-    with sources.open_source(path, **opening) as source:
+    selection = Selection(channel=0, spacing=(1.0, 1.0, 1.0))
+    with sources.open_source(path, selection) as source:
         image = model.resampled(source, source.spacing)
         assert image is not source
-        origin = job_file.origin(path, opening, rescale=True)
+        origin = job_file.origin(path, selection, rescale=True)
         job = Job(model, image, tmp_path / "work", origin=origin)
         mark = job_file.save(job)
         again = job_file.reopen(job.folder, mark)
@@ -332,7 +328,7 @@ def test_a_job_that_cannot_be_opened(tmp_path: Path, model: TrainedModel, volume
         model,
         Array(np.load(volume), 3),
         tmp_path,
-        origin=job_file.origin(volume, {}, rescale=False),
+        origin=job_file.origin(volume, Selection(), rescale=False),
     )
     mark = job_file.save(job)
     stored = json.loads((tmp_path / "job.json").read_text())

@@ -14,7 +14,8 @@ import pytest
 
 from cellcount_jax.counting import claim, doctor, results
 from cellcount_jax.evaluation.metrics import match_points
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import read_image, write_image
+from cellcount_jax.images.points import read_points
 from cellcount_jax.inference import model_file
 
 Call = Callable[..., int]
@@ -95,7 +96,7 @@ def test_the_command_on_a_png_image(
     assert len(rows) > 5 and list(rows[0]) == ["id", "y", "x", "score"]
     assert [int(row["id"]) for row in rows] == list(range(1, len(rows) + 1))
     model = model_file.load_model(run_2d)
-    expected, scores = model.predict(whole.read_image(image).pixels)
+    expected, scores = model.predict(read_image(image).pixels)
     found = read_columns(output / "t0" / "points.csv", "y", "x", "score")
     np.testing.assert_allclose(found, np.column_stack([expected, scores]), rtol=1e-5)
     summary = json.loads((output / "t0" / "summary.json").read_text())
@@ -124,7 +125,7 @@ def test_the_command_on_a_png_image(
         "rescaled_to_um": None,
         "diameter": None,
     }
-    assert whole.read_image(output / "t0" / "overlay.png").pixels.shape[-1] == 3
+    assert read_image(output / "t0" / "overlay.png").pixels.shape[-1] == 3
     assert names(output / "t0") == [
         "count.json",
         "overlay.png",
@@ -180,8 +181,8 @@ def test_a_faint_map_holds_no_cells_by_fidts_rule(
     scale = model.config.target.scale * (20 if case == "faint" else 1)
     model = model.with_settings({"detect.rule": "fidt", "target.scale": scale})
     model_file.export_model(model, exported, card="# FIDT\n")
-    pixels = whole.read_image(image).pixels[..., 0].astype(np.uint8)
-    whole.write_image(file, np.tile(pixels if case != "blank" else 0 * pixels, (2, 2)))
+    pixels = read_image(image).pixels[..., 0].astype(np.uint8)
+    write_image(file, np.tile(pixels if case != "blank" else 0 * pixels, (2, 2)))
     assert call("count", file, "--model", exported, "--output", tmp_path / "out", *options) == 0
     folder = tmp_path / "out" / "a"
     summary = json.loads((folder / "summary.json").read_text())
@@ -206,7 +207,7 @@ def test_points_for_other_programs(
     places = read_columns(output / "test" / "points.csv", *"zyx")
     micrometres = read_columns(output / "test" / "points.csv", "z_um", "y_um", "x_um")
     np.testing.assert_allclose(micrometres, places * (2.0, 1.0, 1.0), rtol=1e-5)
-    napari = whole.read_points(output / "test" / "points_napari.csv", ndim=3)
+    napari = read_points(output / "test" / "points_napari.csv", ndim=3)
     np.testing.assert_allclose(napari, places, rtol=1e-5)
     root = ElementTree.parse(output / "test" / "points.xml").getroot()
     assert root.tag == "CellCounter_Marker_File"
@@ -260,7 +261,7 @@ def test_round_cells_are_found_by_the_bundled_model_of_2d_images(
     )
     for larger in (1, 2):
         file = tmp_path / f"{larger}.tif"
-        whole.write_image(file, image.repeat(larger, 0).repeat(larger, 1).astype(np.uint16))
+        write_image(file, image.repeat(larger, 0).repeat(larger, 1).astype(np.uint16))
         output = tmp_path / "out"
         options = ("--model", "nuclei2d", "--output", output, "--diameter", str(10 * larger))
         assert call("count", file, *options) == 0
@@ -364,7 +365,7 @@ def test_the_command_on_a_tiff_volume(
     assert f"{file}: {len(rows)} cells (" in out and "voxels of 2 x 1 x 1 um" in out
     assert list(rows[0]) == ["id", "z", "y", "x", "z_um", "y_um", "x_um", "score"]
     points = read_columns(tmp_path / "output" / "test" / "points.csv", *"zyx")
-    true = whole.read_points(file.with_suffix(".csv"), ndim=3)
+    true = read_points(file.with_suffix(".csv"), ndim=3)
     assert match_points(points, true, max_distance=3.0, spacing=(2.0, 1.0, 1.0)).f1 > 0.85
     summary = json.loads((tmp_path / "output" / "test" / "summary.json").read_text())
     assert summary["count"] == len(rows)
@@ -374,10 +375,10 @@ def test_the_command_on_a_tiff_volume(
 def test_other_voxels_than_in_training_are_pointed_out(
     tmp_path: Path, run_3d: Path, cells_3d: Path, call: Call, capsys: Capture
 ) -> None:
-    volume = whole.read_image(cells_3d / "test" / "test.tif").pixels.astype(np.uint8)
+    volume = read_image(cells_3d / "test" / "test.tif").pixels.astype(np.uint8)
     for edge, warned in ((1.05, False), (1.5, True)):
         file = tmp_path / f"{edge}.tif"
-        whole.write_image(file, volume, spacing=(2.0, edge, edge))
+        write_image(file, volume, spacing=(2.0, edge, edge))
         assert call("count", file, "--model", run_3d, "--output", tmp_path / "output") == 0
         assert (f"warning: {file}: voxels of" in capsys.readouterr().out) == warned
 
@@ -385,15 +386,15 @@ def test_other_voxels_than_in_training_are_pointed_out(
 def bad_files(folder: Path) -> dict[str, str]:
     """Files that the 2D model cannot be applied to -> a part of the error."""
     image = np.arange(400, dtype=np.uint16).reshape(20, 20)
-    whole.write_image(folder / "half.tif", image)
+    write_image(folder / "half.tif", image)
     content = (folder / "half.tif").read_bytes()
     (folder / "half.tif").write_bytes(content[: len(content) // 2])
-    whole.write_image(folder / "half.png", image)
+    write_image(folder / "half.png", image)
     content = (folder / "half.png").read_bytes()
     (folder / "half.png").write_bytes(content[: len(content) // 2])
-    whole.write_image(folder / "rgb.png", np.zeros((20, 20, 3), np.uint8))
-    whole.write_image(folder / "volume.tif", np.zeros((8, 20, 20), np.uint8), ndim=3)
-    whole.write_image(folder / "nan.tif", np.full((20, 20), np.nan, np.float32))
+    write_image(folder / "rgb.png", np.zeros((20, 20, 3), np.uint8))
+    write_image(folder / "volume.tif", np.zeros((8, 20, 20), np.uint8), ndim=3)
+    write_image(folder / "nan.tif", np.full((20, 20), np.nan, np.float32))
     (folder / "notes.txt").write_text("y,x")
     (folder / "empty.tif").write_bytes(b"")
     return {

@@ -136,7 +136,7 @@ def test_a_table_in_words_and_digits(tmp_path: Path) -> None:
 def test_points_outside_of_the_image(tmp_path: Path) -> None:
     with open_source(save(tmp_path / "a.npy", np.ones((4, 4), int))) as source:
         far = np.array([[0, 0], [3, 9]], np.float32)
-        with pytest.raises(InputError, match=r"1 of 2 points lie outside the image of 8x8.*3, 9"):
+        with pytest.raises(InputError, match=r"1 of 2 points lie outside the image of 8 x 8.*3, 9"):
             region_counts.inside(far, source, shape=(8, 8))
 
 
@@ -188,11 +188,11 @@ def test_a_mask_is_read_only_where_the_tile_is(
         read: list[Any] = []
         once = source.read_labels
 
-        def noted(region: tuple[slice, ...]) -> np.ndarray:
+        def noted(_: object, region: tuple[slice, ...]) -> np.ndarray:
             read.append(region)
             return once(region)
 
-        monkeypatch.setattr(source, "read_labels", noted)
+        monkeypatch.setattr(type(source), "read_labels", noted)
         assert not region_counts.any_inside(source, (slice(0, 370), slice(0, 1000)), (1000, 1000))
         assert region_counts.any_inside(source, (slice(410, 500), slice(410, 500)), (1000, 1000))
     assert read == [(slice(0, 38), slice(0, 100)), (slice(40, 51), slice(40, 51))]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import read_image, write_image
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,9 +66,9 @@ def test_a_count_that_is_killed_in_every_phase_ends_with_the_same_bytes(
     call: Callable[..., int],
     done_marks: Callable[[Path], dict[str, int]],
 ) -> None:
-    pixels = whole.read_image(cells_2d / "test" / "t0.png").pixels[..., 0].astype(np.uint8)
+    pixels = read_image(cells_2d / "test" / "t0.png").pixels[..., 0].astype(np.uint8)
     file = tmp_path / "large.tif"
-    whole.write_image(file, np.tile(pixels, (4, 5)))
+    write_image(file, np.tile(pixels, (4, 5)))
     command = ["count", str(file), "--model", str(run_2d), "--max-voxels", "4000", "--output"]
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     assert call(*command, undisturbed) == 0

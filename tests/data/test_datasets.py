@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from cellcount_jax.config import default_config
 from cellcount_jax.data import datasets
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.points import write_points
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SPACING = (6.0, 1.62, 1.62)
@@ -29,21 +31,9 @@ def real_data(name: str) -> Path:
 
 
 def load(kind: str, directory: Path | str, *, seed: int = 0, **options: Any) -> Dataset:
-    fields = {
-        "kind": kind,
-        "dir": str(directory),
-        "num_labelled": -1,
-        "num_unlabelled": -1,
-        "split_seed": 5455,
-        "train_names": (),
-        "unlabelled_names": (),
-        "region": "",
-        "held_out_region": "",
-        "test_fraction": 0.0,
-        "spacing": (),
-    }
-    assert set(options) <= set(fields)
-    return datasets.load(ml_collections.ConfigDict(fields | options), seed=seed)
+    data: ml_collections.ConfigDict = default_config().data
+    data.update({"kind": kind, "dir": str(directory), "test_fraction": 0.0, **options})
+    return datasets.load(data, seed=seed)
 
 
 def given(array: np.ndarray | None) -> np.ndarray:
@@ -57,11 +47,11 @@ def names(samples: tuple[Sample, ...]) -> list[str]:
 
 def write(path: Path, *, shape: tuple[int, ...] = (8, 9), fill: int = 1, **options: Any) -> None:
     options = {"ndim": len(shape)} | options if path.suffix != ".png" else options
-    whole.write_image(path, np.full(shape, fill, np.uint8), **options)
+    write_image(path, np.full(shape, fill, np.uint8), **options)
 
 
 def write_dots(path: Path, *points: tuple[float, ...], ndim: int = 2) -> None:
-    whole.write_points(path, np.asarray(points, np.float32).reshape(-1, ndim))
+    write_points(path, np.asarray(points, np.float32).reshape(-1, ndim))
 
 
 @pytest.fixture
@@ -157,7 +147,7 @@ def test_dots_of_another_size_than_the_image(small_vgg, tmp_path):
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "127dots.png").unlink()
     PillowImage.fromarray(np.zeros((6, 6, 3), np.uint8)).save(tmp_path / "127dots.png")
-    with pytest.raises(InputError, match=r"127dots\.png: the dot image is 6x6, its image 5x6"):
+    with pytest.raises(InputError, match=r"127dots\.png: the dot image is 6 x 6, its image 5 x 6"):
         load("vgg", tmp_path)
 
 
@@ -393,10 +383,10 @@ def test_a_test_folder_is_the_test_set(folder):
 def test_labels_and_valid_regions_of_a_folder(folder):
     labels = np.zeros((8, 9), np.uint8)
     labels[3, 3:6] = 2
-    whole.write_image(folder / "a_labels.tif", labels)
+    write_image(folder / "a_labels.tif", labels)
     valid = np.zeros((8, 9), bool)
     valid[:6] = True
-    whole.write_image(folder / "a_valid.png", valid)
+    write_image(folder / "a_valid.png", valid)
     dataset = load("folder", folder, region="x<7")
     first, second = dataset.labelled[:2]
     np.testing.assert_array_equal(given(first.labels), labels)
@@ -442,7 +432,7 @@ def test_labels_or_mask_without_image_or_dots(folder, role):
 @pytest.mark.parametrize("role", ["labels", "valid"])
 def test_labels_or_mask_of_another_shape(folder, role):
     write(folder / f"a_{role}.tif", shape=(8, 8))
-    with pytest.raises(InputError, match=rf"a_{role}\.tif: is 8x8, its image .*a\.tif is 8x9"):
+    with pytest.raises(InputError, match=rf"a_{role}\.tif: is 8 x 8, its image .*a\.tif is 8 x 9"):
         load("folder", folder)
 
 

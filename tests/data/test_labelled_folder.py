@@ -10,6 +10,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from absl import logging as absl_logging
 
@@ -18,7 +19,8 @@ from cellcount_jax.data import datasets
 from cellcount_jax.data.blocks import DONE
 from cellcount_jax.data.sample import Dataset
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.session import Session
 
 
@@ -49,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     """Three images of 8x12, none of them labelled."""
     rng = np.random.default_rng(0)
     for name in "abc":
-        whole.write_image(tmp_path / f"{name}.tif", rng.integers(0, 9, (8, 12)).astype(np.uint8))
+        write_image(tmp_path / f"{name}.tif", rng.integers(0, 9, (8, 12)).astype(np.uint8))
     return tmp_path
 
 
@@ -90,11 +92,11 @@ def test_the_mask_holds_within_the_blocks(folder: Path) -> None:
     label(folder / "b.tif", [(1, 1)], [(0, 0), (0, 1)])
     mask = np.zeros((8, 12), np.uint8)
     mask[:, :6] = 1
-    whole.write_image(folder / "b_valid.tif", mask)
+    write_image(folder / "b_valid.tif", mask)
     expected = np.zeros((8, 12), bool)
     expected[:4, :6] = True
     np.testing.assert_array_equal(load(folder).labelled[0].valid, expected)
-    whole.write_image(folder / "b_valid.tif", mask[:, ::-1] * np.arange(8)[:, None] // 7)
+    write_image(folder / "b_valid.tif", mask[:, ::-1] * np.arange(8)[:, None] // 7)
     with pytest.raises(InputError, match=r"b\.label\.json: none of its .*, within .*b_valid\.tif"):
         load(folder)
 
@@ -124,7 +126,7 @@ def test_a_test_image_must_have_a_block_that_is_done(folder: Path) -> None:
     label(folder / "a.tif", [(1, 1)], [(0, 0)])
     test = folder / "test"
     for name in "st":
-        whole.write_image(test / f"{name}.tif", np.ones((8, 12), np.uint8))
+        write_image(test / f"{name}.tif", np.ones((8, 12), np.uint8))
     label(test / "s.tif", [(1, 1)], [(1, 1)])
     label(test / "t.tif", [(1, 1)], [])
     with pytest.raises(InputError, match=r"test/t\.label\.json: none of its blocks is done"):
@@ -154,8 +156,8 @@ def test_progress_without_image_or_dots(folder: Path) -> None:
 
 def test_progress_of_another_image_names_both(folder: Path) -> None:
     label(folder / "a.tif", [(1, 1)], [(0, 0)])
-    whole.write_image(folder / "a.tif", np.ones((8, 13), np.uint8))
-    with pytest.raises(InputError, match=r"a\.label\.json: is 8x12, its image .*a\.tif is 8x13"):
+    write_image(folder / "a.tif", np.ones((8, 13), np.uint8))
+    with pytest.raises(InputError, match=r"a\.label\.json: is 8 x 12, .*a\.tif is 8 x 13"):
         load(folder)
     (folder / "a.label.json").write_text(json.dumps({"format": "x"}))
     with pytest.raises(InputError, match=r"a\.label\.json: is not a file of the labelling tool"):
@@ -175,3 +177,49 @@ def test_a_zarr_folder_with_dots_is_an_image(folder: Path) -> None:
     np.testing.assert_array_equal(dataset.labelled[1].image[..., 0], pixels)
     assert dataset.labelled[1].source == str(folder / "v.ome.zarr")
     assert dataset.labelled[0].source == str(folder / "a.tif")
+
+
+def test_the_time_point_and_level_that_were_labelled_are_trained_on(tmp_path: Path) -> None:
+    movie = np.random.default_rng(0).integers(0, 9, (3, 8, 12)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", movie, imagej=True, metadata={"axes": "TYX"})
+    with Session(tmp_path / "a.tif", Selection(time=2), block=(8, 12)) as session:
+        session.add((1, 1))
+        session.mark([(0, 0)], DONE)
+    group = zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=2)
+    for name, array in (("0", np.zeros((16, 24), np.uint8)), ("1", movie[0])):
+        group.create_array(name, data=array)
+    axes = [{"name": axis, "type": "space"} for axis in "yx"]
+    levels = [{"path": name} for name in "01"]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
+    with Session(tmp_path / "b.zarr", Selection(level=1), block=(8, 12)) as session:
+        session.add((1, 1))
+        session.mark([(0, 0)], DONE)
+    for options in ({}, {"time": 2}, {"level": 1}):
+        if options:  # of one image, which the other does not have
+            with pytest.raises(
+                InputError, match=r"label\.json: time point \d and level \d were la"
+            ):
+                load(tmp_path, **options)
+            continue
+        first, second = load(tmp_path).labelled
+        np.testing.assert_array_equal(first.image[..., 0], movie[2])
+        np.testing.assert_array_equal(second.image[..., 0], movie[0])
+
+
+def test_a_channel_of_every_format_is_trained_on(tmp_path: Path) -> None:
+    colour = np.random.default_rng(0).integers(0, 9, (8, 12, 3)).astype(np.uint8)
+    write_image(tmp_path / "a.png", colour)
+    np.save(tmp_path / "b.npy", colour[..., 0])
+    np.save(tmp_path / "other.npy", colour[..., 0])
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("y,x\n1,1\n")
+    first, second = load(tmp_path, channel="0").labelled
+    np.testing.assert_array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.image, colour[..., :1])
+    with pytest.raises(InputError, match="channel"):
+        load(tmp_path)
+    np.save(tmp_path / "c.npy", colour[..., 0])
+    zarr.create_array(tmp_path / "c.zarr", data=colour[..., 0])
+    (tmp_path / "c.csv").write_text("y,x\n1,1\n")
+    with pytest.raises(InputError, match=r"c\.zarr: and c\.npy have the same name"):
+        load(tmp_path, channel="0")

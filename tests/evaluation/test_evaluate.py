@@ -17,8 +17,8 @@ import pytest
 from cellcount_jax.config import RULES, default_config
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.evaluation import evaluate
-from cellcount_jax.images import whole
 from cellcount_jax.images.normalise import Normalisation
+from cellcount_jax.images.points import read_points
 from cellcount_jax.inference.job import Maps
 from cellcount_jax.inference.trained_model import TrainedModel
 
@@ -185,7 +185,7 @@ def test_the_rule_of_the_config_is_the_one_at_the_top(known: Known, rule: str) -
     assert content["rule"] == rule
     assert content["threshold"] == content["thresholds"][rule]
     assert content["predicted"] == content["sets"]["test"][rule]["predicted"]
-    points = whole.read_points(known.workdir / "evaluation" / "test" / "t.csv", ndim=2)
+    points = read_points(known.workdir / "evaluation" / "test" / "t.csv", ndim=2)
     assert len(points) == content["predicted"]
 
 
@@ -198,7 +198,7 @@ def test_outside_of_the_valid_region_nothing_counts(known: Known) -> None:
     content = known.run(dataset_of(TRAIN, test=[one]))
     assert (content["true"], content["predicted"]) == (2, 1)
     assert (content["precision"], content["recall"]) == (1.0, 0.5)
-    points = whole.read_points(known.workdir / "evaluation" / "test" / "t.csv", ndim=2)
+    points = read_points(known.workdir / "evaluation" / "test" / "t.csv", ndim=2)
     assert points.tolist() == [[5.0, 5.0]]
 
 

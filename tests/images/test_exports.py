@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import exports, whole
+from cellcount_jax.images import exports
+from cellcount_jax.images.points import read_points
 
 SPACINGS = {2: (0.65, 0.325), 3: (6.0, 1.62, 1.62)}
 
@@ -73,7 +74,7 @@ def random_points(number: int, ndim: int) -> tuple[np.ndarray, np.ndarray]:
 def check_all(folder: Path, points: np.ndarray, scores: np.ndarray) -> None:
     """The text formats, to the byte."""
     for spacing in (None, SPACINGS[points.shape[1]]):
-        exports.write_points(folder / "points.csv", points, scores, spacing=spacing)
+        exports.write_csv(folder / "points.csv", points, scores, spacing=spacing)
         expected = csv_text(points_csv(points, scores, spacing))
         assert (folder / "points.csv").read_bytes() == expected
     exports.write_napari(folder / "napari.csv", points)
@@ -108,7 +109,7 @@ def test_any_numbers(
 def test_other_programs_points_come_back(tmp_path: Path) -> None:
     points, _ = random_points(50, 3)
     exports.write_napari(tmp_path / "napari.csv", points)
-    found = whole.read_points(tmp_path / "napari.csv", ndim=3)
+    found = read_points(tmp_path / "napari.csv", ndim=3)
     np.testing.assert_allclose(found, points, rtol=1e-6)
 
 
@@ -117,14 +118,14 @@ def test_memory_does_not_grow_with_the_points(tmp_path: Path) -> None:
     for number in (2 * exports._ROWS, 6 * exports._ROWS):
         points, scores = random_points(number, 3)
         tracemalloc.start()
-        exports.write_points(tmp_path / "points.csv", points, scores, spacing=SPACINGS[3])
+        exports.write_csv(tmp_path / "points.csv", points, scores, spacing=SPACINGS[3])
         exports.write_cellfinder(tmp_path / "points.xml", points)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
 
 
-@pytest.mark.parametrize("name", ["write_points", "write_parquet"])
+@pytest.mark.parametrize("name", ["write_csv", "write_parquet"])
 def test_scores_that_are_not_as_many(tmp_path: Path, name: str) -> None:
     if name == "write_parquet":
         pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")

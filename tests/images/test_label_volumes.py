@@ -16,6 +16,7 @@ from PIL import Image as PillowImage
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import label_volumes
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import open_source
 
 ALLEN = 614454277  # an id of the Allen atlas, which 32-bit floats round to 614454272
@@ -110,13 +111,13 @@ def test_labels_of_several_channels(tmp_path: Path) -> None:
     ):
         source.read_labels(everything((4, 5)))
     assert str(error.value).startswith(str(path))
-    with open_source(path, channel=1) as source:
+    with open_source(path, Selection(channel=1)) as source:
         assert source.read_labels(everything((4, 5))).shape == (4, 5)
     with pytest.raises(InputError, match=r"mask\.png: has 3 channels"):
-        label_volumes.open_labels(path, shape=(8, 10), spacing=None)
+        label_volumes.open_label_volume(path, shape=(8, 10), spacing=None)
 
 
-# --- open_labels
+# --- open_label_volume
 
 
 def test_what_is_opened(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_what_is_opened(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", array)
     write_zarr(tmp_path / "a.zarr", array)
     for name in ("slices", "a.npy", "a.tif", "a.zarr"):
-        opened = label_volumes.open_labels(
+        opened = label_volumes.open_label_volume(
             tmp_path / name, shape=(4, 10, 12), spacing=(1.0, 1.0, 1.0)
         )
         with opened as source:
@@ -140,7 +141,7 @@ def test_another_number_of_dimensions(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"a\.npy: labels of 4 x 5 voxels for an image of 2 x 4 x 5"
     ):
-        label_volumes.open_labels(tmp_path / "a.npy", shape=(2, 4, 5), spacing=None)
+        label_volumes.open_label_volume(tmp_path / "a.npy", shape=(2, 4, 5), spacing=None)
 
 
 def ome_zarr(path: Path, shape: tuple[int, ...], scale: tuple[float, ...] | None) -> Path:
@@ -181,16 +182,16 @@ def test_stretched_labels(
     path = ome_zarr(tmp_path / "atlas.zarr", theirs, scale)
     ours: dict[str, Any] = {"shape": (2200, 4938, 7037), "spacing": (6.0, 1.62, 1.62)}
     if fits:
-        label_volumes.open_labels(path, **ours).close()
+        label_volumes.open_label_volume(path, **ours).close()
     else:
         with pytest.raises(InputError, match=r"atlas\.zarr: labels of .* um: they are stretched"):
-            label_volumes.open_labels(path, **ours)
-    label_volumes.open_labels(path, shape=ours["shape"], spacing=None).close()
+            label_volumes.open_label_volume(path, **ours)
+    label_volumes.open_label_volume(path, shape=ours["shape"], spacing=None).close()
 
 
 def test_labels_of_a_few_planes_are_not_stretched_by_rounding(tmp_path: Path) -> None:
     path = ome_zarr(tmp_path / "a.zarr", (3, 100, 100), (25.0, 25.0, 25.0))
-    label_volumes.open_labels(path, shape=(10, 500, 500), spacing=(6.0, 5.0, 5.0)).close()
+    label_volumes.open_label_volume(path, shape=(10, 500, 500), spacing=(6.0, 5.0, 5.0)).close()
 
 
 # --- Names
@@ -312,11 +313,11 @@ def test_only_blocks_with_points_are_read(tmp_path: Path, monkeypatch: pytest.Mo
         read: list[Any] = []
         once = source.read_labels
 
-        def noted(region: tuple[slice, ...]) -> np.ndarray:
+        def noted(_: object, region: tuple[slice, ...]) -> np.ndarray:
             read.append(region)
             return once(region)
 
-        monkeypatch.setattr(source, "read_labels", noted)
+        monkeypatch.setattr(type(source), "read_labels", noted)
         points = np.array([[0, 0, 0], [15, 7, 7], [0, 5, 1]], np.float32)
         assert label_volumes.lookup(source, points, shape=(16, 8, 8)).tolist() == [1, 1, 1]
     assert [part.start for part, *_ in read] == [0, 15]

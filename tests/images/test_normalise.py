@@ -258,7 +258,7 @@ def test_a_part_is_normalised_as_within_the_whole(
     whole = normalisation(image)
     monkeypatch.setattr("cellcount_jax.images.normalise._SLAB_VOXELS", 200)
     monkeypatch.setattr("cellcount_jax.images.normalise._QUICK_VOXELS", 100)
-    monkeypatch.setattr("cellcount_jax.images.background._TOGETHER", 800)
+    monkeypatch.setattr("cellcount_jax.images.background._MAX_READ_VOXELS", 800)
     measured = normalisation.measure(part, shape, channels=2)
     sizes = [np.prod([r.stop - r.start for r in region]) for region in read]
     assert all(size <= 800 for size in sizes)
@@ -286,7 +286,7 @@ def test_robust_log_is_numpys_median_and_spread() -> None:
 
 
 def test_too_many_different_intensities(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cellcount_jax.images.normalise._MOST_LEVELS", 1000)
+    monkeypatch.setattr("cellcount_jax.images.normalise._MAX_LEVELS", 1000)
     image = np.random.default_rng(0).random((40, 40, 1)).astype(np.float32)
     with pytest.raises(InputError, match="more than 1000 different intensities"):
         Normalisation("robust_log")(image)

@@ -18,9 +18,10 @@ from PIL import Image as PillowImage
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import tiff as tiff_source
-from cellcount_jax.images import whole as formats
+from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.inputs import find_inputs
 from cellcount_jax.images.openers import short_name
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
 
 REGION_2D = (slice(3, 11), slice(5, 6))
@@ -124,9 +125,9 @@ def test_axes_of_microscope_files(tmp_path, kind, axes, shape):
     expected = channels_last(array, axes)
     with open_source(path) as source:
         check(source, expected)
-    np.testing.assert_array_equal(formats.read_image(path).pixels, expected)
+    np.testing.assert_array_equal(read_image(path).pixels, expected)
     for channel in range(expected.shape[-1]):
-        with open_source(path, channel=channel) as source:
+        with open_source(path, Selection(channel=channel)) as source:
             check(source, expected[..., channel : channel + 1])
 
 
@@ -150,7 +151,7 @@ def test_pages_with_something_between_them_are_mapped(tmp_path):
         assert source.kind == "OME-TIFF" and source.chunks is None
         assert source.channel_names == ("DAPI", "GFP")
         check(source, np.moveaxis(array, 1, -1))
-    with open_source(path, channel="GFP") as source:
+    with open_source(path, Selection(channel="GFP")) as source:
         check(source, array[:, 1][..., None])
 
 
@@ -207,16 +208,16 @@ def test_time_points_are_chosen(tmp_path):
     assert_names_it(e, path)
     for wrong in (3, -1):
         with pytest.raises(InputError, match=rf"time point {wrong} is not there.*0 to 2"):
-            open_source(path, time=wrong)
+            open_source(path, Selection(time=wrong))
     for time in range(3):
-        with open_source(path, time=time) as source:
+        with open_source(path, Selection(time=time)) as source:
             assert source.axes == "TZYX"
             check(source, array[time][..., None])
     tifffile.imwrite(path, array[0])
-    with open_source(path, time=0) as source:
+    with open_source(path, Selection(time=0)) as source:
         check(source, array[0][..., None])
-    with pytest.raises(InputError, match=r"it has 1, so --time can be 0 alone"):
-        open_source(path, time=1)
+    with pytest.raises(InputError, match=r"it has 1, so 0 alone can be chosen"):
+        open_source(path, Selection(time=1))
 
 
 def test_channels_that_are_not_there(tmp_path):
@@ -225,11 +226,12 @@ def test_channels_that_are_not_there(tmp_path):
     tifffile.imwrite(path, random((3, 12, 9)), photometric="minisblack", metadata=metadata)
     for wrong in (3, -1, "Cy5", "3"):
         with pytest.raises(InputError, match=r"3 channel\(s\): 0 \(DAPI\), 1 \(GFP\), 2") as error:
-            open_source(path, channel=wrong)
+            open_source(path, Selection(channel=wrong))
         assert_names_it(error, path)
     with pytest.raises(InputError, match="several of this name"):
-        open_source(path, channel="GFP")
-    with open_source(path, channel="2") as by_text, open_source(path, channel=2) as by_number:
+        open_source(path, Selection(channel="GFP"))
+    by_text, by_number = (open_source(path, Selection(channel=number)) for number in ("2", 2))
+    with by_text, by_number:
         assert by_text.channel_names == ("GFP",)
         everything = (slice(None), slice(None))
         np.testing.assert_array_equal(by_text.read(everything), by_number.read(everything))
@@ -240,9 +242,9 @@ def test_a_name_of_digits_comes_before_the_number(tmp_path):
     array = random((2, 12, 9))
     metadata = {"axes": "CYX", "Channel": {"Name": ["1", "0"]}}
     tifffile.imwrite(path, array, photometric="minisblack", metadata=metadata)
-    with open_source(path, channel="1") as source:
+    with open_source(path, Selection(channel="1")) as source:
         check(source, array[0][..., None])
-    with open_source(path, channel=1) as source:
+    with open_source(path, Selection(channel=1)) as source:
         check(source, array[1][..., None])
 
 
@@ -261,12 +263,12 @@ def test_an_alpha_channel_is_dropped_where_it_is_opaque(tmp_path, name):
     write()
     with open_source(path) as source:
         check(source, rgba[..., :3])
-    with open_source(path, channel=2) as source:
+    with open_source(path, Selection(channel=2)) as source:
         check(source, rgba[..., 2:3])
     rgba[9, 9, 3] = 254
     write()
     for channel in (None, 0):
-        with open_source(path, channel=channel) as source:
+        with open_source(path, Selection(channel=channel)) as source:
             source.read((slice(0, 9), slice(None)))
             with pytest.raises(InputError, match="1 pixels are partly transparent") as error:
                 source.read((slice(None), slice(None)))
@@ -285,12 +287,12 @@ def test_levels_of_a_pyramid(tmp_path):
         assert (source.levels, source.spacing) == (2, (2.0, 0.3, 0.3))
         assert source.chunks == (1, 16, 16)
         np.testing.assert_array_equal(source.read((slice(None),) * 3)[..., 0], full)
-    with open_source(path, level=1) as source:
+    with open_source(path, Selection(level=1)) as source:
         assert source.spacing == (2.0, 0.6, 0.6)
         np.testing.assert_array_equal(source.read((slice(None),) * 3)[..., 0], half)
     for wrong in (2, -1):
         with pytest.raises(InputError, match=r"level .* 2 resolution level\(s\), so 0 to 1"):
-            open_source(path, level=wrong)
+            open_source(path, Selection(level=wrong))
 
 
 @pytest.mark.parametrize(
@@ -314,11 +316,11 @@ def test_the_voxel_size_and_where_it_is_from(tmp_path, options, spacing, source)
     tifffile.imwrite(path, random((5, 12, 18)), **options)
     with open_source(path) as opened:
         assert (opened.spacing, opened.spacing_source) == (spacing, source)
-    with open_source(path, spacing=(3, 1, 2)) as opened:
+    with open_source(path, Selection(spacing=(3, 1, 2))) as opened:
         assert (opened.spacing, opened.spacing_source) == ((3.0, 1.0, 2.0), "given")
     for wrong in ((1, 1), (1, 1, 0), (1, 1, float("nan"))):
         with pytest.raises(InputError, match="3 positive voxel edges in micrometres") as error:
-            open_source(path, spacing=wrong)
+            open_source(path, Selection(spacing=wrong))
         assert_names_it(error, path)
 
 
@@ -476,9 +478,9 @@ def test_ome_zarr(tmp_path, version, unit, spacing):
         assert source.spacing == spacing
         assert source.spacing_source == ("OME-Zarr metadata" if spacing else "unknown")
         check(source, np.moveaxis(array, 0, -1))
-    with open_source(path, channel="cFos") as source:
+    with open_source(path, Selection(channel="cFos")) as source:
         check(source, array[1][..., None])
-    with open_source(path, level=1) as source:
+    with open_source(path, Selection(level=1)) as source:
         assert source.shape == (5, 8, 10)
         if spacing:
             assert source.spacing == pytest.approx((spacing[0], 2 * spacing[1], 2 * spacing[2]))
@@ -486,7 +488,7 @@ def test_ome_zarr(tmp_path, version, unit, spacing):
             source.read((slice(None),) * 3), np.moveaxis(array[..., ::2, ::2], 0, -1)
         )
     with pytest.raises(InputError, match=r"2 resolution level\(s\), so 0 to 1") as error:
-        open_source(path, level=2)
+        open_source(path, Selection(level=2))
     assert_names_it(error, path)
 
 
@@ -501,7 +503,7 @@ def test_scales_of_dataset_and_multiscale_multiply(tmp_path):
     zarr.open_group(path, mode="r+").attrs.update(attributes)
     with pytest.raises(InputError, match="3 time points; choose one with --time"):
         open_source(path)
-    with open_source(path, time=2, level=1) as source:
+    with open_source(path, Selection(time=2, level=1)) as source:
         assert source.spacing == (6.0, 0.2, 0.6)
         np.testing.assert_array_equal(
             source.read((slice(None),) * 3)[..., 0], array[2, :, ::2, ::2]
@@ -572,7 +574,7 @@ def change_metadata(path: Path, change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("an axis too few", r"name 3 axes \(ZYX\), its array '0' has 4 \(2x5x16x20\)"),
+        ("an axis too few", r"name 3 axes \(ZYX\), its array '0' has 4 \(2 x 5 x 16 x 20\)"),
         ("five spatial axes", "an axis called 'w' of type 'space'; t, c, z, y and x are known"),
         ("the same axis twice", "axes Z of 2, Z of 5"),
         ("a scale too short", r"the scale \[1\.0\] does not fit 4 axes"),
@@ -647,7 +649,7 @@ def test_a_folder_of_slices(tmp_path, kind):
         assert (source.name, source.chunks) == ("brain", (1, 14, 20))
         check(source, volume if rgb else volume[..., None])
     if rgb:
-        with open_source(folder, as_slices=True, channel=1) as source:
+        with open_source(folder, Selection(channel=1), as_slices=True) as source:
             check(source, volume[..., 1:2])
 
 
@@ -741,7 +743,7 @@ def test_vendor_files_through_bioio(tmp_path, monkeypatch, suffix):
     monkeypatch.setitem(sys.modules, "bioio", types.SimpleNamespace(BioImage=image))
     plugin = types.SimpleNamespace(Reader=suffix)
     monkeypatch.setitem(sys.modules, f"bioio_{suffix}", plugin)
-    with open_source(path, channel="GFP") as source:
+    with open_source(path, Selection(channel="GFP")) as source:
         assert (source.kind, source.spacing) == (suffix.upper(), (2.0, 0.5, 0.25))
         assert source.spacing_source == f"{suffix.upper()} metadata"
         assert source.chunks == (1, 12, 18)
@@ -837,7 +839,7 @@ def zero_size(path: Path) -> None:
         ("a.npy", lambda p: np.save(p, np.array([["x"]])), "of type <U1"),
         ("a.npy", lambda p: np.save(p, np.array([[{}]])), "cannot be read as a .npy file"),
         ("a.npy", lambda p: np.save(p, np.ones(5)), r"an array of 1 axes \(5\); 2"),
-        ("a.npy", lambda p: np.save(p, np.ones((2,) * 4)), r"an array of 4 axes \(2x2x2x2\)"),
+        ("a.npy", lambda p: np.save(p, np.ones((2,) * 4)), r"an array of 4 axes \(2 x 2 x 2 x 2\)"),
         ("a.npy", lambda p: np.save(p, np.ones((2, 0))), r"a\.npy: "),
         ("a.npy", lambda p: p.write_bytes(b"\x93NUMPY"), "cannot be read as a .npy file"),
         ("a.npy", several_arrays, "holds several arrays"),
@@ -890,9 +892,9 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, name):
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    for owner, function in ((tifffile, "TiffFile"), (np, "load"), (zarr, "open")):
+    readers = (tifffile, "TiffFile"), (np, "load"), (zarr, "open"), (PillowImage, "open")
+    for owner, function in readers:
         monkeypatch.setattr(owner, function, refuse)
-    monkeypatch.setattr("cellcount_jax.images.png.read_png", refuse)
     with pytest.raises(InputError, match=r"cannot be opened.*Permission denied\)") as error:
         open_source(path)
     assert_names_it(error, path)

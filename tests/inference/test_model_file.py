@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import whole as formats
+from cellcount_jax.images.image_files import read_image
 from cellcount_jax.inference import model_file
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -46,7 +46,7 @@ def test_an_exported_model_is_the_model(exported: Path, run_2d: Path, cells_2d: 
     assert model_file.to_json(loaded) == model_file.to_json(trained)
     assert loaded.config.to_dict() == trained.config.to_dict()
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, trained.variables)
-    image = formats.read_image(cells_2d / "test" / "t0.png").pixels
+    image = read_image(cells_2d / "test" / "t0.png").pixels
     for ours, theirs in zip(loaded.predict(image), trained.predict(image), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert model_file.read_card(exported) == "# Mine\n\nDots: 3.\n"

@@ -12,7 +12,8 @@ import pytest
 import cellcount_jax
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation.metrics import match_points
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import read_image
+from cellcount_jax.images.points import read_points
 from cellcount_jax.images.regions import Array, Resampled
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.trained_model import TrainedModel
@@ -36,8 +37,8 @@ def model_3d(run_3d: Path) -> TrainedModel:
 
 def test_a_loaded_model_finds_the_cells(model_2d: TrainedModel, cells_2d: Path) -> None:
     for name in ("t0", "t1"):
-        image = whole.read_image(cells_2d / "test" / f"{name}.png").pixels
-        true = whole.read_points(cells_2d / "test" / f"{name}.csv", ndim=2)
+        image = read_image(cells_2d / "test" / f"{name}.png").pixels
+        true = read_points(cells_2d / "test" / f"{name}.csv", ndim=2)
         points, scores = cellcount_jax.predict(model_2d, image)
         assert points.shape == (len(scores), 2) and points.dtype == np.float32
         assert (scores > model_2d.thresholds["peaks"]).all()
@@ -46,7 +47,7 @@ def test_a_loaded_model_finds_the_cells(model_2d: TrainedModel, cells_2d: Path) 
 
 
 def test_points_are_the_peaks_of_the_map(model_2d: TrainedModel, cells_2d: Path) -> None:
-    image = whole.read_image(cells_2d / "test" / "t0.png").pixels
+    image = read_image(cells_2d / "test" / "t0.png").pixels
     found = model_2d.predict_maps(image).location
     assert found.shape == image.shape[:-1] and found.dtype == np.float32
     expected = find_peaks(found, threshold_abs=model_2d.thresholds["peaks"], min_distance=(1, 1))
@@ -91,7 +92,7 @@ def test_flips_give_the_mean_over_mirror_images(model_2d: TrainedModel) -> None:
 def test_an_array_of_other_voxels_is_resampled_and_points_come_back(
     model_3d: TrainedModel, cells_3d: Path
 ) -> None:
-    volume = whole.read_image(cells_3d / "test" / "test.tif")
+    volume = read_image(cells_3d / "test" / "test.tif")
     assert volume.spacing == model_3d.spacing
     plain, scores = model_3d.predict(volume.pixels[..., 0], spacing=volume.spacing)
     expected, expected_scores = model_3d.predict(volume.pixels)
@@ -108,7 +109,7 @@ def test_an_array_of_other_voxels_is_resampled_and_points_come_back(
 
 
 def test_an_image_of_larger_cells_is_made_smaller(model_2d: TrainedModel, cells_2d: Path) -> None:
-    image = whole.read_image(cells_2d / "test" / "t0.png").pixels
+    image = read_image(cells_2d / "test" / "t0.png").pixels
     with pytest.raises(InputError, match="does not say how large its cells are"):
         model_2d.resampled(Array(image, 2), None, diameter=10)
     model = model_2d.with_settings({"data.diameter": 5.0})

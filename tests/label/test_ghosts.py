@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import exports, whole
+from cellcount_jax.images import exports
 from cellcount_jax.images.exports import read_cellfinder
+from cellcount_jax.images.image_files import write_image
 from cellcount_jax.label.scene import Pixels, contrast_limits, in_plane, near_plane
 from cellcount_jax.label.session import Session
 
@@ -40,7 +41,7 @@ def test_every_dot_near_a_plane_is_in_it_or_a_ghost(
 
 def test_pixels_are_those_of_the_image(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 999, (5, 7, 9, 2)).astype(np.uint16)
-    whole.write_image(tmp_path / "a.tif", pixels, spacing=(2.0, 1.0, 1.0))
+    write_image(tmp_path / "a.tif", pixels, spacing=(2.0, 1.0, 1.0))
     mean = pixels.astype(np.float32).mean(-1)
     with Session(tmp_path / "a.tif") as session:
         lazy = Pixels(session)
@@ -59,7 +60,7 @@ def test_pixels_are_those_of_the_image(tmp_path: Path) -> None:
 
 
 def test_contrast_of_a_constant_image(tmp_path: Path) -> None:
-    whole.write_image(tmp_path / "a.png", np.full((9, 9), 7, np.uint8))
+    write_image(tmp_path / "a.png", np.full((9, 9), 7, np.uint8))
     with Session(tmp_path / "a.png") as session:
         assert contrast_limits(session) == (7, 8)
 

@@ -14,6 +14,7 @@ from skimage import filters
 from cellcount_jax.data import scene
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation.metrics import match_points
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.label import blobs, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
 from cellcount_jax.label.session import Session
@@ -48,7 +49,7 @@ def spread(shape: tuple[int, ...], step: tuple[int, ...], seed: int = 0) -> np.n
 def opened(tmp_path: Path, values: np.ndarray, edges: Any = None, **options: Any) -> Session:
     path = tmp_path / "cells.tif"
     tifffile.imwrite(path, np.rint(values).astype(np.uint16))
-    return Session(path, spacing=edges, **options)
+    return Session(path, Selection(spacing=edges), **options)
 
 
 @pytest.mark.parametrize(

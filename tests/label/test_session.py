@@ -30,9 +30,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cellcount_jax.data.blocks import DONE, IN_PROGRESS, TO_DO, read_progress
+from cellcount_jax.data.blocks import DONE, IN_PROGRESS, TO_DO, read_block_states
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import whole as formats
+from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.points import check_points_inside, read_points
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.label import files, journal, order
 from cellcount_jax.label.acts import State
 from cellcount_jax.label.dots import as_stored, make_dots
@@ -54,7 +56,7 @@ class Clock:
 def write(folder: Path, shape: tuple[int, ...] = SHAPE) -> Path:
     pixels = np.random.default_rng(0).integers(0, 900, shape).astype(np.uint16)
     path = folder / "cells.tif"
-    formats.write_image(path, pixels, spacing=SPACING[-len(shape) :])
+    write_image(path, pixels, spacing=SPACING[-len(shape) :])
     return path
 
 
@@ -192,7 +194,7 @@ def test_snap_finds_the_brightest_place(tmp_path: Path) -> None:
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
     away = (grid - centre) * np.array([3.0, 1.0, 1.0])
     pixels = 100 + 4000 * np.exp(-np.square(away).sum(-1) / (2 * 3.0**2))
-    formats.write_image(tmp_path / "a.tif", pixels.astype(np.uint16), spacing=(3.0, 1.0, 1.0))
+    write_image(tmp_path / "a.tif", pixels.astype(np.uint16), spacing=(3.0, 1.0, 1.0))
     with Session(tmp_path / "a.tif", radius=6.0) as session:
         dot = session.add((5, 12, 13), snap=True)
         assert np.abs(session.dots.points[0] - centre).max() < 0.15
@@ -384,18 +386,18 @@ def test_any_sequence_of_acts_is_undone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_voxel_size_that_was_given_is_kept_with_the_radius(tmp_path: Path, kill: bool) -> None:
     path = tmp_path / "cells.tif"
-    formats.write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
+    write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
 
     def left(session: Session) -> None:
         session.add((1, 1, 1))
         session.abandon() if kill else session.close()
 
-    left(Session(path, spacing=(0.5, 0.2, 0.2)))
+    left(Session(path, Selection(spacing=(0.5, 0.2, 0.2))))
     session = Session(path)
     assert session.unit == "um" and session.radius == pytest.approx(1.0)
     assert session.edges.tolist() == [0.5, 0.2, 0.2] == list(session.source.spacing or ())
     left(session)
-    session = Session(path, spacing=(1, 0.4, 0.4))  # one that is given goes before it
+    session = Session(path, Selection(spacing=(1, 0.4, 0.4)))  # one that is given goes before it
     assert session.edges.tolist() == [1, 0.4, 0.4] and session.radius == pytest.approx(1.0)
     left(session)
 
@@ -403,11 +405,11 @@ def test_a_voxel_size_that_was_given_is_kept_with_the_radius(tmp_path: Path, kil
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_radius_in_pixels_is_of_the_finest_edge(tmp_path: Path, kill: bool) -> None:
     path = tmp_path / "cells.tif"
-    formats.write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
+    write_image(path, np.zeros(SHAPE, np.uint8), ndim=3)
     session = Session(path, radius=4.0)
     session.add((1, 1, 1))
     session.abandon() if kill else session.close()
-    with Session(path, spacing=(0.5, 0.2, 0.2)) as session:
+    with Session(path, Selection(spacing=(0.5, 0.2, 0.2))) as session:
         assert session.unit == "um" and session.radius == pytest.approx(0.8)
         session.add((3, 3, 3))
     with Session(path) as session:
@@ -481,7 +483,7 @@ def test_a_killed_process_loses_nothing(image: Path) -> None:
     with Session(image) as session:
         assert session.recovered == 2
         assert session.dots.points.tolist() == [[1, 2, 3], [4, 5, 6]]
-    assert formats.read_points(image.with_suffix(".csv"), ndim=3).tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert read_points(image.with_suffix(".csv"), ndim=3).tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 @pytest.mark.parametrize("stage", ["csv", "progress", "journal"])
@@ -494,7 +496,7 @@ def test_a_kill_while_saving_loses_nothing(
     wanted = content(session.state)
     target = {
         "csv": "cellcount_jax.label.files.write",
-        "progress": "cellcount_jax.label.store.write_progress",
+        "progress": "cellcount_jax.label.store.write_block_states",
         "journal": "pathlib.Path.unlink",
     }[stage]
     with monkeypatch.context() as patch:
@@ -525,8 +527,8 @@ def test_what_is_saved_is_what_training_reads(image: Path) -> None:
         "4.000,5.000,6.000,0.333333,0",
         "0.000,0.000,23.000,,1",
     ]
-    assert formats.read_points(image.with_suffix(".csv"), ndim=3).shape == (3, 3)
-    progress = read_progress(image.with_name("cells.label.json"))
+    assert read_points(image.with_suffix(".csv"), ndim=3).shape == (3, 3)
+    progress = read_block_states(image.with_name("cells.label.json"))
     assert progress.valid[:3, :10, :12].all() and progress.valid.sum() == 3 * 10 * 12
     assert progress.about["proposals"] == [{"what": "otsu"}]
     assert progress.about["image"] == "cells.tif" and progress.about["place"] == [1, 2, 3]
@@ -655,7 +657,9 @@ def test_what_was_not_saved_to_its_end_does_not_give_way(image: Path) -> None:
     session.add((1, 1, 1))
     session.save()
     session.mark([[0, 0, 0]], DONE)  # the CSV file stays as it is
-    failing = mock.patch("cellcount_jax.label.store.write_progress", side_effect=KeyboardInterrupt)
+    failing = mock.patch(
+        "cellcount_jax.label.store.write_block_states", side_effect=KeyboardInterrupt
+    )
     with failing, pytest.raises(KeyboardInterrupt):
         session.save()
     session.abandon()
@@ -729,7 +733,7 @@ def test_what_is_stored_is_inside_the_image_to_every_reader(
     path = tmp_path_factory.mktemp("dots") / "a.csv"
     files.write(path, files.as_csv(dots))
     assert files.read_dots(path, shape).points.tolist() == dots.points.tolist()
-    formats.check_points_inside(formats.read_points(path, ndim=len(shape)), shape, path)
+    check_points_inside(read_points(path, ndim=len(shape)), shape, path)
     shutil.rmtree(path.parent)
 
 
@@ -773,21 +777,19 @@ def test_other_blocks_than_those_that_are_labelled_give_a_note(image: Path) -> N
 def test_another_time_point_is_refused(tmp_path: Path, kill: bool) -> None:
     path = tmp_path / "cells.ome.tif"
     tifffile.imwrite(path, np.zeros((3, 20, 24), np.uint8), metadata={"axes": "TYX"}, ome=True)
-    session = Session(path, time_point=0, block=(10, 12))
-    (note,) = session.notes
-    assert note.startswith("cellcount train does not read a time series")
+    session = Session(path, Selection(time=0), block=(10, 12))
     session.add((1, 1))
     session.abandon() if kill else session.close()
     with pytest.raises(InputError, match="is of time point 0, but the image was opened at time po"):
-        Session(path, time_point=2)
-    with Session(path, time_point=0) as session:
+        Session(path, Selection(time=2))
+    with Session(path, Selection(time=0)) as session:
         session.add((2, 2))
     # A file of before does not say it.
     progress = tmp_path / "cells.label.json"
     stored = json.loads(progress.read_text())
     assert stored.pop("time") == 0 and stored.pop("level") == 0
     progress.write_text(json.dumps(stored))
-    with Session(path, time_point=2) as session:
+    with Session(path, Selection(time=2)) as session:
         assert len(session.dots) == 2
 
 
@@ -799,22 +801,10 @@ def test_another_level_is_refused(tmp_path: Path) -> None:
     paths = [{"path": name} for name in "01"]
     axes = [{"name": axis, "type": "space"} for axis in "zyx"]
     group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": paths}]
-    with Session(path, level=1) as session:
-        assert session.notes[0].startswith("cellcount train does not read level 1 of a pyramid")
+    with Session(path, Selection(level=1)) as session:
         session.add((1, 1, 1))
     with pytest.raises(InputError, match=r"is of level 1, .* at level 0; open it with --level 1"):
         Session(path)
-
-
-def test_images_that_training_does_not_read(tmp_path: Path, image: Path) -> None:
-    np.save(tmp_path / "other.npy", np.zeros((20, 24), np.uint8))
-    with Session(tmp_path / "other.npy") as session:
-        assert session.notes == (
-            "cellcount train does not read .npy files: to train on these dots save what is"
-            " labelled as a TIFF file of its own, and label that.",
-        )
-    with Session(image) as session:
-        assert session.notes == ()
 
 
 def test_another_image_of_this_name(labelled_image: Path) -> None:

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from cellcount_jax import cli
-from cellcount_jax.images import whole
 from cellcount_jax.images.exports import read_cellfinder
+from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.points import read_points
 from cellcount_jax.label.session import Session
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ def volume(tmp_path: Path) -> Path:
     for centre in np.array([(3, 15, 20), (3, 40, 60), (6, 30, 40), (9, 20, 70)]) * edges:
         pixels += 2000 * np.exp(-0.5 * np.square(grid - centre).sum(-1) / 5.0**2)
     path = tmp_path / "cells.tif"
-    whole.write_image(path, pixels.astype(np.uint16), spacing=tuple(edges))
+    write_image(path, pixels.astype(np.uint16), spacing=tuple(edges))
     return path
 
 
@@ -220,7 +221,7 @@ def test_the_mouse(drive: WindowProcess, volume: Path) -> None:
         volume,
         **CUT,
     )
-    points = whole.read_points(volume.with_suffix(".csv"), ndim=3)
+    points = read_points(volume.with_suffix(".csv"), ndim=3)
     assert len(points) == 5, "closing the window saves"
     assert not volume.with_name(".cells.label.journal").exists()
 
@@ -383,7 +384,7 @@ def test_what_is_seen(drive: WindowProcess, volume: Path) -> None:
 
 def test_an_image_in_2d_and_files_of_others(drive: WindowProcess, tmp_path: Path) -> None:
     path = tmp_path / "flat.png"
-    whole.write_image(path, np.random.default_rng(0).integers(0, 99, (90, 120)).astype(np.uint8))
+    write_image(path, np.random.default_rng(0).integers(0, 99, (90, 120)).astype(np.uint8))
     (tmp_path / "other.csv").write_text("index,axis-0,axis-1\n0,10,20\n1,30,40\n")
     (tmp_path / "bad.xml").write_text("<a/>")
     drive(
@@ -447,7 +448,7 @@ def test_from_the_menu_of_napari(drive: WindowProcess, volume: Path) -> None:
         volume,
         from_menu=True,
     )
-    assert len(whole.read_points(volume.with_suffix(".csv"), ndim=3)) == 2
+    assert len(read_points(volume.with_suffix(".csv"), ndim=3)) == 2
 
 
 def test_notes_on_opening_and_a_full_disk(drive: WindowProcess, volume: Path) -> None:

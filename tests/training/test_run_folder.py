@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError
 from cellcount_jax.training import run_folder
 from cellcount_jax.training.step import create_train_state
@@ -180,3 +182,14 @@ def test_a_checkpoint_of_four_devices_restores_on_one(
     restored = run_folder.restore(tmp_path, jax.tree.map(np.zeros_like, expected))
     assert restored is not None and restored[0] == 3
     assert_same(restored[1], expected)
+
+
+def test_a_run_of_before_a_setting_has_its_default(tmp_path: Path) -> None:
+    config = settings.default_config()
+    stored = settings.to_json(config)
+    del stored["data"]["level"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    run_folder.compare(tmp_path, config)
+    config.data.level = 1
+    with pytest.raises(InputError, match=r"differ in data\.level \(there 0, given 1\)"):
+        run_folder.compare(tmp_path, config)

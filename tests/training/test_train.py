@@ -21,7 +21,8 @@ from cellcount_jax import config as settings
 from cellcount_jax.data import datasets
 from cellcount_jax.data.sample import voxels_inside
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import files, whole
+from cellcount_jax.images import files
+from cellcount_jax.images.image_files import read_image, write_image
 from cellcount_jax.inference import model_file
 from cellcount_jax.maps import targets
 from cellcount_jax.training import batches, metrics_log, run_folder, train
@@ -186,8 +187,8 @@ def test_images_with_other_channels_than_the_checkpoint_are_an_error(
     shutil.copytree(cells_2d, folder)
     shutil.copytree(run_2d, workdir)
     for path in folder.rglob("*.png"):
-        grey = whole.read_image(path).pixels.astype(np.uint8)
-        whole.write_image(path, np.repeat(grey, 3, axis=-1))
+        grey = read_image(path).pixels.astype(np.uint8)
+        write_image(path, np.repeat(grey, 3, axis=-1))
     config_2d.data.dir = str(folder)
     files.write_json(workdir / "config.json", settings.to_json(config_2d))
     before = snapshot(workdir)
@@ -311,9 +312,9 @@ def removed(pattern: str) -> Change:
 
 
 def truncated(folder: Path) -> None:
-    image = whole.read_image(folder / "a0.png").pixels
+    image = read_image(folder / "a0.png").pixels
     (folder / "a0.png").unlink()
-    whole.write_image(folder / "a0.tif", image, ndim=2)
+    write_image(folder / "a0.tif", image, ndim=2)
     content = (folder / "a0.tif").read_bytes()
     (folder / "a0.tif").write_bytes(content[: len(content) // 2])
 
@@ -322,10 +323,10 @@ def filled(name: str, value: float) -> Change:
     """Puts a pixel of this value into an image, which becomes a TIFF file."""
 
     def change(folder: Path) -> None:
-        image = whole.read_image(folder / f"{name}.png").pixels
+        image = read_image(folder / f"{name}.png").pixels
         image[3, 4] = value
         (folder / f"{name}.png").unlink()
-        whole.write_image(folder / f"{name}.tif", image, ndim=2)
+        write_image(folder / f"{name}.tif", image, ndim=2)
 
     return change
 
@@ -333,7 +334,7 @@ def filled(name: str, value: float) -> Change:
 def shaped(name: str, shape: tuple[int, ...], ndim: int) -> Change:
     def change(folder: Path) -> None:
         (folder / f"{name}.png").unlink()
-        whole.write_image(folder / f"{name}.tif", np.ones(shape, np.uint8), ndim=ndim)
+        write_image(folder / f"{name}.tif", np.ones(shape, np.uint8), ndim=ndim)
 
     return change
 

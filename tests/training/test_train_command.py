@@ -20,7 +20,8 @@ from cellcount_jax.config import override
 from cellcount_jax.data.blocks import DONE
 from cellcount_jax.data.entries import scan
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import whole
+from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.session import Session
 from cellcount_jax.training import command as training_command
 from cellcount_jax.training import run_folder
@@ -66,7 +67,7 @@ def image_with_cells(
         image += 150 * np.exp(-np.square(voxels - centre).sum(-1) / 4.5)
     pixels = np.clip(image, 0, 255).astype(np.uint8)
     options = {"spacing": spacing} if spacing else {"ndim": len(shape)}
-    whole.write_image(path, pixels, **options)
+    write_image(path, pixels, **options)
     return centres
 
 
@@ -230,9 +231,9 @@ def test_the_radius_is_the_labelling_tools_unless_a_diameter_is_given(images: Pa
 
 def test_a_radius_in_the_other_unit_is_converted(tmp_path: Path) -> None:
     shape, spacing = (8, 16, 16), (0.5, 0.2, 0.2)
-    whole.write_image(tmp_path / "px" / "a.tif", np.ones(shape, np.uint8), ndim=3)
-    whole.write_image(tmp_path / "um" / "a.tif", np.ones(shape, np.uint8), spacing=spacing)
-    with Session(tmp_path / "px" / "a.tif", spacing=spacing) as session:  # 1 um
+    write_image(tmp_path / "px" / "a.tif", np.ones(shape, np.uint8), ndim=3)
+    write_image(tmp_path / "um" / "a.tif", np.ones(shape, np.uint8), spacing=spacing)
+    with Session(tmp_path / "px" / "a.tif", Selection(spacing=spacing)) as session:  # 1 um
         session.add((1, 1, 1))
     assert make(tmp_path / "px").evaluation.max_distance == pytest.approx(5)
     with Session(tmp_path / "um" / "a.tif", radius=1.2) as session:
@@ -299,7 +300,7 @@ def test_overwriting_removes_nothing_of_a_folder_that_is_no_run(
 
 
 def test_images_and_volumes_in_one_folder(images: Path) -> None:
-    whole.write_image(images / "v.tif", np.ones((4, 8, 8), np.uint8), ndim=3)
+    write_image(images / "v.tif", np.ones((4, 8, 8), np.uint8), ndim=3)
     with pytest.raises(InputError, match=r"v\.tif: is 3D, but a\.tif is 2D"):
         make(images)
 

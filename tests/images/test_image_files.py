@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ import tifffile
 from PIL import Image as PillowImage
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import whole as formats
+from cellcount_jax.images.image_files import (
+    read_dots,
+    read_image,
+    read_instance_labels,
+    read_mask,
+    write_image,
+)
+from cellcount_jax.images.points import check_points_inside, read_points
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -37,93 +45,29 @@ def colour() -> np.ndarray:
 # --- TIFF: axes
 
 
-@pytest.mark.parametrize(
-    ("options", "axes"),
-    [
-        ({"imagej": True, "metadata": {"axes": "ZYX"}}, "ZYX"),
-        ({"imagej": True, "metadata": {"axes": "ZYX"}, "compression": "zlib"}, "ZYX"),
-        ({"ome": True, "metadata": {"axes": "ZYX"}}, "ZYX"),
-        ({}, "QYX"),
-        ({"metadata": None}, "IYX"),
-        ({"metadata": None, "tile": (16, 16)}, "IYX"),
-        ({"metadata": None, "byteorder": ">", "bigtiff": True}, "IYX"),
-    ],
-)
-def test_volumes_of_every_kind_of_tiff(tmp_path, volume, options, axes):
-    path = tmp_path / "volume.tif"
-    tifffile.imwrite(path, volume, **options)
-    image = formats.read_image(path)
-    assert image.axes == axes
-    assert image.pixels.dtype == np.float32
-    np.testing.assert_array_equal(image.pixels, volume[..., None])
-
-
-@pytest.mark.parametrize("kind", ["imagej", "ome"])
-@pytest.mark.parametrize(
-    ("axes", "shape"),
-    [("YX", (6, 7)), ("CYX", (3, 6, 7)), ("ZCYX", (4, 3, 6, 7)), ("ZYX", (4, 6, 7))],
-)
-def test_axes_of_microscope_files(tmp_path, kind, axes, shape):
-    array = np.random.default_rng(2).integers(0, 999, shape).astype(np.uint16)
-    path = tmp_path / "image.tif"
-    imagej, ome = kind == "imagej", kind == "ome"
-    metadata = {"axes": axes}
-    tifffile.imwrite(
-        path, array, photometric="minisblack", metadata=metadata, imagej=imagej, ome=ome
-    )
-    expected = np.moveaxis(array, axes.index("C"), -1) if "C" in axes else array[..., None]
-    np.testing.assert_array_equal(formats.read_image(path).pixels, expected)
-
-
 def test_channels_before_z_and_time_of_length_one(tmp_path):
     array = np.random.default_rng(3).integers(0, 999, (1, 2, 4, 6, 7)).astype(np.uint16)
     path = tmp_path / "image.ome.tif"
     tifffile.imwrite(path, array, photometric="minisblack", metadata={"axes": "TCZYX"})
-    image = formats.read_image(path)
-    assert image.axes == "CZYX"
+    image = read_image(path)
     np.testing.assert_array_equal(image.pixels, np.moveaxis(array[0], 0, -1))
 
 
 def test_rgb_tiff_in_2d_and_3d(tmp_path, colour):
     path = tmp_path / "rgb.tif"
     tifffile.imwrite(path, colour, photometric="rgb")
-    np.testing.assert_array_equal(formats.read_image(path).pixels, colour)
+    np.testing.assert_array_equal(read_image(path).pixels, colour)
     stack = np.stack([colour, colour[::-1]])
     tifffile.imwrite(path, stack, photometric="rgb", imagej=True, metadata={"axes": "ZYXS"})
-    image = formats.read_image(path)
-    assert image.axes == "ZYXS"
+    image = read_image(path)
     np.testing.assert_array_equal(image.pixels, stack)
-
-
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "uint32", "float16", "float64"])
-def test_types_of_pixels(tmp_path, dtype):
-    array = np.random.default_rng(4).integers(0, 2, (9, 11)).astype(dtype)
-    path = tmp_path / "image.tif"
-    tifffile.imwrite(path, array, photometric="minisblack")
-    np.testing.assert_array_equal(formats.read_image(path).pixels[..., 0], array.astype("f4"))
-
-
-def test_a_time_series_is_an_error(tmp_path, volume):
-    path = tmp_path / "movie.tif"
-    tifffile.imwrite(path, volume, imagej=True, metadata={"axes": "TYX"})
-    with pytest.raises(InputError, match=r"movie\.tif: a time series \(T of 5"):
-        formats.read_image(path)
 
 
 def test_axes_that_are_neither_depth_nor_channels_are_an_error(tmp_path):
     path = tmp_path / "two_depths.tif"
     tifffile.imwrite(path, np.zeros((2, 3, 6, 7), np.uint8), photometric="minisblack")
     with pytest.raises(InputError, match=r"two_depths\.tif: axes Q of 2, Q of 3"):
-        formats.read_image(path)
-
-
-def test_several_images_in_one_file_are_an_error(tmp_path, volume):
-    path = tmp_path / "two.tif"
-    with tifffile.TiffWriter(path) as writer:
-        writer.write(volume[0])
-        writer.write(volume[0, :8])
-    with pytest.raises(InputError, match=r"two\.tif: holds 2 images \(16x20, 8x20\)"):
-        formats.read_image(path)
+        read_image(path)
 
 
 # --- TIFF: voxel size
@@ -138,7 +82,7 @@ def test_imagej_spacing_is_exact(tmp_path, volume, edge, unit, scale):
     metadata = {"axes": "ZYX", "spacing": 6.0 / scale, "unit": unit}
     resolution = (scale / edge, scale / (2 * edge))
     tifffile.imwrite(path, volume, imagej=True, resolution=resolution, metadata=metadata)
-    assert formats.read_image(path).spacing == (6.0, 2 * edge, edge)
+    assert read_image(path).spacing == (6.0, 2 * edge, edge)
 
 
 def test_imagej_resolution_written_in_millionths(tmp_path, volume):
@@ -150,7 +94,7 @@ def test_imagej_resolution_written_in_millionths(tmp_path, volume):
         resolution=((617284, 1000000), (166667, 1000000)),
         metadata={"unit": "um"},
     )
-    assert formats.read_image(path).spacing == (6.0, 1.62)
+    assert read_image(path).spacing == (6.0, 1.62)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +113,7 @@ def test_imagej_text_and_resolution_unit_that_disagree(
         resolutionunit=resolution_unit,
         metadata={"unit": "um"},
     )
-    assert formats.read_image(path).spacing == (1.62, 1.62)
+    assert read_image(path).spacing == (1.62, 1.62)
 
 
 def test_ome_spacing_in_several_units(tmp_path, volume):
@@ -184,16 +128,16 @@ def test_ome_spacing_in_several_units(tmp_path, volume):
         "PhysicalSizeZUnit": "mm",
     }
     tifffile.imwrite(path, volume, metadata=metadata)
-    assert formats.read_image(path).spacing == (2.0, 0.65, 0.5)
+    assert read_image(path).spacing == (2.0, 0.65, 0.5)
 
 
 def test_ome_without_unit_is_micrometres_and_without_z_unknown(tmp_path, volume):
     path = tmp_path / "image.ome.tif"
     sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.75}
     tifffile.imwrite(path, volume[0], metadata={"axes": "YX", **sizes})
-    assert formats.read_image(path).spacing == (0.75, 0.5)
+    assert read_image(path).spacing == (0.75, 0.5)
     tifffile.imwrite(path, volume, metadata={"axes": "ZYX", **sizes})
-    assert formats.read_image(path).spacing is None
+    assert read_image(path).spacing is None
 
 
 @pytest.mark.parametrize(
@@ -212,36 +156,10 @@ def test_ome_without_unit_is_micrometres_and_without_z_unknown(tmp_path, volume)
 def test_when_a_2d_tiff_has_a_pixel_size(tmp_path, volume, options, spacing):
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, volume[0], **options)
-    assert formats.read_image(path).spacing == spacing
+    assert read_image(path).spacing == spacing
 
 
 # --- TIFF: damage
-
-
-def test_every_truncation_is_an_error_or_complete(tmp_path, volume):
-    small = volume[:, :8, :9]
-    kinds: dict[str, dict[str, Any]] = {
-        "imagej": {"imagej": True, "metadata": {"axes": "ZYX"}},
-        "ome": {"ome": True, "metadata": {"axes": "ZYX"}},
-        "plain": {"metadata": None},
-        "shaped": {"compression": "zlib"},
-    }
-    for name, options in kinds.items():
-        whole = tmp_path / f"{name}.tif"
-        tifffile.imwrite(whole, small, **options)
-        content = whole.read_bytes()
-        cut = tmp_path / f"{name}_cut.tif"
-        refused = 0
-        for length in range(0, len(content), 23):
-            cut.write_bytes(content[:length])
-            try:
-                pixels = formats.read_image(cut).pixels
-            except InputError as error:
-                assert str(cut) in str(error)
-                refused += 1
-            else:
-                np.testing.assert_array_equal(pixels, small[..., None])
-        assert refused > 0.9 * len(content) / 23, name
 
 
 def test_a_truncated_tiff_says_so(tmp_path, volume):
@@ -249,18 +167,7 @@ def test_a_truncated_tiff_says_so(tmp_path, volume):
     tifffile.imwrite(path, volume[0])
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"cut\.tif: the file is truncated: .* byte 896, .* 796"):
-        formats.read_image(path)
-
-
-@pytest.mark.parametrize("tag", ["ImageLength", "ImageWidth"])
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_a_header_that_promises_too_much_is_an_error(tmp_path, volume, tag, compression):
-    path = tmp_path / "liar.tif"
-    tifffile.imwrite(path, volume[0], metadata=None, compression=compression)
-    with tifffile.TiffFile(path, mode="r+") as tiff:
-        tiff.pages.first.tags[tag].overwrite(5000)
-    with pytest.raises(InputError, match=r"liar\.tif"):
-        formats.read_image(path)
+        read_image(path)
 
 
 def test_a_missing_plane_of_an_ome_tiff_is_an_error(tmp_path, volume):
@@ -271,29 +178,7 @@ def test_a_missing_plane_of_an_ome_tiff_is_an_error(tmp_path, volume):
     assert changed != content
     path.write_bytes(changed)
     with pytest.raises(InputError, match=r"gap\.ome\.tif"):
-        formats.read_image(path)
-
-
-@pytest.mark.parametrize("name", ["notes.tif", "notes.tiff", "notes.png"])
-@pytest.mark.parametrize("content", [b"z,y,x\n1,2,3\n" * 9, b"II*\0", b"\x89PNG\r\n\x1a\n"])
-def test_other_content_is_an_error(tmp_path, name, content):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=name):
-        formats.read_image(path)
-
-
-def test_missing_empty_folder_and_unknown_suffix(tmp_path):
-    with pytest.raises(InputError, match=r"nothing\.tif: no such file"):
-        formats.read_image(tmp_path / "nothing.tif")
-    (tmp_path / "empty.tif").touch()
-    with pytest.raises(InputError, match=r"empty\.tif: the file is empty"):
-        formats.read_image(tmp_path / "empty.tif")
-    with pytest.raises(InputError, match="is a folder"):
-        formats.read_image(tmp_path)
-    (tmp_path / "image.jpg").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"image\.jpg: the name of an image must end in \.tif"):
-        formats.read_image(tmp_path / "image.jpg")
+        read_image(path)
 
 
 def test_pixels_that_are_not_finite_are_counted(tmp_path):
@@ -301,18 +186,11 @@ def test_pixels_that_are_not_finite_are_counted(tmp_path):
     array[0, 0], array[1, 2:4] = np.nan, np.inf
     path = tmp_path / "holes.tif"
     tifffile.imwrite(path, array)
-    with pytest.raises(InputError, match=r"holes\.tif: 3 of 42 pixels are NaN or infinite"):
-        formats.read_image(path)
+    with pytest.raises(InputError, match=r"holes\.tif: NaN, infinite .* = \(0, 0\); 3 such"):
+        read_image(path)
     tifffile.imwrite(path, np.full((6, 7), 1e300))
-    with pytest.raises(InputError, match="42 of 42 pixels"):
-        formats.read_image(path)
-
-
-def test_complex_pixels_are_an_error(tmp_path):
-    path = tmp_path / "wave.tif"
-    tifffile.imwrite(path, np.ones((6, 7), np.complex64))
-    with pytest.raises(InputError, match=r"wave\.tif: pixels of type complex64"):
-        formats.read_image(path)
+    with pytest.raises(InputError, match="42 such values"):
+        read_image(path)
 
 
 def test_the_logger_of_tifffile_is_left_as_it_was(tmp_path, volume, caplog):
@@ -322,7 +200,7 @@ def test_the_logger_of_tifffile_is_left_as_it_was(tmp_path, volume, caplog):
     logger = logging.getLogger("tifffile")
     before = logger.level, list(logger.filters), logger.disabled
     with pytest.raises(InputError):
-        formats.read_image(path)
+        read_image(path)
     assert (logger.level, logger.filters, logger.disabled) == before
     assert not caplog.records
 
@@ -335,44 +213,24 @@ def test_png_of_every_kind(tmp_path, colour):
     grey = colour[..., 0]
     for array in (colour, grey, grey.astype(np.uint16) * 257, grey > 100):
         PillowImage.fromarray(array).save(path)
-        image = formats.read_image(path)
+        image = read_image(path)
         expected = array if array.ndim == 3 else array[..., None]
         np.testing.assert_array_equal(image.pixels, expected.astype(np.float32))
         assert image.spacing is None
-        assert image.axes == "YXS"[: array.ndim]
 
 
 def test_a_palette_becomes_its_colours(tmp_path, colour):
     few = colour // 128 * 255
     path = tmp_path / "image.png"
     PillowImage.fromarray(few).quantize(8).save(path)
-    np.testing.assert_array_equal(formats.read_image(path).pixels, few)
-
-
-@pytest.mark.parametrize("name", ["image.png", "image.tif"])
-def test_only_an_opaque_alpha_channel_is_dropped(tmp_path, colour, name):
-    path = tmp_path / name
-
-    def write(array: np.ndarray) -> None:
-        if name == "image.png":
-            PillowImage.fromarray(array).save(path)
-        else:
-            tifffile.imwrite(path, array, photometric="rgb", extrasamples=["unassalpha"])
-
-    opaque = np.concatenate([colour, np.full((12, 14, 1), 255, np.uint8)], axis=-1)
-    write(opaque)
-    np.testing.assert_array_equal(formats.read_image(path).pixels, colour)
-    opaque[3, 4:6, 3] = 254
-    write(opaque)
-    with pytest.raises(InputError, match=rf"{name}: 2 pixels are partly transparent"):
-        formats.read_image(path)
+    np.testing.assert_array_equal(read_image(path).pixels, few)
 
 
 def test_a_transparent_colour_is_an_error(tmp_path, colour):
     path = tmp_path / "image.png"
     PillowImage.fromarray(colour[..., 0]).save(path, transparency=int(colour[0, 0, 0]))
     with pytest.raises(InputError, match="partly transparent"):
-        formats.read_image(path)
+        read_image(path)
 
 
 def test_every_truncation_of_a_png_is_an_error_or_complete(tmp_path, colour):
@@ -383,7 +241,7 @@ def test_every_truncation_of_a_png_is_an_error_or_complete(tmp_path, colour):
     for length in range(0, len(content), 7):
         cut.write_bytes(content[:length])
         try:
-            pixels = formats.read_image(cut).pixels
+            pixels = read_image(cut).pixels
         except InputError as error:
             assert str(cut) in str(error)
             refused += 1
@@ -397,13 +255,14 @@ def test_png_with_16_bit_colour_and_animations_are_errors(tmp_path, colour):
     PillowImage.fromarray(colour).save(path)
     content = bytearray(path.read_bytes())
     content[24] = 16  # the bit depth
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"image\.png: 16 bits a colour channel"):
-        formats.read_image(path)
+        read_image(path)
     frames = [PillowImage.fromarray(array) for array in (colour, colour[::-1])]
     frames[0].save(path, save_all=True, append_images=frames[1:])
     with pytest.raises(InputError, match=r"image\.png: an animation of 2"):
-        formats.read_image(path)
+        read_image(path)
 
 
 # --- labels, masks, dots
@@ -413,7 +272,7 @@ def test_labels_are_exact_integers(tmp_path):
     labels = np.array([[0, 1, 2], [2**24 + 1, 2**31 - 1, 5]], np.uint32)
     path = tmp_path / "labels.tif"
     tifffile.imwrite(path, labels)
-    read = formats.read_labels(path)
+    read = read_instance_labels(path)
     assert read.dtype == np.int32
     np.testing.assert_array_equal(read, labels)
 
@@ -431,7 +290,7 @@ def test_labels_that_are_none(tmp_path, array, message):
     path = tmp_path / "labels.tif"
     tifffile.imwrite(path, array, photometric="rgb" if array.ndim == 3 else "minisblack")
     with pytest.raises(InputError, match=rf"labels\.tif: .*{message}"):
-        formats.read_labels(path)
+        read_instance_labels(path)
 
 
 def test_a_mask_is_what_is_not_zero(tmp_path, colour):
@@ -444,7 +303,7 @@ def test_a_mask_is_what_is_not_zero(tmp_path, colour):
         PillowImage.fromarray(array).save(tmp_path / name)
     tifffile.imwrite(tmp_path / "d.tif", mask.astype(np.float32) * 0.1)
     for path in tmp_path.iterdir():
-        read = formats.read_mask(path)
+        read = read_mask(path)
         assert read.dtype == np.bool_
         np.testing.assert_array_equal(read, mask)
 
@@ -457,142 +316,26 @@ def test_touching_dots_are_different_cells(tmp_path):
     red = dots[..., None] * np.array([255, 0, 0], np.uint8)
     PillowImage.fromarray(red).save(tmp_path / "red.png")
     for rule in ("boolean", "red"):
-        points = formats.read_dots(tmp_path / f"{rule}.png", rule=rule, shape=(6, 8))
+        points = read_dots(tmp_path / f"{rule}.png", rule=rule, shape=(6, 8))
         assert points.dtype == np.float32
         np.testing.assert_array_equal(points, where)
     with pytest.raises(InputError, match=r"red\.png: .* 2D with 1 channel"):
-        formats.read_dots(tmp_path / "red.png", rule="boolean")
-    with pytest.raises(InputError, match=r"red\.png: the dot image is 6x8, its image 8x6"):
-        formats.read_dots(tmp_path / "red.png", rule="red", shape=(8, 6))
+        read_dots(tmp_path / "red.png", rule="boolean")
+    with pytest.raises(InputError, match=r"red\.png: the dot image is 6 x 8, its image 8 x 6"):
+        read_dots(tmp_path / "red.png", rule="red", shape=(8, 6))
 
 
 def test_an_image_is_not_taken_for_its_dots(tmp_path, colour):
     path = tmp_path / "cell.png"
     PillowImage.fromarray(colour).save(path)
     with pytest.raises(InputError, match=r"cell\.png: \d+ different grey levels"):
-        formats.read_dots(path, rule="red")
+        read_dots(path, rule="red")
 
 
 def test_no_dots_at_all(tmp_path):
     path = tmp_path / "dots.png"
     PillowImage.fromarray(np.zeros((4, 5), bool)).save(path)
-    assert formats.read_dots(path, rule="boolean").shape == (0, 2)
-
-
-# --- points
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("z,y,x\n1,2,3\n4,5.5,-0.25\n", [[1, 2, 3], [4, 5.5, -0.25]]),
-        ("x,y,z\n3,2,1\n", [[1, 2, 3]]),
-        ("\ufeffX, Score ,Y,Z\r\n3,0.9, 2 ,1e0\r\n\r\n", [[1, 2, 3]]),
-        ("index,axis-0,axis-1,axis-2\n0,1,2,3\n", [[1, 2, 3]]),
-        ('name,z,y,x\n"a, b",1,2,3\n,4,5,6\n', [[1, 2, 3], [4, 5, 6]]),
-        ("z,y,x\n", np.zeros((0, 3))),
-    ],
-)
-def test_points_in_3d(tmp_path, text, expected):
-    path = tmp_path / "points.csv"
-    path.write_text(text, encoding="utf-8", newline="")
-    points = formats.read_points(path, ndim=3)
-    assert points.dtype == np.float32
-    np.testing.assert_array_equal(points, np.asarray(expected, np.float32))
-
-
-@pytest.mark.parametrize("text", ["x,y\n3,2\n", "axis-0,axis-1\n2,3\n", "label,y,x\nq,2,3\n"])
-def test_points_in_2d(tmp_path, text):
-    path = tmp_path / "points.csv"
-    path.write_text(text)
-    np.testing.assert_array_equal(formats.read_points(path, ndim=2), [[2, 3]])
-
-
-@pytest.mark.parametrize(
-    ("text", "ndim", "message"),
-    [
-        ("", 2, r"the file is empty \(0 bytes\)"),
-        ("\n , \n", 2, r"the file is empty; a header with the columns y,x is needed"),
-        ("row,col\n1,2\n", 2, r"found the columns 'row', 'col'; a header with the columns y,x"),
-        ("y,x\n1,2\n", 3, r"found the columns 'y', 'x'; a header with the columns z,y,x"),
-        ("y;x\n1;2\n", 2, r"found the columns 'y;x'.* separated by commas"),
-        ("1.5,2.5\n", 2, r"found the columns '1\.5', '2\.5'"),
-        ("z,y,x\n1,2,3\n", 2, r"has points in 3D \(columns z, y, x\), but the image is 2D"),
-        ("axis-0,axis-1,axis-2\n1,2,3\n", 2, "has points in 3D"),
-        ("y,x,X\n1,2,3\n", 2, "a column stands twice in the header y,x,X"),
-        ("y,x\n1,2\n3,four\n", 2, "line 3, column x: 'four' is not a finite number"),
-        ("y,x\n1,2\n,\n5,\n", 2, "line 4, column x: '' is not"),
-        ("y,x\n1,nan\n", 2, "line 2, column x: 'nan' is not"),
-        ("y,x\n-inf,1\n", 2, "line 2, column y: '-inf' is not"),
-        ("y,x\n1e39,1\n", 2, "line 2, column y: '1e39' is not"),
-        ("y,x\n1_0,1\n", 2, "line 2, column y: '1_0' is not"),
-        ("y,x\n1\n", 2, "line 2 has 1 values, the header has 2 columns"),
-        ("y,x\n1,5,2,5\n", 2, "line 2 has 4 values, the header has 2 columns"),
-    ],
-)
-def test_points_that_cannot_be_used(tmp_path, text, ndim, message):
-    path = tmp_path / "points.csv"
-    path.write_text(text)
-    with pytest.raises(InputError, match=rf"points\.csv: .*{message}"):
-        formats.read_points(path, ndim=ndim)
-
-
-def test_points_that_are_no_text(tmp_path):
-    path = tmp_path / "points.csv"
-    path.write_bytes(b"y,x\n\xff\xfe,1\n")
-    with pytest.raises(InputError, match=r"points\.csv: is not a CSV text file"):
-        formats.read_points(path, ndim=2)
-    with pytest.raises(InputError, match=r"none\.csv: no such file"):
-        formats.read_points(tmp_path / "none.csv", ndim=2)
-
-
-@pytest.mark.parametrize("ndim", [2, 3])
-@pytest.mark.parametrize("count", [0, 1, 57])
-def test_points_come_back(tmp_path, ndim, count):
-    points = np.random.default_rng(5).uniform(-0.5, 3000, (count, ndim)).astype(np.float32)
-    path = tmp_path / "new" / "folder" / "points.csv"
-    formats.write_points(path, points, scores=np.linspace(0, 1e-3, count))
-    np.testing.assert_allclose(formats.read_points(path, ndim=ndim), points, atol=6e-4)
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_what_a_points_file_looks_like(tmp_path):
-    path = tmp_path / "points.csv"
-    points = np.array([[1, 2.34567], [-0.0001, 1e5]])
-    formats.write_points(path, points, scores=np.array([0.5, 1 / 3]))
-    assert path.read_text() == "y,x,score\n1.000,2.346,0.5\n0.000,100000.000,0.333333\n"
-    formats.write_points(path, np.zeros((0, 3)))
-    assert path.read_text() == "z,y,x\n"
-
-
-@pytest.mark.parametrize(
-    ("points", "scores"),
-    [
-        (np.zeros((2, 4)), None),
-        (np.zeros(3), None),
-        (np.array([[0, np.nan]]), None),
-        (np.zeros((2, 2)), np.zeros(3)),
-        (np.zeros((1, 2)), np.array([np.inf])),
-    ],
-)
-def test_points_that_are_not_written_leave_the_old_file(tmp_path, points, scores):
-    path = tmp_path / "points.csv"
-    path.write_text("old")
-    with pytest.raises(InputError, match=r"points\.csv"):
-        formats.write_points(path, points, scores=scores)
-    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
-
-
-def test_points_inside_are_those_that_round_into_the_image():
-    shape = (4, 6)
-    edge = np.array([[-0.5, 5.4999], [3.4999, -0.5]], np.float32)
-    formats.check_points_inside(edge, shape, "dots.csv")
-    formats.check_points_inside(np.zeros((0, 2)), shape, "dots.csv")
-    for outside in ([3.5, 0], [0, 5.5], [-0.51, 0], [300, 0]):
-        points = np.array([[1, 1], outside, [9, 9]], np.float32)
-        message = rf"dots\.csv: 2 of 3 points .* 4x6, the first at \(y,x\) = \({outside[0]:g}, "
-        with pytest.raises(InputError, match=message):
-            formats.check_points_inside(points, shape, "dots.csv")
+    assert read_dots(path, rule="boolean").shape == (0, 2)
 
 
 # --- writing images
@@ -605,8 +348,8 @@ def test_tiff_comes_back(tmp_path, dtype, channels, spatial):
     array = np.random.default_rng(6).uniform(0, 200, spatial + channels).astype(dtype)
     path = tmp_path / "new" / "image.tif"
     spacing = (6.0, 1.62, 3.24)[-len(spatial) :]
-    formats.write_image(path, array, spacing=spacing)
-    image = formats.read_image(path)
+    write_image(path, array, spacing=spacing)
+    image = read_image(path)
     expected = array if channels else array[..., None]
     np.testing.assert_array_equal(image.pixels, expected.astype(np.float32))
     assert image.spacing == spacing
@@ -616,20 +359,22 @@ def test_tiff_comes_back(tmp_path, dtype, channels, spatial):
 def test_tiff_without_spacing_and_with_ndim(tmp_path):
     array = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
     path = tmp_path / "image.tiff"
-    formats.write_image(path, array, ndim=3)
-    assert formats.read_image(path)[1:] == (None, "ZYX")
-    formats.write_image(path, array, ndim=2)
-    image = formats.read_image(path)
+    write_image(path, array, ndim=3)
+    image = read_image(path)
+    np.testing.assert_array_equal(image.pixels, array[..., None])
+    assert image.spacing is None
+    write_image(path, array, ndim=2)
+    image = read_image(path)
     np.testing.assert_array_equal(image.pixels, array)
-    assert image[1:] == (None, "CYX")
+    assert image.spacing is None
 
 
 def test_png_comes_back(tmp_path, colour):
     path = tmp_path / "image.png"
     for array in (colour, colour[..., 0], colour[..., :1], colour[..., 0] > 9):
-        formats.write_image(path, array)
+        write_image(path, array)
         expected = array if array.ndim == 3 else array[..., None]
-        np.testing.assert_array_equal(formats.read_image(path).pixels, expected)
+        np.testing.assert_array_equal(read_image(path).pixels, expected)
 
 
 @pytest.mark.parametrize(
@@ -651,7 +396,7 @@ def test_png_comes_back(tmp_path, colour):
 )
 def test_images_that_a_file_cannot_hold(tmp_path, name, array, options, message):
     with pytest.raises(InputError, match=message):
-        formats.write_image(tmp_path / name, array, **options)
+        write_image(tmp_path / name, array, **options)
     assert not list(tmp_path.iterdir())
 
 
@@ -667,7 +412,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, name):
     monkeypatch.setattr(tifffile, "imwrite", half)
     monkeypatch.setattr(PillowImage.Image, "save", lambda _, target, **__: half(target))
     with pytest.raises(OSError, match="disk full"):
-        formats.write_image(path, np.zeros((4, 5), np.uint8))
+        write_image(path, np.zeros((4, 5), np.uint8))
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
@@ -683,24 +428,23 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, name):
 )
 def test_real_volumes(name, shape, spacing):
     path = real_data(name + ".tif")
-    image = formats.read_image(path)
-    assert image.axes == "ZYX"
+    image = read_image(path)
     assert image.spacing == spacing
     np.testing.assert_array_equal(image.pixels[..., 0], tifffile.imread(path))
-    points = formats.read_points(real_data(name + ".csv"), ndim=3)
-    formats.check_points_inside(points, shape, name)
-    labels = formats.read_labels(real_data(name + "_labels.tif"))
+    points = read_points(real_data(name + ".csv"), ndim=3)
+    check_points_inside(points, shape, name)
+    labels = read_instance_labels(real_data(name + "_labels.tif"))
     assert labels.shape == shape
     np.testing.assert_array_equal(np.unique(labels), np.arange(len(points) + 1))
 
 
 def test_real_dot_images():
     vgg = sorted(real_data("vgg").glob("*dots.png"))
-    counts = [len(formats.read_dots(path, rule="red", shape=(256, 256))) for path in vgg]
+    counts = [len(read_dots(path, rule="red", shape=(256, 256))) for path in vgg]
     assert len(counts) == 200
     assert (min(counts), max(counts)) == (74, 317)
     assert np.mean(counts) == pytest.approx(176, abs=0.5)
     mbm = sorted(real_data("mbm").glob("*_dots_*.png"))
-    counts = [len(formats.read_dots(path, rule="boolean", shape=(600, 600))) for path in mbm]
+    counts = [len(read_dots(path, rule="boolean", shape=(600, 600))) for path in mbm]
     assert len(counts) == 44
     assert np.mean(counts) == pytest.approx(126, abs=0.5)

@@ -1,0 +1,113 @@
+"""The part of an image file that is used, on the command line and in JSON files."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.voxel_size import shortest
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The part of an image file that is used, and the voxel size that is taken for it.
+
+    Attributes:
+      channel: number or name of one channel; None = all. A text of digits is a number unless a
+        channel has that name.
+      time: the time point, from 0; needed where there are several.
+      level: of a pyramid; 0 is the finest.
+      spacing: `(D,)` voxel edges in micrometres that replace those of the file; None = the file's.
+    """
+
+    channel: int | str | None = None
+    time: int | None = None
+    level: int = 0
+    spacing: tuple[float, ...] | None = None
+
+    @classmethod
+    def from_arguments(cls, options: argparse.Namespace) -> Selection:
+        """The selection of a command line, from the arguments of `inputs.add_source`."""
+        return cls(options.channel, options.time, options.level, options.spacing)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Selection:
+        """The selection that `to_json` gave."""
+        spacing = stored["spacing"]
+        return cls(**{**stored, "spacing": None if spacing is None else tuple(spacing)})
+
+    def channel_of(self, count: int, names: Sequence[str], path: Path) -> int | None:
+        """The number of the channel in a file that has `count`, with or without names; None = all.
+
+        Raises:
+          InputError: there is no such channel, or there are several of the name.
+        """
+        if self.channel is None:
+            return None
+        numbers = [number for number, name in enumerate(names) if name == self.channel]
+        if not numbers and (isinstance(self.channel, int) or self.channel.isdecimal()):
+            numbers = [int(self.channel)] if 0 <= int(self.channel) < count else []
+        if len(numbers) == 1:
+            return numbers[0]
+        listed = [f"{number} ({name})" for number, name in enumerate(names)]
+        there = ", ".join(listed or map(str, range(count)))
+        problem = "there are several of this name" if numbers else "is not there"
+        raise InputError(
+            f"{path}: channel {self.channel!r}: {problem}; it has {count} channel(s): {there}."
+        )
+
+    def time_of(self, points: int, path: Path) -> int:
+        """The number of the time point in a file that has `points` of them.
+
+        Raises:
+          InputError: there is no such time point, or none is selected of several.
+        """
+        if self.time is None and points > 1:
+            raise InputError(
+                f"{path}: holds {points} time points; choose one with --time (0 to {points - 1}),"
+                " for training with --set data.time=."
+            )
+        if self.time is not None and not 0 <= self.time < points:
+            allowed = "0 alone" if points == 1 else f"0 to {points - 1}"
+            raise InputError(
+                f"{path}: time point {self.time} is not there; it has {points}, so {allowed} can be"
+                " chosen."
+            )
+        return self.time or 0
+
+    def spacing_of(self, stored: tuple[float, ...], path: Path) -> tuple[float, ...] | None:
+        """The `(D,)` voxel edges in micrometres: those given, else the file's if all are known.
+
+        Args:
+          stored: `(D,)` of the file; NaN where it is not known.
+          path: the file, for errors.
+
+        Raises:
+          InputError: the edges that were given are not positive, or not D.
+        """
+        edges = stored if self.spacing is None else self.spacing
+        if len(edges) == len(stored) and all(0 < edge < math.inf for edge in edges):
+            return tuple(map(shortest if self.spacing is None else float, edges))
+        if self.spacing is None:
+            return None
+        raise InputError(
+            f"{path}: spacing {self.spacing}; {len(stored)} positive voxel edges in micrometres are"
+            f" needed ({', '.join('zyx'[-len(stored) :])})."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return dataclasses.asdict(self)
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """Channel, time point and level by their names, without the voxel size."""
+        return {"channel": self.channel, "time": self.time, "level": self.level}
+
+
+WHOLE_FILE = Selection()
