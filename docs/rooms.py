@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "cellcount_jax"
 
-# Room -> its column in the picture, and its content.
-ROOMS = {
+# Room -> its column in the picture, and its content; the order of floors is computed.
+PLACES = {
     "commands": (2.4, "cli.py, main.py"),
     "label": (1.9, "dots made by hand"),
     "training": (3.0, "losses, batches, the loop"),
@@ -43,7 +43,7 @@ def room_of(module: str) -> str:
 
 def imports() -> dict[str, set[str]]:
     """Room -> the rooms that it imports from."""
-    found: dict[str, set[str]] = {name: set() for name in ROOMS}
+    found: dict[str, set[str]] = {name: set() for name in PLACES}
     for path in PACKAGE.rglob("*.py"):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text())) if module != "__init__" else ():
@@ -62,7 +62,7 @@ def drawing(graph: dict[str, set[str]]) -> str:
         floor[room] = 1 + max((floor[other] for other in graph[room]), default=-1)
         reach[room] = graph[room].union(*(reach[other] for other in graph[room]))
     top = max(floor.values())
-    x = {room: 110 + column * COLUMN for room, (column, _) in ROOMS.items()}
+    x = {room: 110 + column * COLUMN for room, (column, _) in PLACES.items()}
     y = {room: 40 + (top - floor[room]) * FLOOR for room in graph}
     parts = []
     for room, others in graph.items():
@@ -75,7 +75,7 @@ def drawing(graph: dict[str, set[str]]) -> str:
             f'<rect x="{x[room] - WIDTH / 2:g}" y="{y[room] - HEIGHT / 2:g}" width="{WIDTH}"'
             f' height="{HEIGHT}" rx="6" fill="#e8f0f8" stroke="#4a6a8a"/>'
             f'<text x="{x[room]:g}" y="{y[room] - 3}" font-weight="bold">{room}</text>'
-            f'<text x="{x[room]:g}" y="{y[room] + 14}" font-size="12">{ROOMS[room][1]}</text>'
+            f'<text x="{x[room]:g}" y="{y[room] + 14}" font-size="12">{PLACES[room][1]}</text>'
         )
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="880" height="{80 + top * FLOOR}"'
