@@ -91,7 +91,7 @@ def test_a_run_of_four_devices_goes_on_with_one(
 
 def points_outside(folder: Path) -> str:
     (folder / "a2.csv").write_text("y,x\n1,1\n50,3\n")
-    return f"{folder / 'a2.csv'}: 1 of 2 points lie outside the image of 40x40"
+    return f"{folder / 'a2.csv'}: 1 of 2 points lie outside the image of 40 x 40"
 
 
 def truncated(folder: Path) -> str:

@@ -361,10 +361,14 @@ BAD_INPUT: dict[str, tuple[Change, dict[str, Any], tuple[str, ...]]] = {
     "points outside the image": (
         rewritten("a2.csv", "y,x\n1,1\n50,3\n4,-2\n"),
         {},
-        ("a2.csv", "2 of 3 points lie outside the image of 40x40"),
+        ("a2.csv", "2 of 3 points lie outside the image of 40 x 40"),
     ),
-    "NaN pixels": (filled("a3", np.nan), {}, ("a3.tif", "1 of 1600 pixels are NaN or infinite")),
-    "infinite pixels": (filled("u1", np.inf), {}, ("u1.tif", "1 of 1600 pixels are NaN or")),
+    "NaN pixels": (
+        filled("a3", np.nan),
+        {},
+        ("a3.tif", "NaN, infinite or above 1e+30 at (y, x) = (3, 4)"),
+    ),
+    "infinite pixels": (filled("u1", np.inf), {}, ("u1.tif", "1 such values")),
     "other channels": (shaped("u1", (40, 40, 3), 2), {}, ("u1.tif", "3")),
     "other dimensions": (shaped("u1", (9, 40, 40), 3), {}, ("u1.tif", "3D")),
     "truncated TIFF": (truncated, {}, ("a0.tif", "truncated")),
