@@ -53,6 +53,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = [platform.processor()]
-    told = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU"))}
-    text = "\n".join([platform.machine(), *sorted(told or lines)])
+    known = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU"))}
+    text = "\n".join([platform.machine(), *sorted(known or lines)])
     return f"{platform.machine()}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

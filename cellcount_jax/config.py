@@ -274,7 +274,7 @@ def check_key(key: str) -> None:
 
 
 def override(config: ml_collections.ConfigDict, text: str) -> str:
-    """Changes a setting as a text says.
+    """Changes a setting by a text `key=value`.
 
     Args:
       config: changed in place.

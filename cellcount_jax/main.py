@@ -47,7 +47,7 @@ _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main(_: Sequence[str]) -> None:
-    """Runs what the flags say."""
+    """Runs the mode that the flags name."""
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     started = time.perf_counter()

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation.assignment import least_cost_matching
+from cellcount_jax.images.regions import voxels_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,7 +149,7 @@ def match_labels(
             "they must be integers, 0 for background and positive for cells."
         )
     scale = _checked_spacing(spacing, labels.ndim)
-    voxels = np.floor(predicted + 0.5).astype(np.int64)
+    voxels = voxels_of(predicted)
     outside = ((voxels < 0) | (voxels >= np.array(labels.shape))).any(axis=1)
     if outside.any():
         raise InputError(

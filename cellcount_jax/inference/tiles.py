@@ -90,7 +90,7 @@ def choose_core(
 
     Raises:
       InputError: if the sizes are not D whole numbers in range, or if not even cores of
-        one block fit; the message says how many voxels they need.
+        one block fit; the message has the voxels that they need.
     """
     _check_sizes(shape, halo, block)
     options = []

@@ -19,9 +19,10 @@ from scipy import ndimage
 from cellcount_jax.data.sample import Dataset, Sample, voxels_inside
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.normalise import Normalisation
+from cellcount_jax.images.regions import size_text
 from cellcount_jax.maps import targets
 
-_FEW = 0.1  # of the labelled voxels: less than this is told
+_MIN_USED_SHARE = 0.1  # of the labelled voxels; a warning is given below
 
 
 @struct.dataclass
@@ -85,8 +86,8 @@ def _stack(
     for sample in samples:
         if any(size < c for size, c in zip(sample.shape, crop, strict=True)):
             raise InputError(
-                f"{sample.source or sample.name}: the image is {_by(sample.shape)} voxels, smaller"
-                f" than config.train.crop = {_by(crop)}; choose a smaller crop"
+                f"{sample.source or sample.name}: the image is {size_text(sample.shape)} voxels,"
+                f" smaller than config.train.crop = {size_text(crop)}; choose a smaller crop"
             )
     shape = tuple(max(sizes) for sizes in zip(*(s.shape for s in samples), strict=True))
     images = np.stack([_padded(normalisation(s.image), shape) for s in samples])
@@ -103,7 +104,7 @@ def _stack(
         points[i, : len(d)] = d
         mask[i, : len(d)] = True
     counted = [trusted(s, config) for s in samples]
-    _tell_unused(samples, counted)
+    _warn_of_unused(samples, counted)
     valid = np.stack([_padded(c, shape) for c in counted])
     cells = None
     if config.target.kernel == "mask":
@@ -147,10 +148,10 @@ def trusted(sample: Sample, config: ml_collections.ConfigDict) -> np.ndarray:
     return whole & known
 
 
-def _tell_unused(samples: Sequence[Sample], counted: Sequence[np.ndarray]) -> None:
+def _warn_of_unused(samples: Sequence[Sample], counted: Sequence[np.ndarray]) -> None:
     """Warns of images whose labelled part is learned from hardly at all."""
     for sample, known in zip(samples, counted, strict=True):
-        if sample.valid is not None and known.sum() < _FEW * sample.valid.sum():
+        if sample.valid is not None and known.sum() < _MIN_USED_SHARE * sample.valid.sum():
             logging.warning(
                 "%s: %.1f %% of what is labelled is learned from, as elsewhere dots beyond its end"
                 " could change the map; label more cells, or larger and neighbouring parts",
@@ -188,7 +189,3 @@ def _box(sample: Sample, crop: Sequence[int]) -> tuple[list[int], list[int]]:
 def _padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     ends = [(0, n - size) for n, size in zip(shape, array.shape, strict=False)]
     return np.pad(array, ends + [(0, 0)] * (array.ndim - len(shape)))
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
