@@ -1,7 +1,6 @@
-"""The choice of an opener for a file or folder, by its name and content.
+"""The opener of a file or folder, by its name and content; .npy and vendors' files are opened here.
 
-The larger formats have modules of their own: `tiff.py`, `ome_zarr.py`, `slices.py` and
-`vendor_source.py`.
+TIFF, PNG, Zarr and folders of slices have modules of their own.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ def open_png(path: Path) -> Stored:
             with PIL.Image.open(path, formats=("PNG",)) as picture:
                 picture.verify()  # the checksums, which `load` does not look at
         except PIL.UnidentifiedImageError as error:
-            raise InputError(f"{path}: is not a PNG file, or is damaged at its begin.") from error
+            raise InputError(
+                f"{path}: is not a PNG file, or is damaged at its beginning."
+            ) from error
         *_, bit_depth, colour_type = png_header(path)
         if bit_depth == 16 and colour_type != 0:
             raise InputError(

@@ -192,7 +192,7 @@ class TrainedModel:
         *,
         own: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`maps.split_merged` with the model's settings; all points stay if it does not split."""
+        """`split_merged.split_merged` with the model's settings; all stay if it splits none."""
         if not self.splits or density is None:
             return points, scores
         return split_merged(

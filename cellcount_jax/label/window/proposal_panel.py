@@ -236,7 +236,7 @@ class ProposalPanel(QWidget):
 
     @contextlib.contextmanager
     def _progress(self, title: str, total: int) -> Iterator[Any]:
-        """Progress of a search, in its thread; see `tasks.Progress`."""
+        """Progress of a search, in its thread; see `job.Progress`."""
         yield _Steps(self, title, total)
 
 
