@@ -21,7 +21,10 @@ import ml_collections
 from cellcount_jax.errors import InputError
 
 KINDS = ("vgg", "mbm", "volumes", "folder", "synthetic")
-NORMALISATIONS = ("dataset", "standardise", "robust_log", "signal_to_noise", "contrast")
+NORMALISATIONS = (
+    *("dataset", "standardise", "robust_log", "levels"),
+    *("signal_to_noise", "contrast"),
+)
 KERNELS = ("inverse_distance", "gaussian", "mask")
 NORMS = ("batch", "instance")
 ATTENTIONS = ("block", "global", "none")
@@ -131,6 +134,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "gain": number(0.0, at_least=0),  # image times exp(U(-g, g))
         "offset": number(0.0, at_least=0),  # plus U(-o, o), in normalised units
         "noise": number(0.0, at_least=0),  # plus Gaussian noise of deviation U(0, n), same units
+        "scale": number(0.0, at_least=0, at_most=1),  # size times exp(U(-s, s)), pixels or voxels
+        "gamma": number(0.0, at_least=0),  # normalised units to the power exp(U(-g, g))
+        "blur": number(0.0, at_least=0),  # Gaussian of sigma U(0, b), pixels or voxels
+        "gradient": number(0.0, at_least=0),  # plus a slope along a random direction, up to +-g
     },
     "optim": {
         "learning_rate": number(3e-3, above=0),  # at the schedule's start [ours; paper: 1e-3]
@@ -167,6 +174,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "overlays": number(8, at_least=0),  # pictures written per test set
     },
     "predict": {
+        # Measure the cells' diameter in each 2D image, and resample it to data.diameter.
+        "estimate_diameter": False,
         "flips": False,  # mean over all mirror images: sharper, 4 (3D: 8) times the work
         "max_voxels": number(8_000_000, at_least=1),  # larger images are predicted in tiles of this
     },

@@ -18,6 +18,7 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import background as local
+from cellcount_jax.images import levels as global_levels
 from cellcount_jax.images.background import MAD_TO_DEVIATION, Blocks
 from cellcount_jax.images.regions import Reader, Region
 
@@ -29,6 +30,9 @@ _LOCAL = {"signal_to_noise": local.signal_to_noise, "contrast": local.contrast}
 _SLAB_VOXELS = 2**24  # about what is in memory while an image is measured
 _QUICK_VOXELS = 2**17
 _MAX_LEVELS = 2**27  # different intensities in a histogram for a median
+# 'levels' is linear up to a quarter of the cells' height, and logarithmic above.
+_LINEAR = 0.25
+_PER_CHANNEL = ("centre", "scale", "padding")  # arrays of `Measured`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,18 +43,20 @@ class Measured:
       method: as of `Normalisation`.
       centre: `(channels,)`, not of the local ones.
       scale: `(channels,)`, not of the local ones.
+      padding: `(channels,)` intensities that become the centre, NaN for none, of 'levels' only.
       blocks: one a channel, of the local ones only.
     """
 
     method: str
     centre: np.ndarray | None = None
     scale: np.ndarray | None = None
+    padding: np.ndarray | None = None
     blocks: tuple[Blocks, ...] = ()
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """For a .npz file; `from_arrays` reads it back."""
         arrays = {"method": np.array(self.method)}
-        for name in ("centre", "scale"):
+        for name in _PER_CHANNEL:
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
         for i, blocks in enumerate(self.blocks):
@@ -65,7 +71,8 @@ class Measured:
         for i in itertools.takewhile(lambda i: f"median_{i}" in arrays, itertools.count()):
             shape = tuple(arrays[f"shape_{i}"].tolist())
             blocks.append(Blocks(shape, arrays[f"median_{i}"], arrays[f"noise_{i}"]))
-        return cls(str(arrays["method"]), arrays.get("centre"), arrays.get("scale"), tuple(blocks))
+        per_channel = (arrays.get(name) for name in _PER_CHANNEL)
+        return cls(str(arrays["method"]), *per_channel, blocks=tuple(blocks))
 
     def __call__(self, values: np.ndarray, region: Region | None = None) -> np.ndarray:
         """Normalises a part of the image.
@@ -92,7 +99,12 @@ class Measured:
             return found
         if self.method == "robust_log":
             values = np.log1p(values)
-        return ((values - self.centre) / self.scale).astype(np.float32)
+        if self.padding is not None:
+            values = np.where(values == self.padding, self.centre, values)
+        found = (values - self.centre) / self.scale
+        if self.method == "levels":
+            found = np.arcsinh(found / _LINEAR) / math.asinh(1 / _LINEAR)
+        return found.astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +114,9 @@ class Normalisation:
     Attributes:
       method: 'dataset', mean and deviation over the training images [authors, VGG];
         'standardise', mean and deviation of each image; 'robust_log', median and MAD of
-        log(1 + image) over the voxels that are not 0; and two for volumes that differ in
+        log(1 + image) over the voxels that are not 0; 'levels', for 2D images of bright cells
+        with any gain, offset and padding, asinh(4 x) / asinh(4) where x is 0 at the background
+        and 1 at the cells, see `levels.py`; and two for volumes that differ in
         density, brightness and background: 'contrast', each place's distance to its own
         background relative to the tissue's brightness, and 'signal_to_noise', the same in
         units of its own noise, see `background.py`.
@@ -143,6 +157,15 @@ class Normalisation:
         if self.method in _LOCAL:
             blocks = local.measure_channels(read, shape, self.block, channels=channels)
             return Measured(self.method, blocks=blocks)
+        if self.method == "levels":
+            found = global_levels.measure(read, shape, channels=channels)
+            padding = [math.nan if level.padding is None else level.padding for level in found]
+            return Measured(
+                self.method,
+                np.asarray([level.background for level in found]),
+                np.asarray([level.scale for level in found]),
+                np.asarray(padding),
+            )
         if self.method == "dataset":
             if channels != len(self.centre):
                 raise InputError(
@@ -153,6 +176,11 @@ class Normalisation:
         slabs = (read(region) for region in _slabs(shape, _SLAB_VOXELS))
         centre, scale = (_moments if self.method == "standardise" else _robust_log)(slabs)
         return Measured(self.method, centre, scale)
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether `measure` reads every part of an image once: others read none, or some."""
+        return self.method not in ("dataset", "levels")
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file; `from_dict` reads it back."""

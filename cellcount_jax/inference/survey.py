@@ -77,9 +77,10 @@ def make(
         update(math.prod(extent(region)))
         return values
 
-    measured = normalisation.measure(read, image.shape, channels=image.channels)
-    # Some normalisations do not read the image.
-    for core in plan.cores if ranges.empty else ():
+    reads_all = normalisation.reads_all
+    reader = read if reads_all else image.read
+    measured = normalisation.measure(reader, image.shape, channels=image.channels)
+    for core in () if reads_all else plan.cores:
         read(core)
     constant, outside = (np.zeros(len(plan.cores), bool) for _ in range(2))
     for i, core in enumerate(plan.cores):
@@ -124,11 +125,6 @@ class _Ranges:
         grid = [len(s) for s in self._starts]
         self._numbers = np.arange(len(plan.cores)).reshape(grid)
         self._lowest, self._highest = np.full(grid, np.inf), np.full(grid, -np.inf)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was added."""
-        return bool(np.isinf(self._lowest).all())
 
     def add(self, values: np.ndarray, region: Region) -> None:
         """Adds the intensities `(*region, channels)` of a region."""

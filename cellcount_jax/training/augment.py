@@ -7,6 +7,8 @@ may lie outside of it.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -90,12 +92,66 @@ def random_transpose(
     return tuple(jnp.where(swap, jnp.swapaxes(a, y, x), a) for a in arrays), points
 
 
-def random_intensity(
-    key: Array, image: Array, *, gain: float = 0.0, offset: float = 0.0, noise: float = 0.0
-) -> Array:
-    """Random gain, offset and Gaussian noise.
+def random_scale(
+    key: Array, arrays: Sequence[Array], points: Array, crop: Sequence[int], *, scale: float
+) -> tuple[tuple[Array, ...], Array, Array, Array]:
+    """Changes the size of what is seen, by one factor along all axes.
 
-    .. math:: I \\cdot e^{U(-g, g)} + U(-o, o) + U(0, n) \\cdot N(0, 1)
+    .. math:: f = e^{U(-s, s)}, \\quad x' = (x + 1/2 - o) f - 1/2
+
+    Args:
+      key: random key.
+      arrays: each `(*spatial, ...)`, of at least `window(crop, scale=scale)` voxels; booleans are
+        true where all that they are made of is.
+      points: `(K, D)` voxel indices.
+      crop: the D sizes of the result.
+      scale: s.
+
+    Returns:
+      The arrays `(*crop, ...)`, linear between the voxels; the points as float; `(D,)` o, where the
+      result begins in the arrays, drawn at random; and f.
+    """
+    ndim = len(crop)
+    keys = jax.random.split(key)
+    factor = jnp.exp(jax.random.uniform(keys[0], (), jnp.float32, -scale, scale))
+    sizes = jnp.asarray(arrays[0].shape[:ndim], jnp.float32)
+    room = sizes - jnp.asarray(crop, jnp.float32) / factor
+    start = jax.random.uniform(keys[1], (ndim,)) * room
+
+    def resized(array: Array) -> Array:
+        values = array.astype(jnp.float32)
+        shape = (*crop, *array.shape[ndim:])
+        factors = jnp.full((ndim,), factor)
+        values = jax.image.scale_and_translate(
+            values, shape, tuple(range(ndim)), factors, -start * factors, "linear"
+        )
+        return values > 0.999 if array.dtype == bool else values
+
+    moved = (points.astype(jnp.float32) + 0.5 - start[None, :]) * factor - 0.5
+    return tuple(map(resized, arrays)), moved, start, factor
+
+
+def window(crop: Sequence[int], *, scale: float) -> tuple[int, ...]:
+    """The voxels that `random_scale` needs for a crop."""
+    return tuple(math.ceil(size * math.exp(scale)) for size in crop)
+
+
+def random_intensity(
+    key: Array,
+    image: Array,
+    *,
+    gain: float = 0.0,
+    offset: float = 0.0,
+    noise: float = 0.0,
+    gamma: float = 0.0,
+    blur: float = 0.0,
+    gradient: float = 0.0,
+) -> Array:
+    """Random gamma, blur, gain, offset, slope and Gaussian noise, in this order.
+
+    .. math::
+        I \\leftarrow (G_{U(0, b)} * \\operatorname{sign}(I) |I|^{e^{U(-\\gamma, \\gamma)}})
+        \\cdot e^{U(-g, g)} + U(-o, o) + \\langle U(-a, a), x \\rangle + U(0, n) \\cdot N(0, 1)
 
     Args:
       key: random key.
@@ -103,16 +159,55 @@ def random_intensity(
       gain: g.
       offset: o.
       noise: n.
+      gamma: of the exponent.
+      blur: b, voxels.
+      gradient: a; x goes from -1/2 to 1/2 along each axis.
 
     Returns:
       The image, same shape and dtype.
     """
     keys = jax.random.split(key, 4)
+    uniform = functools.partial(jax.random.uniform, shape=(), dtype=image.dtype)
+    if gamma > 0:
+        power = jnp.exp(uniform(jax.random.fold_in(key, 4), minval=-gamma, maxval=gamma))
+        # The least value keeps the gradient of a power finite, though none is taken here.
+        image = jnp.sign(image) * jnp.maximum(jnp.abs(image), 1e-6) ** power
+    if blur > 0:
+        sigma = uniform(jax.random.fold_in(key, 5), minval=0.0, maxval=blur)
+        image = _blurred(image, sigma, reach=math.ceil(3 * blur))
     if gain > 0:
         image = image * jnp.exp(jax.random.uniform(keys[0], (), image.dtype, -gain, gain))
     if offset > 0:
         image = image + jax.random.uniform(keys[1], (), image.dtype, -offset, offset)
+    if gradient > 0:
+        image = image + _slope(jax.random.fold_in(key, 6), image.shape[:-1], gradient)[..., None]
     if noise > 0:
         deviation = jax.random.uniform(keys[2], (), image.dtype, 0.0, noise)
         image = image + deviation * jax.random.normal(keys[3], image.shape, image.dtype)
     return image
+
+
+def _blurred(image: Array, sigma: Array, *, reach: int) -> Array:
+    """A Gaussian along the spatial axes; the outermost voxels go on beyond the ends."""
+    at = jnp.arange(-reach, reach + 1, dtype=image.dtype)
+    weights = jnp.exp(-0.5 * jnp.square(at / jnp.maximum(sigma, 0.05)))
+    weights = weights / weights.sum()
+    for axis, size in enumerate(image.shape[:-1]):
+        ends = [(reach, reach) if a == axis else (0, 0) for a in range(image.ndim)]
+        padded = jnp.pad(image, ends, mode="edge")
+        parts = (jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(at)))
+        image = sum(
+            (weight * part for weight, part in zip(weights, parts, strict=True)),
+            jnp.zeros_like(image),
+        )
+    return image
+
+
+def _slope(key: Array, shape: Sequence[int], gradient: float) -> Array:
+    """A plane through 0 at the centre, `(*shape)`."""
+    steepness = jax.random.uniform(key, (len(shape),), minval=-gradient, maxval=gradient)
+    found = jnp.zeros(tuple(shape))
+    for axis, size in enumerate(shape):
+        line = steepness[axis] * (jnp.linspace(-0.5, 0.5, size))
+        found = found + line.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -113,15 +113,13 @@ def draw_labelled(
     def one(key: Array) -> Batch:
         pick, origin_key, *rest = jax.random.split(key, 6)
         index = jax.random.randint(pick, (), 0, len(stack.images))
-        cut, origin = _cutter(origin_key, stack, index, config)
-        assert stack.size is not None
-        learned = cut(stack.valid) & _whole(origin, stack.size[index], config, geometry)
-        arrays = [cut(stack.images), learned]
+        assert stack.points is not None and stack.mask is not None and stack.size is not None
+        arrays = [stack.images, stack.valid]
         if stack.cells is not None:
-            arrays.append(cut(stack.cells))
-        assert stack.points is not None and stack.mask is not None
-        points = stack.points[index] - origin[None, :]
-        moved, points = _augmented(rest, arrays, points, config, geometry)
+            arrays.append(stack.cells)
+        cut, points, box = _cut(origin_key, stack, index, arrays, stack.points[index], config)
+        cut[1] &= _whole(box, stack.size[index], config, geometry)
+        moved, points = _augmented(rest, cut, points, config, geometry)
         target = make_target(
             points,
             stack.mask[index],
@@ -143,40 +141,71 @@ def draw_unlabelled(
     def one(key: Array) -> Array:
         pick, origin_key, *rest = jax.random.split(key, 6)
         index = jax.random.randint(pick, (), 0, len(stack.images))
-        cut, origin = _cutter(origin_key, stack, index, config)
-        return _augmented(rest, [cut(stack.images)], origin[None, :], config, geometry)[0][0]
+        none = jnp.zeros((1, len(config.train.crop)), jnp.int32)
+        cut, points, _ = _cut(origin_key, stack, index, [stack.images], none, config)
+        return _augmented(rest, cut, points, config, geometry)[0][0]
 
     return jax.vmap(one)(keys)
 
 
-def _cutter(
-    key: Array, stack: ImageStack, index: Array, config: ml_collections.ConfigDict
-) -> tuple[Callable[[Any], Array], Array]:
-    crop = tuple(config.train.crop)
+def _cut(
+    key: Array,
+    stack: ImageStack,
+    index: Array,
+    arrays: Sequence[Any],
+    points: Array,
+    config: ml_collections.ConfigDict,
+) -> tuple[list[Array], Array, tuple[Array, Array]]:
+    """A crop of some arrays of a stack, of another size where `augment.scale` is set.
+
+    Returns:
+      The crops; the points `(K, D)` int in their voxels; and the box of the crop in the image,
+      float, its first edge and its last.
+    """
+    crop, scale = tuple(config.train.crop), config.augment.scale
+    window = augment.window(crop, scale=scale)
     draw = augment.random_crop_around if config.train.cut_margin else augment.random_crop_origin
-    origin = draw(key, stack.low[index], stack.high[index], crop)
+    origin = draw(key, stack.low[index], stack.high[index], window)
     ndim = len(crop)
 
     def cut(array: Array) -> Array:
         start = (index, *origin, *(0,) * (array.ndim - 1 - ndim))
-        return jax.lax.dynamic_slice(array, start, (1, *crop, *array.shape[1 + ndim :]))[0]
+        return jax.lax.dynamic_slice(array, start, (1, *window, *array.shape[1 + ndim :]))[0]
 
-    return cut, origin
+    cuts, points = [cut(array) for array in arrays], points - origin[None, :]
+    if not scale:
+        edges = origin.astype(jnp.float32), (origin + jnp.asarray(crop)).astype(jnp.float32)
+        return cuts, points, edges
+    scaled, moved, start, factor = augment.random_scale(
+        jax.random.fold_in(key, 1), cuts, points, crop, scale=scale
+    )
+    start = origin.astype(start.dtype) + start
+    end = start + jnp.asarray(crop, start.dtype) / factor
+    return list(scaled), jnp.floor(moved + 0.5).astype(points.dtype), (start, end)
 
 
 def _whole(
-    origin: Array, size: Array, config: ml_collections.ConfigDict, geometry: TargetGeometry
+    box: tuple[Array, Array],
+    size: Array,
+    config: ml_collections.ConfigDict,
+    geometry: TargetGeometry,
 ) -> Array:
     """The voxels of a crop, bool, that lie `train.cut_margin` inside of it, or at the image's end.
 
     A cell that the crop cuts looks like one that the image cuts, but its dot may lie outside:
     in a prediction, where all is seen but for the image's ends, there is no such cell.
+
+    Args:
+      box: of the crop in the image, see `_cut`.
+      size: `(D,)` of the image.
+      config: with the margin.
+      geometry: with the edges of a voxel.
     """
     inside = []
     for axis, (length, edge) in enumerate(zip(config.train.crop, geometry.edges, strict=True)):
         margin, at = round(config.train.cut_margin / edge), jnp.arange(length)
-        after = (at >= margin) | (origin[axis] == 0)
-        before = (at < length - margin) | (origin[axis] + length == size[axis])
+        after = (at >= margin) | (box[0][axis] < 0.5)
+        before = (at < length - margin) | (box[1][axis] > size[axis].astype(jnp.float32) - 0.5)
         inside.append(after & before)
     return functools.reduce(jnp.logical_and, jnp.meshgrid(*inside, indexing="ij", sparse=True))
 
@@ -196,5 +225,6 @@ def _augmented(
     isotropic = math.isclose(geometry.edges[-1], geometry.edges[-2], rel_tol=1e-3)
     if a.transpose and square and isotropic:
         moved, points = augment.random_transpose(keys[1], moved, points)
-    image = augment.random_intensity(keys[2], moved[0], gain=a.gain, offset=a.offset, noise=a.noise)
+    strengths = {name: a[name] for name in ("gain", "offset", "noise", "gamma", "blur", "gradient")}
+    image = augment.random_intensity(keys[2], moved[0], **strengths)
     return (image, *moved[1:]), points

@@ -21,6 +21,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.maps import targets
+from cellcount_jax.training import augment
 
 _MIN_USED_SHARE = 0.1  # of the labelled voxels; a warning is given below
 
@@ -89,9 +90,10 @@ def _stack(
                 f"{sample.source or sample.name}: the image is {size_text(sample.shape)} voxels,"
                 f" smaller than config.train.crop = {size_text(crop)}; choose a smaller crop"
             )
-    shape = tuple(max(sizes) for sizes in zip(*(s.shape for s in samples), strict=True))
+    window = augment.window(crop, scale=config.augment.scale)
+    shape = tuple(max(sizes) for sizes in zip(window, *(s.shape for s in samples), strict=True))
     images = np.stack([_padded(normalisation(s.image), shape) for s in samples])
-    boxes = [_box(s, crop) for s in samples]
+    boxes = [_box(s, window) for s in samples]
     low = np.asarray([b[0] for b in boxes], np.int32)
     high = np.asarray([b[1] for b in boxes], np.int32)
     if not with_labels:
@@ -170,7 +172,7 @@ def _cells(sample: Sample) -> np.ndarray:
     return np.asarray(targets.mask_target(jnp.asarray(sample.labels)))
 
 
-def _box(sample: Sample, crop: Sequence[int]) -> tuple[list[int], list[int]]:
+def _box(sample: Sample, window: Sequence[int]) -> tuple[list[int], list[int]]:
     """The box that crops come from: all of the image, or what holds its valid region."""
     if sample.valid is None or sample.points is None:
         return [0] * len(sample.shape), list(sample.shape)
@@ -180,8 +182,8 @@ def _box(sample: Sample, crop: Sequence[int]) -> tuple[list[int], list[int]]:
         used = np.flatnonzero(sample.valid.any(axis=others))
         if not used.size:
             raise InputError(f"{sample.source or sample.name}: the valid region is empty")
-        # A region smaller than the crop may lie at the image's end: the crop starts before it.
-        low.append(min(int(used[0]), sample.shape[axis] - crop[axis]))
+        # A region smaller than the window may lie at the image's end: the window starts before it.
+        low.append(max(min(int(used[0]), sample.shape[axis] - window[axis]), 0))
         high.append(int(used[-1]) + 1)
     return low, high
 

@@ -1,0 +1,205 @@
+"""The background, the cells and the padding of an image, and the size of its cells.
+
+The smoothed intensities are split in two by Otsu's threshold. The medians of both parts are the
+levels between which intensities are normalised, the parts above it that hang together are about
+the cells. All of it follows any change of gain and offset: `measure(a * image + b)` is the same,
+with levels `a * level + b`. For images with bright, round cells that are not too unequal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from cellcount_jax.images.background import MAD_TO_DEVIATION
+from cellcount_jax.images.regions import Reader, Region
+
+_SMOOTH = 1.0  # sigma in pixels, against noise
+_BINS = 4096  # between the lowest and the highest intensity
+_MAX_PIXELS = 2**24  # looked at; of a larger image tiles all over it
+_TILE = 1024  # edge of such a tile
+_SMALLEST = 20  # pixels; parts of fewer are noise or debris
+# A constant area is padding if it holds so much of the image, and lies so far below or above
+# the 2nd and 98th percentile of the rest, as a share of their distance. A background that was
+# clipped to one intensity is constant too, but the rest begins right above it.
+_PADDING_SHARE = 0.02
+_PADDING_GAP = 0.05
+# The least distance of the levels, in deviations of the noise: in an image without cells both
+# parts are noise, and would be taken for cells and background.
+_LEAST_CONTRAST = 8.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """What was measured in one channel of an image.
+
+    Attributes:
+      background: intensity, the median below the threshold.
+      cells: intensity, the median above it.
+      noise: standard deviation, from the differences of neighbours.
+      padding: intensity that stands for 'nothing was recorded here'; None where there is none.
+      diameter: pixels, of the circle of the median area of the parts above the threshold; None
+        where there are none.
+      bright: number of separate parts above the threshold.
+      dark: number of separate parts below it.
+    """
+
+    background: float
+    cells: float
+    noise: float
+    padding: float | None
+    diameter: float | None
+    bright: int
+    dark: int
+
+    @property
+    def scale(self) -> float:
+        """Intensity that counts as 1 above the background; never 0."""
+        return max(self.cells - self.background, _LEAST_CONTRAST * self.noise) or 1.0
+
+    @property
+    def contrast(self) -> float:
+        """Cells above background in deviations of the noise; infinite without noise."""
+        step = self.cells - self.background
+        return step / self.noise if self.noise else math.inf if step else 0.0
+
+    @property
+    def inverted(self) -> bool:
+        """Whether the cells seem to be dark on a bright background.
+
+        Cells are many parts with one background around them, whichever of the two is brighter.
+        """
+        return self.dark > max(4, 2 * self.bright)
+
+
+def measure(read: Reader, shape: Sequence[int], *, channels: int) -> tuple[Levels, ...]:
+    """Measures the channels of a 2D image of any size.
+
+    Args:
+      read: gives a part of the image, `(*region, channels)`.
+      shape: `(2,)` of the image.
+      channels: of the image.
+
+    Returns:
+      One a channel.
+    """
+    tiles = [read(region) for region in _tiles(shape)]
+    return tuple(_levels([tile[..., channel] for tile in tiles]) for channel in range(channels))
+
+
+def _tiles(shape: Sequence[int]) -> Iterator[Region]:
+    """All of an image, or tiles all over a large one, about `_MAX_PIXELS` of it."""
+    if math.prod(shape) <= _MAX_PIXELS:
+        yield tuple(slice(0, n) for n in shape)
+        return
+    grid = list(itertools.product(*(range(0, n, _TILE) for n in shape)))
+    wanted = _MAX_PIXELS // _TILE ** len(shape)
+    for i in np.unique(np.linspace(0, len(grid) - 1, wanted).round().astype(int)):
+        yield tuple(slice(at, min(at + _TILE, n)) for at, n in zip(grid[i], shape, strict=True))
+
+
+def _levels(tiles: Sequence[np.ndarray]) -> Levels:
+    padding = _padding(tiles)
+    kept = [np.ones(t.shape, bool) if padding is None else t != padding for t in tiles]
+    smooth = [_smoothed(t, k) for t, k in zip(tiles, kept, strict=True)]
+    values = np.concatenate([s[k] for s, k in zip(smooth, kept, strict=True)])
+    threshold = otsu(values)
+    if threshold is None:
+        level = float(values[0]) if values.size else 0.0
+        return Levels(level, level, 0.0, padding, None, 0, 0)
+    raw = np.concatenate([t[k] for t, k in zip(tiles, kept, strict=True)])
+    above = values > threshold
+    areas, dark = [], 0
+    for s, k in zip(smooth, kept, strict=True):
+        areas.append(_areas(ndimage.binary_fill_holes((s > threshold) & k)))
+        dark += len(_areas(ndimage.binary_fill_holes((s <= threshold) & k)))
+    bright = np.concatenate(areas)
+    return Levels(
+        background=float(np.median(raw[~above])),
+        cells=float(np.median(raw[above])),
+        noise=_noise(tiles, kept),
+        padding=padding,
+        diameter=2 * math.sqrt(float(np.median(bright)) / math.pi) if bright.size else None,
+        bright=len(bright),
+        dark=dark,
+    )
+
+
+def otsu(values: np.ndarray) -> float | None:
+    """The threshold that separates two classes best [Otsu 1979], between two intensities.
+
+    Args:
+      values: intensities, of any shape.
+
+    Returns:
+      The threshold, for which above means greater; None if all are equal.
+    """
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not low < high:
+        return None
+    counts, edges = np.histogram(values, _BINS, (low, high))
+    centres = 0.5 * (edges[:-1] + edges[1:])
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    # Between two modes far apart many thresholds are equal: the middle one.
+    best = np.flatnonzero(apart[:-1] >= np.nanmax(apart[:-1]) * (1 - 1e-9))
+    return float(edges[1:-1][best].mean())
+
+
+def _padding(tiles: Sequence[np.ndarray]) -> float | None:
+    """The intensity of a large constant area that lies apart from all others."""
+    flat = np.concatenate([t[_is_flat(t)] for t in tiles])
+    if not flat.size:
+        return None
+    values, counts = np.unique(flat, return_counts=True)
+    value = values[counts.argmax()]
+    pixels = np.concatenate([t.ravel() for t in tiles])
+    rest = pixels[pixels != value]
+    if counts.max() < _PADDING_SHARE * len(pixels) or not rest.size:
+        return None
+    low, high = np.percentile(rest, (2, 98))
+    gap = _PADDING_GAP * (high - low)
+    return float(value) if value < low - gap or value > high + gap else None
+
+
+def _is_flat(tile: np.ndarray) -> np.ndarray:
+    """`(y, x)` bool: whether a pixel and its eight neighbours are one intensity."""
+    flat: np.ndarray = ndimage.minimum_filter(tile, 3) == ndimage.maximum_filter(tile, 3)
+    return flat
+
+
+def _smoothed(tile: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """A Gaussian over the pixels that are kept; what is not has no weight."""
+    values = ndimage.gaussian_filter(np.where(kept, tile, 0).astype(np.float64), _SMOOTH)
+    if kept.all():
+        return values
+    weight = ndimage.gaussian_filter(kept.astype(np.float64), _SMOOTH)
+    return np.divide(values, weight, out=values, where=weight > 0)
+
+
+def _areas(mask: np.ndarray) -> np.ndarray:
+    """The areas of the parts of a mask, without the smallest."""
+    areas = np.bincount(ndimage.label(mask)[0].ravel())[1:]
+    return areas[areas > _SMALLEST]
+
+
+def _noise(tiles: Sequence[np.ndarray], kept: Sequence[np.ndarray]) -> float:
+    """The noise's deviation, from neighbours along x: neither cells nor slopes raise it much."""
+    differences = np.concatenate(
+        [
+            np.diff(t.astype(np.float64), axis=-1)[k[..., 1:] & k[..., :-1]]
+            for t, k in zip(tiles, kept, strict=True)
+        ]
+    )
+    if not differences.size:
+        return 0.0
+    middle = np.median(differences)
+    return float(MAD_TO_DEVIATION * np.median(np.abs(differences - middle)) / math.sqrt(2))

@@ -1,0 +1,176 @@
+"""Folders of training images for the bundled models, from the public sets in ../shared/data.
+
+    python launch/model_images.py nuclei2d data/nuclei2d
+
+The folder is as `cellcount train` and `configs/` read it: images with their dots beside them, and
+`test/` with images that are not learned from. The test images of the sets are never looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from cellcount_jax.data.folder import load_folder
+from cellcount_jax.data.public_sets import load_mbm, load_vgg
+from cellcount_jax.data.sample import Sample
+from cellcount_jax.data.scaled import scaled
+from cellcount_jax.data.synthetic import synthetic_dataset
+from cellcount_jax.images.points import write_points
+
+DIAMETER = 16.0  # pixels of a cell in all images, config.data.diameter of the models
+_EDGE = 320  # pixels of a piece, at most
+_LEAST = 100  # and at least, which a crop of the training fits in
+_HELD_OUT = 10  # one of so many images is held out
+_VGG_DIAMETER = 10.2  # pixels; VGG has no labels to measure it in
+_MBM_DIAMETER = 19.0  # likewise
+_WHOLE = 0.5  # of a cell's largest section: what a slice shows less of is neither cell nor not
+
+
+def nuclei2d(data: Path) -> Iterator[Sample]:
+    """Fluorescence: real nuclei, VGG, the generator, and slices of light-sheet volumes."""
+    for sample in _folder(data / "nuclei2d" / "train"):
+        yield at_diameter(sample, diameter_of(sample.labels))
+    vgg = load_vgg(data / "vgg", num_labelled=25, num_unlabelled=0, split_seed=5455)
+    for sample in vgg.labelled:
+        grey = dataclasses.replace(sample, image=sample.image.max(-1, keepdims=True))
+        yield at_diameter(grey, _VGG_DIAMETER)
+    generated = synthetic_dataset(ndim=2, seed=1, num_labelled=15, num_unlabelled=0, num_test=0)
+    for sample in generated.labelled:
+        yield at_diameter(sample, diameter_of(sample.labels))
+    microglia = data / "lightsheet_microglia"
+    for sample in _folder(microglia / "train"):
+        yield from slices(sample, step=20)
+    for sample in _folder(microglia / "more"):
+        yield from slices(sample, step=20)
+    for sample in _folder(data / "lightsheet_cfos" / "train"):
+        yield from slices(sample, step=16)
+
+
+def nuclei_he(data: Path) -> Iterator[Sample]:
+    """Haematoxylin and eosin: nuclei with labels, and MBM's training images."""
+    for sample in _folder(data / "nuclei_he" / "train"):
+        yield at_diameter(sample, diameter_of(sample.labels))
+    mbm = load_mbm(data / "mbm", num_labelled=15, num_unlabelled=0, split_seed=5455)
+    for sample in mbm.labelled:
+        yield at_diameter(sample, _MBM_DIAMETER)
+
+
+SETS: dict[str, Callable[[Path], Iterator[Sample]]] = {
+    "nuclei2d": nuclei2d,
+    "nuclei_he": nuclei_he,
+}
+
+
+def _folder(path: Path) -> tuple[Sample, ...]:
+    found = load_folder(path, num_labelled=-1, num_unlabelled=0, test_fraction=0, seed=0)
+    return found.labelled
+
+
+def diameter_of(labels: np.ndarray | None) -> float:
+    """The diameter of the circle of the median area of some cells; `DIAMETER` if there are none."""
+    assert labels is not None
+    areas = np.bincount(labels.ravel())[1:]
+    areas = areas[areas > 0]
+    return 2 * math.sqrt(float(np.median(areas)) / math.pi) if areas.size else DIAMETER
+
+
+def at_diameter(sample: Sample, diameter: float) -> Sample:
+    """An image in which cells are about `DIAMETER` wide, and which is not too small for a crop."""
+    factor = max(DIAMETER / max(diameter, 4.0), _LEAST / min(sample.shape))
+    return scaled(sample, (factor, factor))
+
+
+def slices(volume: Sample, *, step: int) -> Iterator[Sample]:
+    """Every so many slices of a labelled volume as images.
+
+    A dot is where a cell's section is at least half as large as its largest; smaller sections lie
+    outside the valid region.
+    """
+    assert volume.labels is not None
+    labels = volume.labels
+    areas = np.stack([np.bincount(plane.ravel(), minlength=labels.max() + 1) for plane in labels])
+    whole = areas >= _WHOLE * areas.max(0)
+    for z in range(step // 2, len(labels), step):
+        plane = labels[z]
+        present = np.unique(plane[plane > 0])
+        cells = present[whole[z, present]]
+        dots = [np.argwhere(plane == cell).mean(0) for cell in cells]
+        if not dots:
+            continue
+        kept = np.where(np.isin(plane, cells), plane, 0)
+        image = Sample(
+            name=f"{volume.name}_z{z}",
+            image=volume.image[z],
+            points=np.asarray(dots, np.float32),
+            spacing=(1.0, 1.0),
+            valid=(plane == 0) | (kept > 0),
+            labels=kept,
+            source=f"{volume.source}, z {z}",
+        )
+        yield at_diameter(image, diameter_of(kept))
+
+
+def pieces(sample: Sample) -> Iterator[Sample]:
+    """An image in pieces of at most `_EDGE`, without those that are too small for a crop."""
+    assert sample.points is not None
+    counts = [math.ceil(n / _EDGE) for n in sample.shape]
+    edges = [
+        np.linspace(0, n, c + 1).round().astype(int)
+        for n, c in zip(sample.shape, counts, strict=True)
+    ]
+    for i, j in np.ndindex(*counts):
+        low = np.array([edges[0][i], edges[1][j]])
+        high = np.array([edges[0][i + 1], edges[1][j + 1]])
+        part = tuple(map(slice, low, high))
+        inside = ((sample.points >= low - 0.5) & (sample.points < high - 0.5)).all(1)
+        yield dataclasses.replace(
+            sample,
+            name=f"{sample.name}_{i}{j}",
+            image=sample.image[part],
+            points=sample.points[inside] - low.astype(np.float32),
+            valid=None if sample.valid is None else sample.valid[part],
+            labels=None,
+        )
+
+
+def write(sample: Sample, folder: Path) -> None:
+    """Writes an image and its dots, and where they are complete."""
+    path = folder / f"{sample.name}.tif"
+    colour = sample.image.shape[-1] == 3
+    values = sample.image if colour else sample.image[..., 0]
+    photometric = "rgb" if colour else "minisblack"
+    tifffile.imwrite(path, values.astype(np.float32), photometric=photometric)
+    write_points(path.with_suffix(".csv"), sample.points)
+    if sample.valid is not None and not sample.valid.all():
+        mask = sample.valid.astype(np.uint8)
+        tifffile.imwrite(folder / f"{sample.name}_valid.tif", mask, photometric="minisblack")
+
+
+def main() -> None:
+    """Writes the folder of one model."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=SETS)
+    parser.add_argument("folder", type=Path, help="to make; must not exist")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    options = parser.parse_args()
+    test = options.folder / "test"
+    test.mkdir(parents=True)
+    numbers = {options.folder: 0, test: 0}
+    for i, sample in enumerate(SETS[options.model](options.data)):
+        folder = test if i % _HELD_OUT == _HELD_OUT - 1 else options.folder
+        for piece in pieces(sample):
+            if piece.valid is None or piece.valid.any():
+                write(piece, folder)
+                numbers[folder] += 1
+    print(", ".join(f"{folder}: {number} images" for folder, number in numbers.items()))
+
+
+if __name__ == "__main__":
+    main()
