@@ -28,6 +28,7 @@ DIAMETER = 16.0  # pixels of a cell in all images, config.data.diameter of the m
 _EDGE = 320  # pixels of a piece, at most
 _LEAST = 100  # and at least, which a crop of the training fits in
 _HELD_OUT = 10  # one of so many images is held out
+_EMPTY = 4  # one of so many pieces without a cell is kept
 _VGG_DIAMETER = 10.2  # pixels; VGG has no labels to measure it in
 _MBM_DIAMETER = 19.0  # likewise
 _WHOLE = 0.5  # of a cell's largest section: what a slice shows less of is neither cell nor not
@@ -162,11 +163,12 @@ def main() -> None:
     options = parser.parse_args()
     test = options.folder / "test"
     test.mkdir(parents=True)
-    numbers = {options.folder: 0, test: 0}
+    numbers, empty = {options.folder: 0, test: 0}, 0
     for i, sample in enumerate(SETS[options.model](options.data)):
         folder = test if i % _HELD_OUT == _HELD_OUT - 1 else options.folder
         for piece in pieces(sample):
-            if piece.valid is None or piece.valid.any():
+            empty += not len(piece.points)
+            if len(piece.points) or empty % _EMPTY == 0:
                 write(piece, folder)
                 numbers[folder] += 1
     print(", ".join(f"{folder}: {number} images" for folder, number in numbers.items()))
