@@ -68,6 +68,15 @@ def _pairs(config: ml_collections.ConfigDict) -> None:
         _fail("detect.split_from", config.detect.split_from, "must be 0, or above 1, a lone cell")
     if config.model.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         _fail("model.dtype", "float64", "needs the environment variable JAX_ENABLE_X64=1")
+    if config.data.normalisation == "levels" and config.data.ndim != 2:
+        _fail("data.normalisation", "levels", "is for images, data.ndim = 2")
+    measured = config.data.normalisation == "levels" and config.data.diameter > 0
+    if config.predict.estimate_diameter and not measured:
+        _fail(
+            "predict.estimate_diameter",
+            True,
+            "needs data.normalisation = 'levels' and data.diameter above 0",
+        )
     for key in ("channel", "time", "level"):
         value, default = config.data[key], settings.default_config().data[key]
         if value != default and config.data.kind not in ("folder", "volumes"):

@@ -143,6 +143,7 @@ def pieces(sample: Sample) -> Iterator[Sample]:
 
 def write(sample: Sample, folder: Path) -> None:
     """Writes an image and its dots, and where they are complete."""
+    assert sample.points is not None
     path = folder / f"{sample.name}.tif"
     colour = sample.image.shape[-1] == 3
     values = sample.image if colour else sample.image[..., 0]
@@ -167,6 +168,7 @@ def main() -> None:
     for i, sample in enumerate(SETS[options.model](options.data)):
         folder = test if i % _HELD_OUT == _HELD_OUT - 1 else options.folder
         for piece in pieces(sample):
+            assert piece.points is not None
             empty += not len(piece.points)
             if len(piece.points) or empty % _EMPTY == 0:
                 write(piece, folder)

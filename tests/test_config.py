@@ -62,6 +62,10 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "augment.gain": (-0.1,),
     "augment.offset": (-0.1,),
     "augment.noise": (-0.1,),
+    "augment.scale": (-0.1, 1.1),
+    "augment.gamma": (-0.1,),
+    "augment.blur": (-1.0,),
+    "augment.gradient": (-0.1,),
     "optim.learning_rate": (0.0, -1e-3),
     "optim.first_cycle": (0,),
     "optim.weight_decay": (-1.0,),
@@ -98,6 +102,7 @@ OTHERS = {
     "augment.transpose",
     "train.tensorboard",
     "predict.flips",
+    "predict.estimate_diameter",
 }
 
 
@@ -121,6 +126,15 @@ def assert_refused(key: str, value: Any, allowed: str, **others: Any) -> None:
 
 def test_defaults_are_valid() -> None:
     validation.validate(settings.default_config())
+
+
+def test_what_levels_need() -> None:
+    refused = "is for images, data.ndim = 2"
+    assert_refused("data.normalisation", "levels", refused, data__ndim=3, train__crop=(8, 8, 8))
+    needed = "needs data.normalisation = 'levels' and data.diameter above 0"
+    assert_refused("predict.estimate_diameter", True, needed)
+    measured = {"data__normalisation": "levels", "predict__estimate_diameter": True}
+    validation.validate(with_values(**measured, data__diameter=16.0))
 
 
 def test_every_setting_is_tested() -> None:

@@ -54,7 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--diameter",
         type=float,
-        help="of the cells in pixels, about: resample 2D images to that of the training",
+        help="of the cells in pixels, about: resample 2D images to that of the training (default:"
+        " measured in each image, by models that can, such as nuclei2d)",
+    )
+    parser.add_argument(
+        "--invert",
+        action=argparse.BooleanOptionalAction,
+        help="cells are dark on bright; default: an image that seems to be so is refused by models"
+        " that can tell, such as nuclei2d",
     )
     parser.add_argument(
         "--max-voxels",
@@ -118,6 +125,7 @@ def run(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         rescale=options.rescale,
         diameter=options.diameter,
+        invert=options.invert,
         selection=Selection.from_arguments(options),
         mask=options.mask,
         outputs=results.Outputs(

@@ -7,7 +7,7 @@ import dataclasses
 import importlib.metadata
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.inference import cells, model_file
+from cellcount_jax.inference.fitted import MEASURED, Fitted
 from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
 from cellcount_jax.progress import reading
@@ -32,7 +33,9 @@ class Options:
     Attributes:
       threshold: on the map, in (0, 1); None = the model's.
       rescale: resample an image to the voxels that the model was trained on.
-      diameter: of the cells in pixels, to resample a 2D image to that of the model's.
+      diameter: of the cells in pixels, to resample a 2D image to that of the model's; None = a
+        model that can measures it.
+      invert: whether cells are dark on bright; None = no, and an error if it seems so.
       selection: the part of each file that is counted, and its voxel size.
       mask: file of the tissue, of the image's extent: where it is 0, nothing is counted.
       outputs: further files, beside points.csv, report.html and summary.json.
@@ -43,6 +46,7 @@ class Options:
     threshold: float | None = None
     rescale: bool = False
     diameter: float | None = None
+    invert: bool | None = None
     selection: Selection = Selection()
     mask: Path | None = None
     outputs: results.Outputs = results.Outputs()
@@ -101,15 +105,19 @@ def count_files(
             if warning := announce.voxel_size_warning(model, source, rescale=options.rescale):
                 show(warning)
             results.check(source, options.outputs)
+            fitted = _fitted(model, source, options)
+            if fitted.diameter_from == MEASURED:
+                show(f"{item.path}: cells of about {fitted.diameter:.3g} pixels (measured)")
             origin = job_file.origin(
                 item.path,
                 options.selection,
                 as_slices=item.as_slices,
                 rescale=options.rescale,
-                diameter=options.diameter,
+                diameter=fitted.diameter,
+                inverted_from=fitted.inverted_from,
             )
-            job = _job(model, source, folder, options, origin, stack)
-            identity = _identity(model, source, options, digest)
+            job = _job(model, source, fitted, folder, options, origin, stack)
+            identity = _identity(model, source, fitted, options, digest)
             claim.check(folder, identity, overwrite=options.overwrite)
             if options.dry_run or not job.plan.whole:
                 # The speed of workers elsewhere is not known.
@@ -118,7 +126,7 @@ def count_files(
             if options.dry_run:
                 continue
             summary = count_source(
-                job, source, identity, options=options, name=name, engine=engine(job)
+                job, source, fitted, identity, options=options, name=name, engine=engine(job)
             )
         seconds = time.perf_counter() - started
         show(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
@@ -138,6 +146,7 @@ def count_files(
 def count_source(
     job: Job,
     source: Source,
+    fitted: Fitted,
     identity: dict[str, Any],
     *,
     options: Options,
@@ -149,15 +158,15 @@ def count_source(
     Returns:
       The content of summary.json.
     """
-    model, image, folder = job.model, job.image, job.folder.parent
+    model, folder = job.model, job.folder.parent
     threshold = model.threshold_from(options.threshold)
     if not job.plan.whole:
         # Tiles leave their results in the folder; an image in one piece only if it can be counted.
         claim.take(folder, identity)
     found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
     claim.take(folder, identity)
-    if isinstance(image, Resampled):
-        found = found.moved(image.back)
+    found = found.moved(fitted.back)
+    resampled = isinstance(fitted.image, Resampled)
     summary = {
         **results.summarise(source, found),
         **options.selection.part,
@@ -167,37 +176,56 @@ def count_source(
         "rule": model.config.detect.rule,
         "threshold": threshold,
         "mirror_images": len(job.plan.flips),
-        "rescaled_to_um": list(model.spacing) if options.rescale and image is not source else None,
-        "diameter": options.diameter,
+        "rescaled_to_um": list(model.spacing) if options.rescale and resampled else None,
+        "diameter": None if fitted.diameter is None else round(fitted.diameter, 2),
+        "diameter_from": fitted.diameter_from or None,
+        "inverted": fitted.inverted_from is not None,
     }
     results.write(folder, source, found, summary=summary, wanted=options.outputs)
     return summary
 
 
-def _job(
-    model: TrainedModel,
-    source: Source,
-    folder: Path,
-    options: Options,
-    origin: Mapping[str, Any],
-    stack: contextlib.ExitStack,
-) -> Job:
-    """The job of an input; the stack closes its mask."""
+def _fitted(model: TrainedModel, source: Source, options: Options) -> Fitted:
+    """The image of an input as the model takes it."""
+    spacing = source.spacing if options.rescale else None
+    with _naming(model, source, options):
+        return model.fitted(
+            source, spacing=spacing, diameter=options.diameter, invert=options.invert
+        )
+
+
+@contextlib.contextmanager
+def _naming(model: TrainedModel, source: Source, options: Options) -> Iterator[None]:
+    """Puts the file, and the remedy if it is a channel, into errors."""
     try:
-        spacing = source.spacing if options.rescale else None
-        image = model.resampled(source, spacing, diameter=options.diameter)
-        mask = None
-        if options.mask is not None:
-            labels = open_label_volume(options.mask, shape=source.shape, spacing=source.spacing)
-            mask = region_counts.Mask(stack.enter_context(labels))
-        return Job(model, image, folder / claim.WORK, mask, origin)
+        yield
     except InputError as error:
         several = options.selection.channel is None and source.channels > model.channels
         hint = "; choose one with --channel" if several else ""
         raise InputError(f"{source.path}: {error}{hint}") from error
 
 
-def _identity(model: TrainedModel, source: Source, options: Options, digest: str) -> dict[str, Any]:
+def _job(
+    model: TrainedModel,
+    source: Source,
+    fitted: Fitted,
+    folder: Path,
+    options: Options,
+    origin: Mapping[str, Any],
+    stack: contextlib.ExitStack,
+) -> Job:
+    """The job of an input; the stack closes its mask."""
+    with _naming(model, source, options):
+        mask = None
+        if options.mask is not None:
+            labels = open_label_volume(options.mask, shape=source.shape, spacing=source.spacing)
+            mask = region_counts.Mask(stack.enter_context(labels))
+        return Job(model, fitted.image, folder / claim.WORK, mask, origin)
+
+
+def _identity(
+    model: TrainedModel, source: Source, fitted: Fitted, options: Options, digest: str
+) -> dict[str, Any]:
     """All that the result depends on but the threshold, as JSON."""
     mask = options.mask
     return {
@@ -208,7 +236,8 @@ def _identity(model: TrainedModel, source: Source, options: Options, digest: str
         **options.selection.part,
         "spacing_um": None if source.spacing is None else list(source.spacing),
         "rescale": options.rescale,
-        "diameter": options.diameter,
+        "diameter": fitted.diameter,
+        "inverted_from": fitted.inverted_from,
         "model": digest,
         "max_voxels": model.config.predict.max_voxels,
         "mirror_images": bool(model.config.predict.flips),

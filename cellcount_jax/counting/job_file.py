@@ -18,6 +18,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images import files, sources
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference import model_file
+from cellcount_jax.inference.fitted import fit
 from cellcount_jax.inference.job import Job
 
 FILES = _JOB, _MODEL = "job.json", "model.zip"
@@ -31,6 +32,7 @@ def origin(
     as_slices: bool = False,
     rescale: bool,
     diameter: float | None = None,
+    inverted_from: float | None = None,
 ) -> dict[str, Any]:
     """All that another process needs to open an image, as JSON, for `Job.origin`.
 
@@ -40,6 +42,7 @@ def origin(
       as_slices: whether it is a folder of slices.
       rescale: whether it is resampled to the voxels of the model.
       diameter: of its cells, if it is resampled by that.
+      inverted_from: the highest intensity, if dark and bright are exchanged.
     """
     return {
         "path": str(path.resolve()),
@@ -47,6 +50,7 @@ def origin(
         "as_slices": as_slices,
         "rescale": rescale,
         "diameter": diameter,
+        "inverted_from": inverted_from,
     }
 
 
@@ -103,5 +107,13 @@ def reopen(folder: Path, mark: str) -> Job:
     selection = Selection.from_json(stored["selection"])
     source = sources.open_source(path, selection, as_slices=stored["as_slices"])
     spacing = source.spacing if stored["rescale"] else None
-    image = model.resampled(source, spacing, diameter=stored["diameter"])
-    return Job(model, image, folder)
+    fitted = fit(
+        model,
+        source,
+        spacing=spacing,
+        diameter=stored["diameter"],
+        # The count has found out already whether it is.
+        invert=stored["inverted_from"] is not None,
+        inverted_from=stored["inverted_from"],
+    )
+    return Job(model, fitted.image, folder)

@@ -195,7 +195,10 @@ def _facts(source: Source, found: Found, summary: Mapping[str, Any]) -> dict[str
     if summary["rescaled_to_um"]:
         facts["Resampled to"] = f"{size_text(summary['rescaled_to_um'])} um"
     if summary["diameter"]:
-        facts["Diameter of a cell"] = f"{summary['diameter']:g} pixels"
+        diameter, origin = summary["diameter"], summary["diameter_from"]
+        facts["Diameter of a cell"] = f"{diameter:.3g} pixels ({origin})"
+    if summary["inverted"]:
+        facts["Intensities"] = "dark and bright exchanged (--invert)"
     if summary["tiles"] > 1:
         facts["Tiles"] = (
             f"{summary['tiles']}, of which {summary['tiles_constant']} constant and"

@@ -71,8 +71,8 @@ class Measured:
         for i in itertools.takewhile(lambda i: f"median_{i}" in arrays, itertools.count()):
             shape = tuple(arrays[f"shape_{i}"].tolist())
             blocks.append(Blocks(shape, arrays[f"median_{i}"], arrays[f"noise_{i}"]))
-        per_channel = (arrays.get(name) for name in _PER_CHANNEL)
-        return cls(str(arrays["method"]), *per_channel, blocks=tuple(blocks))
+        per_channel = {name: arrays.get(name) for name in _PER_CHANNEL}
+        return cls(str(arrays["method"]), **per_channel, blocks=tuple(blocks))
 
     def __call__(self, values: np.ndarray, region: Region | None = None) -> np.ndarray:
         """Normalises a part of the image.
@@ -99,6 +99,7 @@ class Measured:
             return found
         if self.method == "robust_log":
             values = np.log1p(values)
+        assert self.centre is not None
         if self.padding is not None:
             values = np.where(values == self.padding, self.centre, values)
         found = (values - self.centre) / self.scale

@@ -62,6 +62,33 @@ class Array:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Inverted:
+    """An image with dark and bright exchanged: `highest - intensity`.
+
+    Attributes:
+      original: the image.
+      highest: its highest intensity, so that none becomes negative.
+    """
+
+    original: Readable
+    highest: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(D,)` voxels."""
+        return self.original.shape
+
+    @property
+    def channels(self) -> int:
+        """Those of the original."""
+        return self.original.channels
+
+    def read(self, region: Region) -> np.ndarray:
+        """`(*region, channels)` float32."""
+        return np.float32(self.highest) - self.original.read(region)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Resampled:
     """An image on other voxels, linear between the original's.
 

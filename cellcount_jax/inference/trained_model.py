@@ -13,16 +13,16 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.normalise import Normalisation
-from cellcount_jax.images.regions import Array, Readable, Resampled
+from cellcount_jax.images.regions import Array, Readable
 from cellcount_jax.inference import cells, tiled_maps
 from cellcount_jax.inference.cells import Found
+from cellcount_jax.inference.fitted import Fitted, fit
 from cellcount_jax.inference.job import Job, Maps, Progress, silent
 from cellcount_jax.maps import detect, targets
 from cellcount_jax.maps.split_merged import split_merged
 
 # The lowest threshold that may be given, as a fraction of the target's peak.
 LOWEST_THRESHOLD = 0.05
-_MAX_RESAMPLING = 20  # times that an axis may get longer; more is a mistake in the voxel size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,63 +109,16 @@ class TrainedModel:
                 f" on {self.config.data.ndim}D images with {self.channels}"
             )
 
-    def resampled(
+    def fitted(
         self,
         image: Readable,
-        spacing: Sequence[float] | None,
         *,
+        spacing: Sequence[float] | None = None,
         diameter: float | None = None,
-    ) -> Readable:
-        """An image on the voxels that the model was trained on.
-
-        Args:
-          image: raw intensities.
-          spacing: `(D,)` its voxel size in micrometres; None leaves the image as it is.
-          diameter: of its cells in pixels, about; replaces the voxel size.
-
-        Returns:
-          The image itself, where the two differ by less than 1 %, or it as a `Resampled`.
-
-        Raises:
-          InputError: the image does not fit the model; the voxel size or the diameter of cells of
-            the model is not known; or the image would have no voxel left, or far too many.
-        """
-        self.check_fits(len(image.shape), image.channels)
-        if diameter is not None:
-            known = self.config.data.diameter
-            if not known:
-                raise InputError(
-                    "the model does not say how large its cells are, so that a diameter does not"
-                    " help; it is trained with config.data.diameter"
-                )
-            factors = (known / diameter,) * len(image.shape)
-            given, trained = f"cells of {diameter:g} pixels", f"{known:g}"
-        elif spacing is None:
-            return image
-        else:
-            if not len(spacing) == len(image.shape) == len(self.spacing):
-                raise InputError(
-                    f"the voxel size {tuple(spacing)} is not that of a {len(self.spacing)}D image"
-                )
-            if not self.spacing_known:
-                raise InputError(
-                    "the model was trained on images without a voxel size: do not rescale"
-                )
-            factors = tuple(ours / known for ours, known in zip(spacing, self.spacing, strict=True))
-            given, trained = f"voxels of {tuple(spacing)} um", str(self.spacing)
-        if np.allclose(factors, 1, rtol=0.01):
-            return image
-        shape = tuple(round(n * f) for n, f in zip(image.shape, factors, strict=True))
-        if min(shape) < 1:
-            raise InputError(
-                f"{given}, where the model knows {trained}: nothing of {image.shape} would be left"
-            )
-        if max(factors) > _MAX_RESAMPLING:
-            raise InputError(
-                f"{given}, where the model knows {trained}: the image would be over"
-                f" {_MAX_RESAMPLING} times as long; is the number right?"
-            )
-        return Resampled(image, shape)
+        invert: bool | None = None,
+    ) -> Fitted:
+        """`fitted.fit` for this model: an image with cells as large, and as bright, as it knows."""
+        return fit(self, image, spacing=spacing, diameter=diameter, invert=invert)
 
     def predict_maps(self, image: np.ndarray) -> Maps:
         """The network's maps of an image in memory, in tiles if the image is large.
@@ -231,7 +184,12 @@ class TrainedModel:
             return cells.find(job, threshold=threshold, progress=progress)
 
     def predict(
-        self, array: Any, *, spacing: Sequence[float] | None = None
+        self,
+        array: Any,
+        *,
+        spacing: Sequence[float] | None = None,
+        diameter: float | None = None,
+        invert: bool | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cell locations in an array.
 
@@ -240,21 +198,23 @@ class TrainedModel:
             `(*spatial, channels)`, raw intensities.
           spacing: `(D,)` its voxel size in micrometres; if it differs from the model's, the array
             is resampled. None: the voxels are like those of the training images.
+          diameter: of the cells in a 2D array, in pixels; it is resampled to that of the model. A
+            model with `predict.estimate_diameter` measures it, if it is not given.
+          invert: whether cells are dark on bright.
 
         Returns:
           Points `(N, D)` float32 in voxels of the array, and their scores `(N,)`, the map's
           largest value of each.
 
         Raises:
-          InputError: see `resampled` and `predict_maps`.
+          InputError: see `fitted.fit` and `predict_maps`.
         """
         ndim = self.config.data.ndim
         if array.ndim != ndim:
             self.check_fits(array.ndim - 1, array.shape[-1])
-        image = self.resampled(Array(array, ndim), spacing)
-        found = self.find(image)
-        points = image.back(found.points) if isinstance(image, Resampled) else found.points
-        return points, found.scores
+        image = self.fitted(Array(array, ndim), spacing=spacing, diameter=diameter, invert=invert)
+        found = self.find(image.image)
+        return image.back(found.points), found.scores
 
 
 def predict(model: TrainedModel, image: Any) -> tuple[np.ndarray, np.ndarray]:

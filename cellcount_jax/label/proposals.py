@@ -14,9 +14,7 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.regions import (
-    Readable,
     Region,
-    Resampled,
     all_of,
     around,
     extent,
@@ -24,6 +22,7 @@ from cellcount_jax.images.regions import (
     within,
 )
 from cellcount_jax.inference import model_file
+from cellcount_jax.inference.fitted import Fitted
 from cellcount_jax.inference.job import Progress, silent
 from cellcount_jax.inference.tiles import tile_grid
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
@@ -121,7 +120,7 @@ def defaults(session: Session) -> dict[str, float]:
     }
 
 
-def fitting_model(session: Session, model: str) -> tuple[TrainedModel, Readable]:
+def fitting_model(session: Session, model: str) -> tuple[TrainedModel, Fitted]:
     """A trained model, and a session's image as that model sees it.
 
     Where the voxel sizes of both are known and differ, the image is resampled to the model's.
@@ -137,13 +136,13 @@ def fitting_model(session: Session, model: str) -> tuple[TrainedModel, Readable]
     source = session.source
     try:
         spacing = source.spacing if loaded.spacing_known else None
-        image = loaded.resampled(source, spacing)
+        fitted = loaded.fitted(source, spacing=spacing)
     except InputError as error:
         hint = ""
         if len(source.shape) == loaded.config.data.ndim and source.channels > loaded.channels:
             hint = "; open the image with one of its channels (--channel)"
         raise InputError(f"{source.path}: {error}{hint}.") from error
-    return loaded, image
+    return loaded, fitted
 
 
 def from_model(
@@ -168,7 +167,7 @@ def from_model(
     Raises:
       InputError: see `fitting_model`; a threshold that is not allowed.
     """
-    loaded, image = fitting_model(session, model)
+    loaded, fitted = fitting_model(session, model)
     source = session.source
     if threshold is not None and not LOWEST_THRESHOLD <= threshold < 1:
         raise InputError(
@@ -176,18 +175,16 @@ def from_model(
         )
     peak = loaded.target_peak
     found = loaded.find(
-        image, threshold=loaded.threshold_from(threshold), progress=progress or silent
+        fitted.image, threshold=loaded.threshold_from(threshold), progress=progress or silent
     )
-    points = np.asarray(found.points, np.float64)
-    if isinstance(image, Resampled):
-        points = np.asarray(image.back(found.points), np.float64)
+    points = np.asarray(fitted.back(found.points), np.float64)
     points = np.clip(points, -0.499, np.asarray(source.shape) - 0.501)
     by = {
         "method": "model",
         "model": str(model),
         "step": loaded.step,
         "threshold": round(float(found.threshold) / peak, 6),
-        "rescaled": image is not source,
+        "rescaled": fitted.image is not source,
         "version": importlib.metadata.version("cellcount_jax"),
     }
     return points, np.clip(np.asarray(found.scores, np.float64) / peak, 0.0, 1.0), by

@@ -300,7 +300,7 @@ def test_a_job_comes_back_from_its_folder(tmp_path: Path, model: TrainedModel) -
     np.save(path, values)
     selection = Selection(channel=0, spacing=(1.0, 1.0, 1.0))
     with sources.open_source(path, selection) as source:
-        image = model.resampled(source, source.spacing)
+        image = model.fitted(source, spacing=source.spacing).image
         assert image is not source
         origin = job_file.origin(path, selection, rescale=True)
         job = Job(model, image, tmp_path / "work", origin=origin)

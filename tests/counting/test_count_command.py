@@ -124,6 +124,8 @@ def test_the_command_on_a_png_image(
         "spacing_from": "unknown",
         "rescaled_to_um": None,
         "diameter": None,
+        "diameter_from": None,
+        "inverted": False,
     }
     assert read_image(output / "t0" / "overlay.png").pixels.shape[-1] == 3
     assert names(output / "t0") == [
@@ -452,3 +454,20 @@ def test_lists_of_numbers(arguments: list[str], message: str, call: Call, capsys
     with pytest.raises(SystemExit):
         call(*arguments)
     assert message in capsys.readouterr().err
+
+
+def test_dark_cells_on_bright(run_2d: Path, image: Path, tmp_path: Path, call: Call) -> None:
+    pixels = read_image(image).pixels[..., 0]
+    pixels -= pixels.min()
+    write_image(tmp_path / "bright.tif", pixels)
+    write_image(tmp_path / "dark.tif", pixels.max() - pixels)
+    output = tmp_path / "out"
+    for name, options in (("bright", []), ("dark", ["--invert"])):
+        given = ("--model", run_2d, "--output", output, *options)
+        assert call("count", tmp_path / f"{name}.tif", *given) == 0
+    bright, dark = (
+        read_columns(output / name / "points.csv", "y", "x", "score") for name in ("bright", "dark")
+    )
+    np.testing.assert_array_equal(bright, dark)
+    assert json.loads((output / "dark" / "summary.json").read_text())["inverted"]
+    assert "--invert" in (output / "dark" / "report.html").read_text()

@@ -261,7 +261,8 @@ def test_a_part_is_normalised_as_within_the_whole(
     monkeypatch.setattr("cellcount_jax.images.background._MAX_READ_VOXELS", 800)
     measured = normalisation.measure(part, shape, channels=2)
     sizes = [np.prod([r.stop - r.start for r in region]) for region in read]
-    assert all(size <= 800 for size in sizes)
+    if method != "levels":  # which looks at several million pixels together
+        assert all(size <= 800 for size in sizes)
     assert sum(sizes) == (0 if method == "dataset" else np.prod(shape)), "read once"
     expected = measured(image)
     if measured.blocks:

@@ -105,17 +105,17 @@ def test_an_array_of_other_voxels_is_resampled_and_points_come_back(
     matched = match_points(back, expected, max_distance=1.5, spacing=volume.spacing)
     assert matched.f1 > 0.9 and len(expected) > 5
     image = Array(volume.pixels, 3)
-    assert model_3d.resampled(image, (2.0, 1.002, 1.0)) is image
+    assert model_3d.fitted(image, spacing=(2.0, 1.002, 1.0)).image is image
 
 
 def test_an_image_of_larger_cells_is_made_smaller(model_2d: TrainedModel, cells_2d: Path) -> None:
     image = read_image(cells_2d / "test" / "t0.png").pixels
     with pytest.raises(InputError, match="does not say how large its cells are"):
-        model_2d.resampled(Array(image, 2), None, diameter=10)
+        model_2d.fitted(Array(image, 2), diameter=10)
     model = model_2d.with_settings({"data.diameter": 5.0})
-    assert model.resampled(Array(image, 2), None, diameter=5.03).shape == (40, 40)
+    assert model.fitted(Array(image, 2), diameter=5.03).image.shape == (40, 40)
     larger = image.repeat(2, axis=0).repeat(2, axis=1)
-    halved = model.resampled(Array(larger, 2), None, diameter=10)
+    halved = model.fitted(Array(larger, 2), diameter=10).image
     assert isinstance(halved, Resampled) and halved.shape == (40, 40)
     expected, _ = model.predict(image)
     found = model.find(halved).points
@@ -133,4 +133,4 @@ def test_what_cannot_be_resampled(model_2d: TrainedModel, model_3d: TrainedModel
         (model_2d, image[0], (2.0, 2.0), "without a voxel size"),
     ):
         with pytest.raises(InputError, match=words):
-            model.resampled(Array(values, values.ndim - 1), spacing)
+            model.fitted(Array(values, values.ndim - 1), spacing=spacing)

@@ -176,3 +176,61 @@ def test_the_key_alone_decides() -> None:
     for one, other in zip(batch, backwards, strict=True):
         np.testing.assert_array_equal(one, other[::-1])
     assert not np.array_equal(batch[0][0], batch[0][1])
+
+
+@pytest.mark.parametrize("crop", [(12, 10), (6, 9, 9)])
+def test_a_random_size(crop: tuple[int, ...]) -> None:
+    scale = 0.4
+    window = augment.window(crop, scale=scale)
+    assert all(w >= c * np.exp(scale) for w, c in zip(window, crop, strict=True))
+    # Linear in the voxels' places, so that interpolation is exact: each voxel says where it is.
+    lines = [jnp.arange(size, dtype=jnp.float32) for size in window]
+    place = jnp.stack(jnp.meshgrid(*lines, indexing="ij"), -1)
+    points = jnp.asarray([[size // 2 for size in window], [0] * len(window)])
+    change = functools.partial(
+        augment.random_scale, arrays=[place, place[..., 0] > 1], points=points, crop=crop
+    )
+    run = jax.jit(jax.vmap(lambda key: change(key, scale=scale)))
+    (places, valid), moved, start, factor = run(jax.random.split(jax.random.key(0), 200))
+    assert places.shape == (200, *crop, len(crop)) and valid.dtype == bool
+    assert 0.6 < factor.min() < 0.75 < 1.35 < factor.max() < 1.5
+    assert (np.asarray(start) >= 0).all()
+    extents = np.asarray(crop) / np.asarray(factor)[:, None]
+    assert (np.asarray(start) + extents <= np.asarray(window) + 1e-3).all()
+    for axis, size in enumerate(crop):
+        # The voxel i of the crop lies at (i + 1/2) / f + o - 1/2 of the window.
+        at = (np.arange(size) + 0.5) / np.asarray(factor)[:, None] + np.asarray(start)[:, [axis]]
+        line = np.moveaxis(np.asarray(places)[..., axis], axis + 1, 1)
+        inside = (at - 0.5 > 1) & (at - 0.5 < window[axis] - 2)
+        middle = line.reshape(200, size, -1).mean(-1)
+        # Where it gets smaller, the weights of few voxels are not quite centred.
+        np.testing.assert_allclose(middle[inside], (at - 0.5)[inside], atol=0.2)
+        back = (np.asarray(moved)[..., axis] + 0.5) / np.asarray(factor)[:, None]
+        expected = np.asarray(points)[None, :, axis] + 0.5 - np.asarray(start)[:, [axis]]
+        np.testing.assert_allclose(back, expected, atol=1e-3)
+    np.testing.assert_array_equal(np.asarray(valid)[np.asarray(places)[..., 0] > 4], True)
+    np.testing.assert_array_equal(np.asarray(valid)[np.asarray(places)[..., 0] < 1.0], False)
+
+
+def test_blur_gamma_and_slope() -> None:
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.normal(0, 1, (40, 40, 1)), jnp.float32)
+    keys = jax.random.split(jax.random.key(3), 40)
+
+    def change(**strengths: float) -> np.ndarray:
+        change_one = jax.vmap(lambda key: augment.random_intensity(key, image, **strengths))
+        return np.asarray(change_one(keys))
+
+    blurred = change(blur=2.0)
+    np.testing.assert_allclose(blurred.mean((1, 2, 3)), image.mean(), atol=0.02)
+    spread = blurred.std((1, 2, 3))
+    assert spread.min() < 0.3 and spread.max() > 0.9 * image.std()
+    bent = change(gamma=0.5)
+    np.testing.assert_array_equal(np.sign(bent), np.broadcast_to(np.sign(image), bent.shape))
+    powers = np.log(np.abs(bent)).std((1, 2, 3)) / np.log(np.abs(image)).std()
+    assert 0.6 < powers.min() < 0.75 < 1.3 < powers.max() < 1.66
+    slopes = change(gradient=1.0) - np.asarray(image)
+    second = np.diff(slopes, n=2, axis=1), np.diff(slopes, n=2, axis=2)
+    assert max(np.abs(d).max() for d in second) < 1e-5
+    np.testing.assert_allclose(slopes.mean((1, 2, 3)), 0, atol=1e-5)
+    assert 0.7 < np.abs(slopes).max() <= 1.0

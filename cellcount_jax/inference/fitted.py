@@ -1,0 +1,147 @@
+"""An image as a model takes it: cells bright on dark and of the size that the model knows."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images import levels
+from cellcount_jax.images.levels import Levels
+from cellcount_jax.images.regions import Inverted, Readable, Resampled
+from cellcount_jax.inference.job import Model
+
+GIVEN, MEASURED = "given", "measured"
+_MAX_RESAMPLING = 20  # times that an axis may get longer; more is a mistake in the voxel size
+_READ_EDGE = 2048  # of the parts in which the highest intensity is looked for, in the last two axes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """An image as a model takes it.
+
+    Attributes:
+      image: to be counted; the original itself, if nothing had to be changed.
+      diameter: of the cells in pixels of the original, by which it was resampled; None if not.
+      diameter_from: `GIVEN`, or `MEASURED` in the image; '' without a diameter.
+      levels: what was measured in the image; None for a model that measures nothing.
+      inverted_from: the highest intensity, from which all were subtracted; None if they were not.
+    """
+
+    image: Readable
+    diameter: float | None = None
+    diameter_from: str = ""
+    levels: Levels | None = None
+    inverted_from: float | None = None
+
+    def back(self, points: np.ndarray) -> np.ndarray:
+        """Points `(N, D)` in voxels of the original."""
+        return self.image.back(points) if isinstance(self.image, Resampled) else points
+
+
+def fit(
+    model: Model,
+    image: Readable,
+    *,
+    spacing: Sequence[float] | None = None,
+    diameter: float | None = None,
+    invert: bool | None = None,
+    inverted_from: float | None = None,
+) -> Fitted:
+    """Resamples, and inverts if that is wanted, an image for a model.
+
+    Args:
+      model: with `predict.estimate_diameter` it measures what is not given.
+      image: raw intensities.
+      spacing: `(D,)` its voxel size in micrometres; None leaves the voxels as they are.
+      diameter: of its cells in pixels, about; replaces the voxel size.
+      invert: whether cells are dark on bright; None: they are not, and if it seems so that is an
+        error.
+      inverted_from: the highest intensity of an image that is inverted, if it is known.
+
+    Raises:
+      InputError: the image does not fit the model, or seems to be inverted; the voxel size or the
+        diameter of cells of the model is not known; or the image would have no voxel left, or far
+        too many.
+    """
+    model.check_fits(len(image.shape), image.channels)
+    measures = model.config.predict.estimate_diameter
+    found = None
+    if measures and (diameter is None or invert is None):
+        found = levels.measure(image.read, image.shape, channels=image.channels)[0]
+        if invert is None and found.inverted:
+            raise InputError(
+                "the cells seem to be dark on a bright background, and the model knows bright ones"
+                " on dark; --invert (invert=True) exchanges dark and bright, --no-invert"
+                " (invert=False) counts the image as it is"
+            )
+    if invert:
+        inverted_from = _highest(image) if inverted_from is None else inverted_from
+        image = Inverted(image, inverted_from)
+        if found is not None:
+            found = levels.measure(image.read, image.shape, channels=image.channels)[0]
+    diameter_from = "" if diameter is None else GIVEN
+    if found is not None and diameter is None and found.diameter is not None:
+        diameter, diameter_from = found.diameter, MEASURED
+    return Fitted(
+        _resampled(model, image, spacing, diameter),
+        diameter,
+        diameter_from,
+        found,
+        inverted_from if invert else None,
+    )
+
+
+def _resampled(
+    model: Model, image: Readable, spacing: Sequence[float] | None, diameter: float | None
+) -> Readable:
+    """The image itself, where its voxels differ by less than 1 % from the model's, or resampled."""
+    if diameter is not None:
+        known = model.config.data.diameter
+        if not known:
+            raise InputError(
+                "the model does not say how large its cells are, so that a diameter does not"
+                " help; it is trained with config.data.diameter"
+            )
+        factors = (known / diameter,) * len(image.shape)
+        given, trained = f"cells of {diameter:g} pixels", f"{known:g}"
+    elif spacing is None:
+        return image
+    else:
+        if not len(spacing) == len(image.shape) == len(model.spacing):
+            raise InputError(
+                f"the voxel size {tuple(spacing)} is not that of a {len(model.spacing)}D image"
+            )
+        if not model.spacing_known:
+            raise InputError("the model was trained on images without a voxel size: do not rescale")
+        factors = tuple(ours / known for ours, known in zip(spacing, model.spacing, strict=True))
+        given, trained = f"voxels of {tuple(spacing)} um", str(model.spacing)
+    if np.allclose(factors, 1, rtol=0.01):
+        return image
+    shape = tuple(round(n * f) for n, f in zip(image.shape, factors, strict=True))
+    if min(shape) < 1:
+        raise InputError(
+            f"{given}, where the model knows {trained}: nothing of {image.shape} would be left"
+        )
+    if max(factors) > _MAX_RESAMPLING:
+        raise InputError(
+            f"{given}, where the model knows {trained}: the image would be over"
+            f" {_MAX_RESAMPLING} times as long; is the number right?"
+        )
+    return Resampled(image, shape)
+
+
+def _highest(image: Readable) -> float:
+    """The highest intensity of an image of any size."""
+    edges = (*(1,) * (len(image.shape) - 2), _READ_EDGE, _READ_EDGE)
+    starts = (range(0, n, edge) for n, edge in zip(image.shape, edges, strict=True))
+    highest = -math.inf
+    for corner in itertools.product(*starts):
+        sides = zip(corner, edges, image.shape, strict=True)
+        part = image.read(tuple(slice(at, min(at + edge, n)) for at, edge, n in sides))
+        highest = max(highest, float(part.max()))
+    return highest
