@@ -74,7 +74,7 @@ class Levels:
 
         Cells are many parts with one background around them, whichever of the two is brighter.
         """
-        return self.dark > max(4, 2 * self.bright)
+        return self.dark > 2 * max(1, self.bright)
 
 
 def measure(read: Reader, shape: Sequence[int], *, channels: int) -> tuple[Levels, ...]:
