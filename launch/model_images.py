@@ -30,7 +30,6 @@ _LEAST = 100  # and at least, which a crop of the training fits in
 _HELD_OUT = 10  # one of so many images is held out
 _EMPTY = 4  # one of so many pieces without a cell is kept
 _VGG_DIAMETER = 10.2  # pixels; VGG has no labels to measure it in
-_MBM_DIAMETER = 19.0  # likewise
 _WHOLE = 0.5  # of a cell's largest section: what a slice shows less of is neither cell nor not
 
 
@@ -55,12 +54,10 @@ def nuclei2d(data: Path) -> Iterator[Sample]:
 
 
 def nuclei_he(data: Path) -> Iterator[Sample]:
-    """Haematoxylin and eosin: nuclei with labels, and MBM's training images."""
-    for sample in _folder(data / "nuclei_he" / "train"):
-        yield at_diameter(sample, diameter_of(sample.labels))
+    """Haematoxylin and eosin, as they are: nuclei of many sizes, and MBM's training images."""
+    yield from _folder(data / "nuclei_he" / "train")
     mbm = load_mbm(data / "mbm", num_labelled=15, num_unlabelled=0, split_seed=5455)
-    for sample in mbm.labelled:
-        yield at_diameter(sample, _MBM_DIAMETER)
+    yield from mbm.labelled
 
 
 SETS: dict[str, Callable[[Path], Iterator[Sample]]] = {
