@@ -160,8 +160,8 @@ def test_signal_to_noise_between_blocks_is_linear() -> None:
 
 
 def test_contrast_in_one_block() -> None:
-    values = tissue()[..., 0].astype(np.float64)
-    background = np.median(values)
+    values = np.random.default_rng(4).normal(900, 40, (6, 20, 18)).astype(np.float32)
+    background = np.median(values.astype(np.float64))
     expected = 10 * np.arcsinh((values - background) / (2 * background))
     out = contrast(values.astype(np.float32), (100, 100, 100))
     assert out.dtype == np.float32
@@ -194,6 +194,19 @@ def test_contrast_is_relative_to_the_tissue_not_to_what_lies_beside_it() -> None
     out = contrast(values, (10, 20, 20))
     np.testing.assert_allclose(out[..., :50], expected[..., :50], atol=0.1)
     assert np.abs(out[..., 70:]).max() < 0.2
+
+
+@pytest.mark.parametrize("change", [(16, 32768), (1, -290), (1 / 300, -1.0), (0.1, 30000)])
+def test_contrast_where_a_level_was_added_or_subtracted(change: tuple[float, float]) -> None:
+    rng = np.random.default_rng(7)
+    values = 300 + 10 * rng.standard_normal((20, 60, 60))
+    values[9:11, 28:32, 28:32] += 400
+    gain, offset = change
+    expected, out = (contrast(v, (10, 20, 20)) for v in (values, gain * values + offset))
+    np.testing.assert_allclose(out, expected, rtol=0.05, atol=0.05)
+    masked = np.pad(values, ((0, 0), (60, 60), (60, 60)))
+    inside = contrast(masked, (10, 20, 20))[:, 60:120, 60:120]
+    np.testing.assert_allclose(inside[:, 10:50, 10:50], expected[:, 10:50, 10:50], rtol=0.05)
 
 
 @pytest.mark.parametrize("method", ["signal_to_noise", "contrast"])
