@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import pairing, score_files, score_table
-from cellcount_jax.evaluation.scored import Scored, Tolerance, score_pair, tolerance_text
+from cellcount_jax.evaluation.scored import Scored, score_pair
+from cellcount_jax.evaluation.tolerance import Tolerance, tolerance_text
 from cellcount_jax.images import inputs
 from cellcount_jax.images.selection import Selection
 
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         )
         for found, true in pairs
     ]
-    within = tolerance_text(scored, tolerance)
+    within = tolerance_text({one.name: one.comparison for one in scored}, tolerance)
     if options.output is not None:
         score_files.check_output(options.output, scored)
     print("\n".join(_table(scored)))

@@ -86,9 +86,11 @@ def find_pairs(found: Path, true: Path) -> Pairs:
       One pair or more.
 
     Raises:
-      InputError: no such file; a count that is not finished; two files for one image; no image of
-        the one side has a partner on the other.
+      InputError: no such file; both are the same; a count that is not finished; two files for one
+        image; no image of the one side has a partner on the other.
     """
+    if found.exists() and true.exists() and found.resolve() == true.resolve():
+        raise InputError(f"{found}: is given for both; what was found and what is true are needed.")
     ours, theirs = _sides(found), _sides(true)
     if isinstance(ours, Side) and isinstance(theirs, Side):
         return Pairs([(ours, theirs)], [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,57 +11,18 @@ import numpy as np
 
 from cellcount_jax.data.blocks import DONE, read_block_states
 from cellcount_jax.errors import InputError
-from cellcount_jax.evaluation.comparison import (
-    Comparison,
-    cells_of_labels,
-    compare,
-    labels_tolerance,
-)
+from cellcount_jax.evaluation.comparison import Comparison, cells_of_labels, compare
 from cellcount_jax.evaluation.pairing import Side
+from cellcount_jax.evaluation.tolerance import Tolerance, tolerance_of
 from cellcount_jax.images.exports import read_cellfinder
 from cellcount_jax.images.image_files import read_instance_labels, read_mask
 from cellcount_jax.images.ome_zarr import is_zarr
-from cellcount_jax.images.points import read_points, table_ndim
+from cellcount_jax.images.points import read_points, read_table, table_ndim
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
 
 _MARGIN = 1.0  # voxels that a point may lie outside the image: a click on its border
-
-
-@dataclasses.dataclass(frozen=True)
-class Tolerance:
-    """How far a found cell may be from its dot.
-
-    Attributes:
-      value: a positive number.
-      unit: "um", "px", or None: um where the voxel size is known, else px.
-    """
-
-    value: float
-    unit: str | None = None
-
-    @classmethod
-    def from_text(cls, text: str) -> Tolerance:
-        """The tolerance of a text such as '12', '12um' or '4.5px'.
-
-        Raises:
-          InputError: it is none, or not positive.
-        """
-        number, unit = text.strip(), None
-        for ending, name in (("um", "um"), ("µm", "um"), ("px", "px")):
-            if number.endswith(ending):
-                number, unit = number.removesuffix(ending), name
-        try:
-            value = float(number)
-        except ValueError:
-            value = math.nan
-        if not 0 < value < math.inf:
-            raise InputError(
-                f"--tolerance {text}: a positive number is needed, with um or px after it or"
-                " without: 12, 12um, 5px."
-            )
-        return cls(value, unit)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,67 +80,94 @@ def score_pair(
         tolerance; see `compare`.
     """
     selection = _selection(found, true, selection or Selection())
-    remarks = []
-    shapes: list[tuple[Path, tuple[int, ...]]] = []
-    spacings: list[tuple[float, ...] | None] = [selection.spacing]
+    frame = _Frame()
     path = image or _counted_image(found, true) or true.image or found.image
-    if path is not None:
-        try:
-            with open_image(path, selection) as source:
-                shapes.append((path, source.shape))
-                spacings.append(source.spacing)
-        except (InputError, OSError) as error:
-            if image is not None:
-                raise
-            remarks.append(f"there is no picture, since the image cannot be read ({error})")
-            path = None
+    if path is not None and not _add_image(frame, path, selection, needed=image is not None):
+        path = None
     for side in (found, true):
-        if side.summary is not None:
-            shapes.append((side.path.parent / "summary.json", tuple(side.summary["shape"])))
-            edges = side.summary["spacing_um"]
-            spacings.append(None if edges is None else tuple(map(float, edges)))
-            if side.summary.get("mask"):
-                remarks.append(
-                    f"counted was only where {side.summary['mask']} is not 0; dots elsewhere are"
-                    " missed ones"
-                )
-    labels = None
-    for side in (found, true):
-        if side.labels is not None:
-            with open_source(side.labels) as source:
-                spacings.append(source.spacing)
-    if true.labels is not None:
-        labels = read_instance_labels(true.labels)
-        shapes.append((true.labels, labels.shape))
+        _add_side(frame, side)
+    labels = None if true.labels is None else read_instance_labels(true.labels)
+    if true.labels is not None and labels is not None:
+        frame.add(true.labels, labels.shape)
     valid = None
-    for file, region, edges in _valid_regions(found, true):
-        shapes.append((file, region.shape))
-        spacings.append(edges)
-        _check_shapes(shapes)
+    for file, region in _valid_regions(found, true):
+        frame.add(file, region.shape)
         valid = region if valid is None else valid & region
-    _check_shapes(shapes)
-    shape = shapes[0][1] if shapes else None
+    shape = frame.shape
     ndim = _ndim(found, true, shape, selection)
-    spacing = next((edges for edges in spacings if edges and len(edges) == ndim), None)
+    spacing = next((e for e in (selection.spacing, *frame.spacings) if e and len(e) == ndim), None)
     if selection.spacing is not None and (spacing != selection.spacing or min(spacing) <= 0):
         raise InputError(f"--spacing {selection.spacing}: {ndim} positive voxel edges are needed.")
-    ours, theirs = _cells(found, None, ndim), _cells(true, labels, ndim)
-    if labels is not None and true.points is not None:
-        cells = len(cells_of_labels(labels, true.labels))
-        if cells != len(theirs):
-            remarks.append(f"{true.labels} has {cells} cells, {true.points} {len(theirs)} dots")
-    if shape is not None:
-        for side, points in ((found, ours), (true, theirs)):
+    cells = [_cells(found, None, ndim), _cells(true, labels, ndim)]
+    for side, points in zip((found, true), cells, strict=True):
+        if shape is not None:
             _check_inside(points, shape, spacing, side.path)
-    value, unit = _tolerance(tolerance, labels, theirs, spacing, true)
+    frame.remarks += _proposals(true, ndim)
+    if labels is not None and true.points is not None:
+        number = len(cells_of_labels(labels, true.labels))
+        if number != len(cells[1]):
+            frame.remarks.append(
+                f"{true.labels} has {number} cells, {true.points} {len(cells[1])} dots"
+            )
+    value, unit = tolerance_of(tolerance, labels, spacing, true)
     try:
         comparison = compare(
-            ours, theirs, tolerance=value, unit=unit, spacing=spacing, labels=labels, valid=valid
+            *cells, tolerance=value, unit=unit, spacing=spacing, labels=labels, valid=valid
         )
     except InputError as error:
         raise InputError(f"{found.path} and {true.path}: {error}") from error
-    comparison = dataclasses.replace(comparison, remarks=(*remarks, *comparison.remarks))
+    remarks = (*frame.remarks, *comparison.remarks)
+    comparison = dataclasses.replace(comparison, remarks=remarks)
     return Scored(true.name, found, true, comparison, shape, spacing, path, selection, valid)
+
+
+class _Frame:
+    """What the files of a pair tell of their image, which must be one."""
+
+    def __init__(self) -> None:
+        self.shape: tuple[int, ...] | None = None
+        self.spacings: list[tuple[float, ...] | None] = []
+        self.remarks: list[str] = []
+        self._first: Path | None = None
+
+    def add(self, path: Path, shape: Sequence[int]) -> None:
+        """Takes the size of the image in voxels, as a file has it."""
+        if self.shape is None:
+            self.shape, self._first = tuple(shape), path
+        elif self.shape != tuple(shape):
+            raise InputError(
+                f"{path}: is of {size_text(shape)} voxels, {self._first} of"
+                f" {size_text(self.shape)}; files of one image at one resolution are needed."
+            )
+
+
+def _add_image(frame: _Frame, path: Path, selection: Selection, *, needed: bool) -> bool:
+    """Whether the image can be used; if it was not asked for, it may be missing."""
+    try:
+        with open_image(path, selection) as source:
+            frame.add(path, source.shape)
+            frame.spacings.append(source.spacing)
+    except (InputError, OSError) as error:
+        if needed:
+            raise
+        frame.remarks.append(f"there is no picture, since the image cannot be read ({error})")
+        return False
+    return True
+
+
+def _add_side(frame: _Frame, side: Side) -> None:
+    if side.summary is not None:
+        frame.add(side.path.parent / "summary.json", side.summary["shape"])
+        edges = side.summary["spacing_um"]
+        frame.spacings.append(None if edges is None else tuple(map(float, edges)))
+        if side.summary.get("mask"):
+            frame.remarks.append(
+                f"counted was only where {side.summary['mask']} is not 0; dots elsewhere are"
+                " missed ones"
+            )
+    if side.labels is not None:
+        with open_source(side.labels) as source:
+            frame.spacings.append(source.spacing)
 
 
 def open_image(path: Path, selection: Selection) -> Source:
@@ -198,12 +185,13 @@ def _selection(found: Side, true: Side, given: Selection) -> Selection:
         if side.summary is not None:
             told |= {**side.summary, "spacing": side.summary["spacing_um"]}
         for name in ("time", "level"):
-            if (known.get(name) or 0) != (told.get(name, known.get(name)) or 0):
+            # None, of a file with one time point, is its first.
+            if {name} <= told.keys() & known.keys() and (told[name] or 0) != (known[name] or 0):
                 raise InputError(
                     f"{side.path}: is of {name} {told[name]}, {true.path} of {known[name]}; points"
                     " and dots of one time point and level are needed."
                 )
-        known |= {name: value for name, value in told.items() if value is not None}
+        known |= {name: v for name, v in told.items() if v is not None or name == "time"}
     part = {name: getattr(given, name) for name in ("channel", "time", "level", "spacing")}
     for name, value in part.items():
         if value is None or (name, value) == ("level", 0):
@@ -219,13 +207,11 @@ def _counted_image(found: Side, true: Side) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def _valid_regions(
-    *sides: Side,
-) -> Iterator[tuple[Path, np.ndarray, tuple[float, ...] | None]]:
-    """The files that say where cells are complete, the region, and the voxel size they tell."""
+def _valid_regions(*sides: Side) -> Iterator[tuple[Path, np.ndarray]]:
+    """The files that say where cells are complete, and the region, if it is not all."""
     for side in sides:
         if side.valid is not None:
-            yield side.valid, read_mask(side.valid), None
+            yield side.valid, read_mask(side.valid)
         if side.blocks is not None:
             blocks = read_block_states(side.blocks)
             if not (blocks.states == DONE).any():
@@ -233,18 +219,8 @@ def _valid_regions(
                     f"{side.blocks}: none of its blocks is done, so that no dots are known to be"
                     " complete; mark blocks done where all cells have dots (cellcount label)."
                 )
-            edges = blocks.about.get("spacing")
             if not (blocks.states == DONE).all():
-                yield side.blocks, blocks.valid, edges and tuple(map(float, edges))
-
-
-def _check_shapes(shapes: Sequence[tuple[Path, tuple[int, ...]]]) -> None:
-    for path, shape in shapes[1:]:
-        if shape != shapes[0][1]:
-            raise InputError(
-                f"{path}: is of {size_text(shape)} voxels, {shapes[0][0]} of"
-                f" {size_text(shapes[0][1])}; files of one image at one resolution are needed."
-            )
+                yield side.blocks, blocks.valid
 
 
 def _ndim(found: Side, true: Side, shape: tuple[int, ...] | None, selection: Selection) -> int:
@@ -271,6 +247,15 @@ def _cells(side: Side, labels: np.ndarray | None, ndim: int) -> np.ndarray:
     return cells[:, 3 - ndim :]
 
 
+def _proposals(side: Side, ndim: int) -> list[str]:
+    """A word on dots of the labelling tool that are a program's."""
+    if side.points is None or side.points.suffix.lower() == ".xml" or side.blocks is not None:
+        return []  # in blocks that are done all are verified
+    _, texts = read_table(side.points, ndim=ndim, others=("verified",))
+    number = texts.get("verified", []).count("0")
+    return [f"{number} of the dots are proposals that nobody has verified"] if number else []
+
+
 def _check_inside(
     points: np.ndarray, shape: tuple[int, ...], spacing: Sequence[float] | None, path: Path
 ) -> None:
@@ -294,52 +279,3 @@ def _check_inside(
         f" {size_text(shape)} voxels, the first at ({','.join('zyx'[-len(shape) :])}) = ({first});"
         f" points are in voxels, counted from 0; {hint}."
     )
-
-
-def _tolerance(
-    given: Tolerance | None,
-    labels: np.ndarray | None,
-    dots: np.ndarray,
-    spacing: tuple[float, ...] | None,
-    true: Side,
-) -> tuple[float, str]:
-    known = "px" if spacing is None else "um"
-    if given is None and labels is not None:
-        return labels_tolerance(labels, spacing), known
-    if given is None:
-        raise InputError(
-            f"--tolerance: is needed, as {true.path} has no instance labels that tell the size of"
-            f" the cells: how far a found cell may be from its dot, about a cell's radius, in"
-            f" {'um' if spacing is not None else 'pixels (the voxel size is not known)'}."
-        )
-    if given.unit == "um" and spacing is None:
-        raise InputError(
-            f"--tolerance {given.value:g}um: the voxel size of {true.name} is not known; give it"
-            " with --spacing, or the image with --image, or a tolerance in px."
-        )
-    return given.value, given.unit or known
-
-
-def tolerance_text(scored: Sequence[Scored], given: Tolerance | None) -> str:
-    """The tolerance of a set of images in words.
-
-    Raises:
-      InputError: one number stands for micrometres in some of them and for pixels in others.
-    """
-    units = {one.comparison.unit: one for one in scored}
-    if given is not None:
-        if len(units) > 1:
-            raise InputError(
-                f"--tolerance {given.value:g}: would be micrometres for {units['um'].name} and"
-                f" pixels for {units['px'].name}, of which no voxel size is known; give --spacing,"
-                " or the unit, as in 5px."
-            )
-        unit = next(iter(units))
-        unknown = given.unit is None and unit == "px"
-        return f"{given.value:g} {unit}" + (" (the voxel size is not known)" if unknown else "")
-    spans = []
-    for unit in units:
-        values = [o.comparison.tolerance for o in scored if o.comparison.unit == unit]
-        low, high = (f"{value:.3g}" for value in (min(values), max(values)))
-        spans.append(f"{low} {unit}" if low == high else f"{low} to {high} {unit}")
-    return f"half the median diameter of an image's labels, at least 4 px: {' or '.join(spans)}"

@@ -28,6 +28,7 @@ from cellcount_jax.report.counted import (
 from cellcount_jax.report.pictures import GREEN, VERMILION, YELLOW
 from cellcount_jax.report.places import (
     cell_radius,
+    clipped,
     in_region,
     nearest_voxels,
     region_around,
@@ -40,7 +41,7 @@ _COLOURS = {"hit": GREEN, "missed": YELLOW, "false": VERMILION}
 _SLAB_UM, _SLAB_VOXELS = 60.0, 16
 _MAX_SLABS = 12
 _LARGE_VOXELS = 450  # along an axis; a larger image gets the full width
-_CROPS = 8  # of the missed cells of an image, and of the false ones
+_CROPS = 7  # of the missed cells of an image, and of the false ones
 # Greatest widths and heights in pixels.
 _FULL, _HALF, _THIRD, _CROP = (900, 900), (520, 640), (345, 420), (128, 128)
 
@@ -215,11 +216,14 @@ def _crops(counted: Counted, marks: Sequence[Marks], kind: str, others: str) -> 
     figures = []
     for index in order[:_CROPS]:
         voxel = nearest_voxels(points[index][None], shape)[0]
-        region = region_around(voxel, size, shape=shape)
+        view = region_around(voxel, size)  # the error is in the middle, at the border too
+        region = clipped(view, shape)
         picture = project(counted.volume, region, axis=0, box=_CROP)
         text = place_text(counted, points[index])
         inside = [_in(mark, region, counted) for mark in marks]
-        svg = draw(counted, picture, inside, box=_CROP, label=f"{kind}: {text}", bar=False)
+        svg = draw(
+            counted, picture, inside, box=_CROP, label=f"{kind}: {text}", bar=False, view=view
+        )
         figures.append(figure(svg, text, kind="crop"))
     return "".join(figures)
 
