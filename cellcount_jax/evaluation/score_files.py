@@ -74,9 +74,8 @@ def write(
     _remove_pictures(folder)
     rows = [score_table.row(one) for one in scored]
     columns = list(dict.fromkeys(name for each in rows for name in each))
-    files.write_table(
-        folder / "scores.csv", columns, ([each.get(name) for name in columns] for each in rows)
-    )
+    lines = [[_rounded(each.get(name)) for name in columns] for each in rows]
+    files.write_table(folder / "scores.csv", columns, lines)
     worst = sorted(scored, key=lambda one: one.comparison.matching.f1)
     on_page = {one.name for one in [o for o in worst if o.image is not None][:_MAX_SHOWN]}
     written, shown = [], []
@@ -91,7 +90,7 @@ def write(
                 shown.append(_shown(source, one))
     summary = summarise([one.comparison for one in scored])
     remarks = [f"{one.name}: {text}" for one in scored for text in one.comparison.remarks]
-    header, lines, total = score_table.cells(scored)
+    header, texts, total = score_table.cells(scored)
     score_page.write_score_page(
         folder / "score.html",
         title="Found cells against dots" if len(scored) > 1 else scored[0].name,
@@ -99,7 +98,7 @@ def write(
         sentence=_sentence(summary),
         facts=_facts(scored, tolerance),
         header=header,
-        rows=lines,
+        rows=texts,
         total=total,
         means=score_table.means(scored),
         remarks=remarks,
@@ -119,6 +118,10 @@ def write(
     }
     files.write_json(folder / "scores.json", content)
     return written
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _before(folder: Path) -> dict[str, Any] | None:

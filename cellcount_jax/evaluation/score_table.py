@@ -18,12 +18,12 @@ def row(one: Scored) -> dict[str, Any]:
         "image": one.name,
         "true": true,
         "found": found,
-        **{name: _rounded(value) for name, value in ratios(c.matching).items()},
+        **ratios(c.matching),
         "count_error": found - true,
-        "relative_count_error": _rounded(relative_error(found, true)),
-        "tolerance": round(c.tolerance, 4),
+        "relative_count_error": relative_error(found, true),
+        "tolerance": c.tolerance,
         "unit": c.unit,
-        **{f"inside_{name}": _rounded(value) for name, value in inside.items()},
+        **{f"inside_{name}": value for name, value in inside.items()},
         "found_file": str(one.found.path),
         "true_file": str(one.true.path),
     }
@@ -69,7 +69,3 @@ def means(scored: Sequence[Scored]) -> str:
         found = summary["found_in_images_without_cells"]
         text += f", without {empty} {verb} no true cells, in which {found} were found"
     return text + "."
-
-
-def _rounded(value: float | None) -> float | None:
-    return round(value, 4) if isinstance(value, float) else value

@@ -19,6 +19,7 @@ from cellcount_jax.report.charts import open_svg
 from cellcount_jax.report.counted import (
     Counted,
     Marks,
+    area_text,
     draw,
     figure,
     mark_path,
@@ -41,6 +42,7 @@ _COLOURS = {"hit": GREEN, "missed": YELLOW, "false": VERMILION}
 _SLAB_UM, _SLAB_VOXELS = 60.0, 16
 _MAX_SLABS = 12
 _LARGE_VOXELS = 450  # along an axis; a larger image gets the full width
+_WINDOW = 300  # voxels along an axis, of a part of a large plane
 _CROPS = 7  # of the missed cells of an image, and of the false ones
 # Greatest widths and heights in pixels.
 _FULL, _HALF, _THIRD, _CROP = (900, 900), (520, 640), (345, 420), (128, 128)
@@ -194,11 +196,36 @@ def _overview(counted: Counted, marks: Sequence[Marks]) -> str:
     for region in regions:
         inside = [_in(mark, region, counted) for mark in marks]
         where = "" if counted.flat else f"{planes_text(counted, region, 0).capitalize()}: "
-        hits, missed, false = (len(mark.points) for mark in inside)
-        caption = f"{where}{hits} hits, {missed} missed, {false} false."
+        caption = f"{where}{_numbers(inside)}."
         picture = project(volume, region, axis=0, box=box)
-        figures.append(figure(draw(counted, picture, inside, box=box, label=caption), caption))
+        frames = _closer(counted, marks, region) if max(plane) > 2 * _WINDOW else []
+        if frames:
+            caption += " The frames, where most errors are, are enlarged below."
+        svg = draw(counted, picture, inside, box=box, label=caption, frames=frames)
+        figures.append(figure(svg, caption))
+        for letter, window in frames:
+            there = [_in(mark, window, counted) for mark in marks]
+            text = f"{letter}: {area_text(window)}, {_numbers(there)}."
+            picture = project(volume, window, axis=0, box=_THIRD)
+            figures.append(figure(draw(counted, picture, there, box=_THIRD, label=text), text))
     return "".join(figures) + words
+
+
+def _closer(counted: Counted, marks: Sequence[Marks], region: Region) -> list[tuple[str, Region]]:
+    """Windows of a large plane with most errors, with a letter each."""
+    errors = np.concatenate([_in(mark, region, counted).points for mark in marks[1:]])
+    if not len(errors):
+        return []
+    boxes, numbers = np.unique(
+        nearest_voxels(errors, counted.volume.shape)[:, 1:] // _WINDOW, axis=0, return_counts=True
+    )
+    windows: list[tuple[str, Region]] = []
+    for place in np.argsort(-numbers, kind="stable")[: len("ABC")]:
+        centre = (0, *(boxes[place] + 0.5) * _WINDOW - 0.5)
+        size = (1, _WINDOW, _WINDOW)
+        window = region_around(centre, size, shape=counted.volume.shape)
+        windows.append(("ABC"[len(windows)], (region[0], *window[1:])))
+    return windows
 
 
 def _crops(counted: Counted, marks: Sequence[Marks], kind: str, others: str) -> str:
@@ -226,6 +253,11 @@ def _crops(counted: Counted, marks: Sequence[Marks], kind: str, others: str) -> 
         )
         figures.append(figure(svg, text, kind="crop"))
     return "".join(figures)
+
+
+def _numbers(marks: Sequence[Marks]) -> str:
+    hits, missed, false = (len(mark.points) for mark in marks)
+    return f"{hits:,} hits, {missed:,} missed, {false:,} false"
 
 
 def _in(mark: Marks, region: Region, counted: Counted) -> Marks:

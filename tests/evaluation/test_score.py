@@ -107,6 +107,7 @@ def test_known_errors_are_counted(scores: Scores, pair: tuple[Path, Path]) -> No
     assert scores.printed.splitlines()[1].split() == [
         *["a", "12", "13", "10", "2", "3", "0.769", "0.833", "0.800", "+1", "(+8.3", "%)"]
     ]
+    assert ",0.8333,0.8,1,0.0833,2.0,px," in (scores.folder / "scored/scores.csv").read_text()
     # A distance of exactly the tolerance is a hit; a little less is none.
     assert scores.of(*pair, "--tolerance", 1)["tp"] == 10
     assert scores.of(*pair, "--tolerance", 0.99)["tp"] == 0

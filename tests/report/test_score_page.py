@@ -69,6 +69,18 @@ def test_a_volume_is_shown_in_slabs_that_hold_every_cell() -> None:
         np.testing.assert_array_equal(found.sum(axis=0), [9, 2, 3])
 
 
+def test_of_a_large_image_parts_are_enlarged() -> None:
+    errors = np.array([[40, 100], [890, 700], [895, 690]], np.float64)
+    texts = captions(shown((900, 1000), missed=errors, false=errors[:1]).html)
+    assert texts[0].startswith("9 hits, 3 missed, 1 false. The frames")
+    pattern = r"^(\w): y (\d+) to (\d+), x (\d+) to (\d+), .* (\d) missed, (\d) false"
+    parts = [re.findall(pattern, text) for text in texts[1:3]]
+    assert parts == [
+        [("A", "0", "299", "0", "299", "1", "1")],
+        [("B", "600", "899", "600", "899", "2", "0")],
+    ]
+
+
 def test_of_many_slabs_those_with_errors_are_shown() -> None:
     errors = np.array([[z, 5, 5] for z in (3, 90, 250, 251)], np.float64)
     html = shown((300, 20, 30), hits=np.zeros((0, 3)), missed=errors, false=errors[:0]).html
