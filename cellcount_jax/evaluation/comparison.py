@@ -47,10 +47,10 @@ class Comparison:
     @property
     def hits(self) -> tuple[np.ndarray, np.ndarray]:
         """`(N,)` and `(M,)` bool: which of the found and of the true cells have a partner."""
-        return tuple(  # type: ignore[return-value]
-            np.isin(np.arange(len(points)), self.matching.pairs[:, side])
-            for side, points in enumerate((self.found, self.true))
-        )
+        pairs = self.matching.pairs.T
+        found, true = np.zeros(len(self.found), bool), np.zeros(len(self.true), bool)
+        found[pairs[0]], true[pairs[1]] = True, True
+        return found, true
 
 
 def compare(

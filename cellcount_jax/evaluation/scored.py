@@ -34,18 +34,16 @@ class Scored:
       found: its files.
       true: its files.
       comparison: the matching.
-      shape: `(D,)` voxels of the image, where it is known.
       spacing: `(D,)` voxel edges in micrometres, where they are known.
       image: file, where there is one; `selection` is the part of it.
       selection: see `image`.
-      valid: `(*shape,)` bool, the scored region; None = all.
+      valid: `(*spatial,)` bool, the scored region; None = all.
     """
 
     name: str
     found: Side
     true: Side
     comparison: Comparison
-    shape: tuple[int, ...] | None
     spacing: tuple[float, ...] | None
     image: Path | None
     selection: Selection
@@ -87,8 +85,6 @@ def score_pair(
     for side in (found, true):
         _add_side(frame, side)
     labels = None if true.labels is None else read_instance_labels(true.labels)
-    if true.labels is not None and labels is not None:
-        frame.add(true.labels, labels.shape)
     valid = None
     for file, region in _valid_regions(found, true):
         frame.add(file, region.shape)
@@ -98,6 +94,12 @@ def score_pair(
     spacing = next((e for e in (selection.spacing, *frame.spacings) if e and len(e) == ndim), None)
     if selection.spacing is not None and (spacing != selection.spacing or min(spacing) <= 0):
         raise InputError(f"--spacing {selection.spacing}: {ndim} positive voxel edges are needed.")
+    others = {e for e in frame.spacings if e and spacing and not np.allclose(e, spacing, rtol=0.02)}
+    if others and spacing is not None:
+        frame.remarks.append(
+            f"voxels are taken to be of {size_text(spacing)} um, but other files of the image say"
+            f" {' or '.join(map(size_text, sorted(others)))}"
+        )
     cells = [_cells(found, None, ndim), _cells(true, labels, ndim)]
     for side, points in zip((found, true), cells, strict=True):
         if shape is not None:
@@ -118,7 +120,7 @@ def score_pair(
         raise InputError(f"{found.path} and {true.path}: {error}") from error
     remarks = (*frame.remarks, *comparison.remarks)
     comparison = dataclasses.replace(comparison, remarks=remarks)
-    return Scored(true.name, found, true, comparison, shape, spacing, path, selection, valid)
+    return Scored(true.name, found, true, comparison, spacing, path, selection, valid)
 
 
 class _Frame:
@@ -167,6 +169,7 @@ def _add_side(frame: _Frame, side: Side) -> None:
             )
     if side.labels is not None:
         with open_source(side.labels) as source:
+            frame.add(side.labels, source.shape)
             frame.spacings.append(source.spacing)
 
 

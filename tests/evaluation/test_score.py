@@ -208,6 +208,9 @@ def test_the_voxel_size_is_that_of_the_count_or_the_image(scores: Scores) -> Non
     given = [scores.folder / "b.csv", scores.folder / "a.csv", "--tolerance", 2]
     assert scores.of(*given, "--image", scores.folder / "there/b.tif")["tolerance"] == "2 um"
     assert (scores.folder / "scored/pictures/a.png").is_file()
+    write_image(scores.folder / "c_labels.tif", discs(DOTS, 2), spacing=(1.0, 1.0))
+    content = scores.of(scores.folder / "counted/a", scores.folder / "c_labels.tif")
+    assert "of 4 x 4 um, but other files of the image say 1 x 1" in content["remarks"][0]
     # Micrometres for one image and pixels for the other are one number with two meanings.
     counted(scores.folder / "counted/b", FOUND)
     text = scores.refused(scores.folder / "counted", scores.folder, "--tolerance", 4)
@@ -412,6 +415,7 @@ def test_files_that_do_not_fit_are_refused(scores: Scores, pair: tuple[Path, Pat
     write_image(folder / "small_labels.tif", discs(DOTS[:2], 1, (30, 70)))
     text = scores.refused(folder / "c", folder / "small_labels.tif")
     assert "30 x 70" in text and "60 x 80" in text
+    assert "60 x 80" in scores.refused(folder / "small_labels.tif", folder / "c", *within)
     exports.write_cellfinder(folder / "found" / "a.xml", DOTS)
     assert "are both of the image a" in scores.refused(folder / "found", folder / "dots", *within)
     (counted(folder / "half", DOTS) / "summary.json").unlink()
