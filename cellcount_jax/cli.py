@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from cellcount_jax.counting import command as count_command
 from cellcount_jax.counting import doctor
 from cellcount_jax.errors import InputError
+from cellcount_jax.evaluation import command as score_command
 from cellcount_jax.inference import command as model_command
 from cellcount_jax.label import command as label_command
 from cellcount_jax.training import command as training_command
@@ -66,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         count_command.run,
         count_command.EXAMPLES,
         count_command.add_arguments,
+    )
+    add(
+        "score",
+        "compare found cells with a person's dots: precision, recall, F1, count error",
+        score_command.run,
+        score_command.EXAMPLES,
+        score_command.add_arguments,
     )
     add(
         "label",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +20,6 @@ WORK = "work"
 # known as that of a count.
 _REMOVABLE = (*results.FILES, WORK, FILE)
 _REMOVABLE_WORK = (*tasks.FILES, *job_file.FILES)
-
-
-def check_apart(folders: Iterable[Path], files: Iterable[Path]) -> None:
-    """Makes sure that no results folder is, holds or lies in a file or folder that is read.
-
-    Args:
-      folders: of results, resolved.
-      files: images, masks and label volumes, files or folders.
-
-    Raises:
-      InputError: with the folder and the file.
-    """
-    # A link belongs to the user as much as its target.
-    own = {place: path for path in files for place in (path.resolve(), _unlinked(path))}
-    holders = {parent: path for place, path in own.items() for parent in place.parents}
-    for folder in folders:
-        inside = next((own[parent] for parent in folder.parents if parent in own), None)
-        for found, relation in (
-            (own.get(folder), "is"),
-            (holders.get(folder), "holds"),
-            (inside, "lies in"),
-        ):
-            if found is not None:
-                raise InputError(
-                    f"{folder}: the folder for the results {relation} {found}, which is read;"
-                    " give another --output"
-                )
 
 
 def check_table(path: Path, header: str) -> None:
@@ -136,8 +109,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _unlinked(path: Path) -> Path:
-    """The path of a link itself, with its parents resolved; of anything else its target."""
-    return path.parent.resolve() / path.name if path.is_symlink() else path.resolve()

@@ -13,7 +13,7 @@ from typing import Any
 
 from cellcount_jax.counting import announce, claim, engines, job_file, region_counts, results
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import write_table
+from cellcount_jax.images.files import check_apart, write_table
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
@@ -89,7 +89,7 @@ def count_files(
     _check_options(model, options)
     folders = [(output / item.name).resolve() for item in inputs]
     outside = (options.mask, options.outputs.regions, options.outputs.region_names)
-    claim.check_apart(
+    check_apart(
         folders, [*(item.path for item in inputs), *(p for p in outside if p and p.exists())]
     )
     claim.check_table(output / "counts.csv", "input,count,")

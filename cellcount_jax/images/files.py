@@ -1,4 +1,7 @@
-"""Checks of files before they are read, and atomic writing of files, folders, JSON and tables."""
+"""Checks of files before they are read or written over, and atomic writing.
+
+Of files, folders, JSON and tables.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,33 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes).")
     return path
+
+
+def check_apart(folders: Iterable[Path], files: Iterable[Path]) -> None:
+    """Makes sure that no results folder is, holds or lies in a file or folder that is read.
+
+    Args:
+      folders: of results, resolved.
+      files: images, masks, label volumes, points; files or folders.
+
+    Raises:
+      InputError: with the folder and the file.
+    """
+    # A link belongs to the user as much as its target.
+    own = {place: path for path in files for place in (path.resolve(), _unlinked(path))}
+    holders = {parent: path for place, path in own.items() for parent in place.parents}
+    for folder in folders:
+        inside = next((own[parent] for parent in folder.parents if parent in own), None)
+        for found, relation in (
+            (own.get(folder), "is"),
+            (holders.get(folder), "holds"),
+            (inside, "lies in"),
+        ):
+            if found is not None:
+                raise InputError(
+                    f"{folder}: the folder for the results {relation} {found}, which is read;"
+                    " give another --output"
+                )
 
 
 @contextlib.contextmanager
@@ -125,3 +155,8 @@ def write_table(
     """
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator=line_end).writerows([header, *rows])
+
+
+def _unlinked(path: Path) -> Path:
+    """The path of a link itself, with its parents resolved; of anything else its target."""
+    return path.parent.resolve() / path.name if path.is_symlink() else path.resolve()

@@ -78,6 +78,27 @@ def read_table(
     return np.asarray(points, dtype=np.float64).reshape(-1, ndim), texts
 
 
+def table_ndim(path: str | os.PathLike[str]) -> int:
+    """How many spatial dimensions the dots of a CSV file have, by its header.
+
+    Args:
+      path: see `read_points`.
+
+    Returns:
+      3 where there is a column z or axis-2, else 2.
+
+    Raises:
+      InputError: no such file, empty, or no text in UTF-8.
+    """
+    path = existing_file(path)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            header: list[str] = next((row for row in csv.reader(file) if any(row)), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: is not a CSV text file in UTF-8 ({error}).") from error
+    return 3 if {"z", "axis-2"} & {cell.strip().casefold() for cell in header} else 2
+
+
 def write_points(
     path: str | os.PathLike[str], points: np.ndarray, *, scores: np.ndarray | None = None
 ) -> None:
@@ -170,7 +191,7 @@ def _wanted(ndim: int) -> str:
 def _columns(header: list[str], ndim: int, path: Path) -> list[int]:
     """Where in a row the coordinates stand, in index order."""
     names = [cell.strip().casefold() for cell in header]
-    napari = tuple(f"axis-{axis}" for axis in range(3))
+    napari = tuple(f"axis-{axis}" for axis in range(5))  # of time and channels too
     for known, of_ndim in ((_AXES[3], _AXES[ndim]), (napari, napari[:ndim])):
         if not set(of_ndim) <= set(names):
             continue
@@ -180,7 +201,8 @@ def _columns(header: list[str], ndim: int, path: Path) -> list[int]:
         if len(set(found)) < len(found):
             raise InputError(f"{path}: a column stands twice in the header {','.join(header)}.")
         raise InputError(
-            f"{path}: has points in 3D (columns {', '.join(found)}), but the image is 2D."
+            f"{path}: has points in {len(found)}D (columns {', '.join(found)}), but the image is"
+            f" {ndim}D."
         )
     raise InputError(
         f"{path}: found the columns {', '.join(repr(cell) for cell in header)}; a header"

@@ -58,7 +58,7 @@ class Marks(NamedTuple):
 
     Attributes:
       kind: "counted", "beside" (counted, in a plane next to it), "rejected", "spot" (no cell, but
-        worth a look), or "other", a dot.
+        worth a look), "other", a dot; of a score "hit", "missed", a square, or "false", a cross.
       points: `(N, 3)` voxels.
     """
 
@@ -140,7 +140,7 @@ def draw(
 
 
 def _rings(places: np.ndarray, radius: float, kind: str) -> str:
-    """Rings or dots of a dark and a coloured line, which show on any picture."""
+    """Rings, squares, crosses or dots of a dark and a coloured line: they show on any picture."""
     if not len(places):
         return ""
     if radius < 3 or kind == "other" or len(places) > _MAX_MARKS:
@@ -148,10 +148,26 @@ def _rings(places: np.ndarray, radius: float, kind: str) -> str:
         dots = np.unique(np.rint(places / step), axis=0) * step
         path = "".join(f"M{x:g} {y:g}h0" for y, x in dots)
         return f'<path class="dot rim" d="{path}"/><path class="dot {kind}" d="{path}"/>'
-    r = round(radius, 1)
-    circle = f"a{r:g} {r:g} 0 1 0 {2 * r:g} 0a{r:g} {r:g} 0 1 0 {-2 * r:g} 0"
-    path = "".join(f"M{x - r:.1f} {y:.1f}{circle}" for y, x in places)
+    path = mark_path(places, radius, kind)
     return f'<path class="rim" d="{path}"/><path class="{kind}" d="{path}"/>'
+
+
+def mark_path(places: np.ndarray, radius: float, kind: str) -> str:
+    """The outline of marks of a kind, as SVG: squares, crosses, or else rings.
+
+    Args:
+      places: `(N, 2)` y, x in pixels.
+      radius: half the width, in pixels.
+      kind: see `Marks`.
+    """
+    r, up = round(radius, 1), 0.0
+    if kind == "missed":
+        shape = f"v{r:g}h{2 * r:g}v{-2 * r:g}h{-2 * r:g}z"
+    elif kind == "false":
+        shape, up = f"l{2 * r:g} {2 * r:g}m{-2 * r:g} 0l{2 * r:g} {-2 * r:g}", r
+    else:
+        shape = f"a{r:g} {r:g} 0 1 0 {2 * r:g} 0a{r:g} {r:g} 0 1 0 {-2 * r:g} 0"
+    return "".join(f"M{x - r:.1f} {y - up:.1f}{shape}" for y, x in places)
 
 
 def _scale_bar(width: int, height: int, unit: str, per_pixel: float) -> str:

@@ -1,8 +1,8 @@
 """A count as one HTML file: the number, its settings, and pictures and charts to judge it by.
 
 The file needs nothing else, runs no program and fetches nothing; the same count gives the same
-bytes. Its text and style are in page.html, a template of Jinja, which escapes all that is filled in
-but the drawings.
+bytes. Its text is in page.html, a template of Jinja, which escapes all that is filled in but the
+drawings.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 
 from cellcount_jax.errors import InputError
@@ -23,17 +21,9 @@ from cellcount_jax.report.charts import COUNTED, REJECTED, number
 from cellcount_jax.report.counted import Counted
 from cellcount_jax.report.diagrams import density_map, depth_chart, mean_density, score_chart
 from cellcount_jax.report.overview import doubtful, overview, planes
-from cellcount_jax.report.places import cell_radius
+from cellcount_jax.report.places import cell_radius, with_depth
+from cellcount_jax.report.templates import template
 from cellcount_jax.report.views import open_volume
-
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 
 
 class _Column(NamedTuple):
@@ -83,11 +73,11 @@ def write_page(
     """
     _check(shape, points, scores, candidates, candidate_points, spacing)
     volume = open_volume(read, shape, spacing=spacing, chunks=chunks)
-    places = _with_depth(points)
+    places = with_depth(points)
     below = candidates < threshold
     rejected = np.zeros((0, 3)), np.zeros(0)
     if candidate_points is not None:
-        rejected = _with_depth(candidate_points[below]), candidates[below]
+        rejected = with_depth(candidate_points[below]), candidates[below]
     counted = Counted(
         volume=volume,
         points=places,
@@ -101,7 +91,7 @@ def write_page(
     kept_crops, rejected_crops = doubtful(counted)
     charts = score_chart(counted, candidates[below]) + density_map(counted)
     columns, rows = _table(regions or ())
-    text = _TEMPLATES.get_template("page.html").render(
+    text = template("page.html").render(
         title=title,
         count=f"{len(points):,}",
         density=mean_density(counted),
@@ -142,12 +132,6 @@ def _check(
                 f"{name} has shape {places.shape}; for {len(values)} scores of this image it must"
                 f" be ({len(values)}, {ndim})."
             )
-
-
-def _with_depth(points: np.ndarray) -> np.ndarray:
-    """Points `(N, 3)`; those of a 2D image have z = 0."""
-    missing = 3 - points.shape[1]
-    return np.pad(np.asarray(points, np.float64), ((0, 0), (missing, 0)))
 
 
 def _table(regions: Sequence[Mapping[str, object]]) -> tuple[list[_Column], list[list[str]]]:

@@ -19,6 +19,12 @@ _MAX_QUERIES = 2000  # points whose neighbours are looked for
 _MAX_ASPECT = 20  # length of a picture over its width
 
 
+def with_depth(points: np.ndarray) -> np.ndarray:
+    """Points `(N, 3)` float64 of `(N, 2 or 3)`; those of a 2D image have z = 0."""
+    missing = 3 - points.shape[1]
+    return np.pad(np.asarray(points, np.float64), ((0, 0), (missing, 0)))
+
+
 def nearest_voxels(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """`(N, 3)` int64 voxels of an image that points lie in or, beyond its border, are nearest."""
     return np.clip(voxels_of(points), 0, np.asarray(shape) - 1)

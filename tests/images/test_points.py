@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.points import check_points_inside, read_points, write_points
+from cellcount_jax.images.points import check_points_inside, read_points, table_ndim, write_points
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,7 @@ def test_points_in_2d(tmp_path, text):
         ("1.5,2.5\n", 2, r"found the columns '1\.5', '2\.5'"),
         ("z,y,x\n1,2,3\n", 2, r"has points in 3D \(columns z, y, x\), but the image is 2D"),
         ("axis-0,axis-1,axis-2\n1,2,3\n", 2, "has points in 3D"),
+        ("axis-0,axis-1,axis-2,axis-3\n1,2,3,4\n", 3, "has points in 4D .* but the image is 3D"),
         ("y,x,X\n1,2,3\n", 2, "a column stands twice in the header y,x,X"),
         ("y,x\n1,2\n3,four\n", 2, "line 3, column x: 'four' is not a finite number"),
         ("y,x\n1,2\n,\n5,\n", 2, "line 4, column x: '' is not"),
@@ -120,3 +121,13 @@ def test_points_inside_are_those_that_round_into_the_image():
         message = rf"dots\.csv: 2 of 3 points .* 4 x 6, the first at \(y,x\) = \({outside[0]:g}, "
         with pytest.raises(InputError, match=message):
             check_points_inside(points, shape, "dots.csv")
+
+
+@pytest.mark.parametrize(
+    ("header", "ndim"),
+    [("y,x", 2), (" X , Y,score", 2), ("z,y,x", 3), ("id,x,y,Z", 3), ("index,axis-0,axis-1", 2)]
+    + [("index,axis-0,axis-1,axis-2", 3), ("z_um,y,x", 2)],
+)
+def test_the_header_tells_the_dimensions(tmp_path, header, ndim):
+    (tmp_path / "points.csv").write_text(f"\n{header}\n")
+    assert table_ndim(tmp_path / "points.csv") == ndim

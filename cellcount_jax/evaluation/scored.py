@@ -1,0 +1,284 @@
+"""The files of a pair as arrays in one frame, checked against each other, and their comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellcount_jax.data.blocks import DONE, read_block_states
+from cellcount_jax.errors import InputError
+from cellcount_jax.evaluation.comparison import Comparison, cells_of_labels, compare
+from cellcount_jax.evaluation.pairing import Side
+from cellcount_jax.evaluation.tolerance import Tolerance, tolerance_of
+from cellcount_jax.images.exports import read_cellfinder
+from cellcount_jax.images.image_files import read_instance_labels, read_mask
+from cellcount_jax.images.ome_zarr import is_zarr
+from cellcount_jax.images.points import read_points, read_table, table_ndim
+from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.selection import Selection
+from cellcount_jax.images.sources import Source, open_source
+
+_MARGIN = 1.0  # voxels that a point may lie outside the image: a click on its border
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+    """A pair that was compared.
+
+    Attributes:
+      name: of the image.
+      found: its files.
+      true: its files.
+      comparison: the matching.
+      spacing: `(D,)` voxel edges in micrometres, where they are known.
+      image: file, where there is one; `selection` is the part of it.
+      selection: see `image`.
+      valid: `(*spatial,)` bool, the scored region; None = all.
+    """
+
+    name: str
+    found: Side
+    true: Side
+    comparison: Comparison
+    spacing: tuple[float, ...] | None
+    image: Path | None
+    selection: Selection
+    valid: np.ndarray | None
+
+
+def score_pair(
+    found: Side,
+    true: Side,
+    *,
+    tolerance: Tolerance | None = None,
+    selection: Selection | None = None,
+    image: Path | None = None,
+) -> Scored:
+    """Reads the two sides of an image and compares them.
+
+    The voxel size is that of `selection`, else of the count, the image, the labels or the
+    labelling tool.
+
+    Args:
+      found: files.
+      true: files; its name is that of the result.
+      tolerance: None = from the instance labels of the true cells, see `labels_tolerance`.
+      selection: the part of the image, and its voxel size; None = as it was counted or labelled.
+      image: its file; None = the one that was counted, or that lies beside the points.
+
+    Returns:
+      The comparison.
+
+    Raises:
+      InputError: a file that cannot be used; sizes that differ; points outside the image; no
+        tolerance; see `compare`.
+    """
+    selection = _selection(found, true, selection or Selection())
+    frame = _Frame()
+    path = image or _counted_image(found, true) or true.image or found.image
+    if path is not None and not _add_image(frame, path, selection, needed=image is not None):
+        path = None
+    for side in (found, true):
+        _add_side(frame, side)
+    labels = None if true.labels is None else read_instance_labels(true.labels)
+    valid = None
+    for file, region in _valid_regions(found, true):
+        frame.add(file, region.shape)
+        valid = region if valid is None else valid & region
+    shape = frame.shape
+    ndim = _ndim(found, true, shape, selection)
+    spacing = next((e for e in (selection.spacing, *frame.spacings) if e and len(e) == ndim), None)
+    if selection.spacing is not None and (spacing != selection.spacing or min(spacing) <= 0):
+        raise InputError(f"--spacing {selection.spacing}: {ndim} positive voxel edges are needed.")
+    others = {e for e in frame.spacings if e and spacing and not np.allclose(e, spacing, rtol=0.02)}
+    if others and spacing is not None:
+        frame.remarks.append(
+            f"voxels are taken to be of {size_text(spacing)} um, but other files of the image say"
+            f" {' or '.join(map(size_text, sorted(others)))}"
+        )
+    cells = [_cells(found, None, ndim), _cells(true, labels, ndim)]
+    for side, points in zip((found, true), cells, strict=True):
+        if shape is not None:
+            _check_inside(points, shape, spacing, side.path)
+    frame.remarks += _proposals(true, ndim)
+    if labels is not None and true.points is not None:
+        number = len(cells_of_labels(labels, true.labels))
+        if number != len(cells[1]):
+            frame.remarks.append(
+                f"{true.labels} has {number} cells, {true.points} {len(cells[1])} dots"
+            )
+    value, unit = tolerance_of(tolerance, labels, spacing, true)
+    try:
+        comparison = compare(
+            *cells, tolerance=value, unit=unit, spacing=spacing, labels=labels, valid=valid
+        )
+    except InputError as error:
+        raise InputError(f"{found.path} and {true.path}: {error}") from error
+    remarks = (*frame.remarks, *comparison.remarks)
+    comparison = dataclasses.replace(comparison, remarks=remarks)
+    return Scored(true.name, found, true, comparison, spacing, path, selection, valid)
+
+
+class _Frame:
+    """What the files of a pair tell of their image, which must be one."""
+
+    def __init__(self) -> None:
+        self.shape: tuple[int, ...] | None = None
+        self.spacings: list[tuple[float, ...] | None] = []
+        self.remarks: list[str] = []
+        self._first: Path | None = None
+
+    def add(self, path: Path, shape: Sequence[int]) -> None:
+        """Takes the size of the image in voxels, as a file has it."""
+        if self.shape is None:
+            self.shape, self._first = tuple(shape), path
+        elif self.shape != tuple(shape):
+            raise InputError(
+                f"{path}: is of {size_text(shape)} voxels, {self._first} of"
+                f" {size_text(self.shape)}; files of one image at one resolution are needed."
+            )
+
+
+def _add_image(frame: _Frame, path: Path, selection: Selection, *, needed: bool) -> bool:
+    """Whether the image can be used; if it was not asked for, it may be missing."""
+    try:
+        with open_image(path, selection) as source:
+            frame.add(path, source.shape)
+            frame.spacings.append(source.spacing)
+    except (InputError, OSError) as error:
+        if needed:
+            raise
+        frame.remarks.append(f"there is no picture, since the image cannot be read ({error})")
+        return False
+    return True
+
+
+def _add_side(frame: _Frame, side: Side) -> None:
+    if side.summary is not None:
+        frame.add(side.path.parent / "summary.json", side.summary["shape"])
+        edges = side.summary["spacing_um"]
+        frame.spacings.append(None if edges is None else tuple(map(float, edges)))
+        if side.summary.get("mask"):
+            frame.remarks.append(
+                f"counted was only where {side.summary['mask']} is not 0; dots elsewhere are"
+                " missed ones"
+            )
+    if side.labels is not None:
+        with open_source(side.labels) as source:
+            frame.add(side.labels, source.shape)
+            frame.spacings.append(source.spacing)
+
+
+def open_image(path: Path, selection: Selection) -> Source:
+    """Opens an image; a folder that is no Zarr is one of slices, as `cellcount count` takes it."""
+    return open_source(path, selection, as_slices=path.is_dir() and not is_zarr(path))
+
+
+def _selection(found: Side, true: Side, given: Selection) -> Selection:
+    """The part of the image that was counted and labelled, where no other is given."""
+    known: dict[str, Any] = {}
+    for side in (true, found):
+        told: dict[str, Any] = {}
+        if side.blocks is not None:
+            told |= read_block_states(side.blocks).about
+        if side.summary is not None:
+            told |= {**side.summary, "spacing": side.summary["spacing_um"]}
+        for name in ("time", "level"):
+            # None, of a file with one time point, is its first.
+            if {name} <= told.keys() & known.keys() and (told[name] or 0) != (known[name] or 0):
+                raise InputError(
+                    f"{side.path}: is of {name} {told[name]}, {true.path} of {known[name]}; points"
+                    " and dots of one time point and level are needed."
+                )
+        known |= {name: v for name, v in told.items() if v is not None or name == "time"}
+    part = {name: getattr(given, name) for name in ("channel", "time", "level", "spacing")}
+    for name, value in part.items():
+        if value is None or (name, value) == ("level", 0):
+            part[name] = known.get(name, value)
+    if part["spacing"] is not None:
+        part["spacing"] = tuple(map(float, part["spacing"]))
+    return Selection(**part)
+
+
+def _counted_image(found: Side, true: Side) -> Path | None:
+    """The image that was counted, if it is still there."""
+    paths = [Path(side.summary["input"]) for side in (found, true) if side.summary is not None]
+    return next((path for path in paths if path.exists()), None)
+
+
+def _valid_regions(*sides: Side) -> Iterator[tuple[Path, np.ndarray]]:
+    """The files that say where cells are complete, and the region, if it is not all."""
+    for side in sides:
+        if side.valid is not None:
+            yield side.valid, read_mask(side.valid)
+        if side.blocks is not None:
+            blocks = read_block_states(side.blocks)
+            if not (blocks.states == DONE).any():
+                raise InputError(
+                    f"{side.blocks}: none of its blocks is done, so that no dots are known to be"
+                    " complete; mark blocks done where all cells have dots (cellcount label)."
+                )
+            if not (blocks.states == DONE).all():
+                yield side.blocks, blocks.valid
+
+
+def _ndim(found: Side, true: Side, shape: tuple[int, ...] | None, selection: Selection) -> int:
+    if shape is not None or selection.spacing is not None:
+        return len(shape or selection.spacing or ())
+    tables = [side.points for side in (found, true) if side.points is not None]
+    tables = [path for path in tables if path.suffix.lower() == ".csv"]
+    return max((table_ndim(path) for path in tables), default=3)
+
+
+def _cells(side: Side, labels: np.ndarray | None, ndim: int) -> np.ndarray:
+    """`(N, ndim)` cells of a side, in voxels."""
+    path = side.path
+    if side.points is None:
+        labels = read_instance_labels(path) if labels is None else labels
+        if labels.ndim != ndim:
+            raise InputError(f"{path}: has {labels.ndim} dimensions, {ndim} are needed.")
+        return cells_of_labels(labels, path)
+    if path.suffix.lower() != ".xml":
+        return read_points(path, ndim=ndim)
+    cells = read_cellfinder(path, ndim=3)
+    if ndim == 2 and len(np.unique(cells[:, 0])) > 1:
+        raise InputError(f"{path}: has markers in several planes, but the image is 2D.")
+    return cells[:, 3 - ndim :]
+
+
+def _proposals(side: Side, ndim: int) -> list[str]:
+    """A word on dots of the labelling tool that are a program's."""
+    if side.points is None or side.points.suffix.lower() == ".xml" or side.blocks is not None:
+        return []  # in blocks that are done all are verified
+    _, texts = read_table(side.points, ndim=ndim, others=("verified",))
+    number = texts.get("verified", []).count("0")
+    return [f"{number} of the dots are proposals that nobody has verified"] if number else []
+
+
+def _check_inside(
+    points: np.ndarray, shape: tuple[int, ...], spacing: Sequence[float] | None, path: Path
+) -> None:
+    size = np.asarray(shape)
+
+    def outside(places: np.ndarray) -> np.ndarray:
+        far = (places < -0.5 - _MARGIN) | (places > size - 0.5 + _MARGIN)
+        return np.asarray(far.any(axis=1))
+
+    wrong = outside(points)
+    if not wrong.any():
+        return
+    first = ", ".join(f"{value:g}" for value in points[wrong][0])
+    hint = "if these are micrometres, divide them by the voxel size"
+    if spacing is not None:
+        hint += f" ({size_text(tuple(map(float, spacing)))})"
+        if not outside(points / np.asarray(spacing)).any():
+            hint += ", with which all lie inside"
+    raise InputError(
+        f"{path}: {int(wrong.sum())} of {len(points)} points lie outside the image of"
+        f" {size_text(shape)} voxels, the first at ({','.join('zyx'[-len(shape) :])}) = ({first});"
+        f" points are in voxels, counted from 0; {hint}."
+    )
