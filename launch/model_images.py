@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
+from cellcount_jax.data.entries import Entry, read_entry
 from cellcount_jax.data.folder import load_folder
 from cellcount_jax.data.public_sets import load_mbm, load_vgg
 from cellcount_jax.data.sample import Sample
 from cellcount_jax.data.scaled import scaled
 from cellcount_jax.data.synthetic import synthetic_dataset
+from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.points import write_points
 
 DIAMETER = 16.0  # pixels of a cell in all images, config.data.diameter of the models
@@ -60,10 +61,32 @@ def nuclei_he(data: Path) -> Iterator[Sample]:
     yield from mbm.labelled
 
 
+def mbm_test(data: Path) -> Iterator[Sample]:
+    """MBM's test images, as a folder with dots."""
+    yield from load_mbm(data / "mbm", num_labelled=15, num_unlabelled=0, split_seed=5455).tests[
+        "test"
+    ]
+
+
+def microglia3d(data: Path) -> Iterator[Sample]:
+    """All labelled volumes of microglia but the test ones, and those without labels."""
+    microglia = data / "lightsheet_microglia"
+    labelled = [*_folder(microglia / "train"), *_folder(microglia / "more")]
+    yield from labelled
+    known = {sample.name for sample in labelled}
+    for path in sorted((microglia / "unlabeled").glob("*.tif")):
+        if path.stem not in known:
+            yield read_entry(Entry(path.stem, path), with_dots=False)
+
+
 SETS: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "nuclei2d": nuclei2d,
     "nuclei_he": nuclei_he,
+    "mbm_test": mbm_test,
+    "microglia3d": microglia3d,
 }
+# Of which pieces are made, and some images held out.
+_PIECES = ("nuclei2d", "nuclei_he")
 
 
 def _folder(path: Path) -> tuple[Sample, ...]:
@@ -139,17 +162,15 @@ def pieces(sample: Sample) -> Iterator[Sample]:
 
 
 def write(sample: Sample, folder: Path) -> None:
-    """Writes an image and its dots, and where they are complete."""
-    assert sample.points is not None
+    """Writes an image, its dots if it has any, and where they are complete."""
     path = folder / f"{sample.name}.tif"
-    colour = sample.image.shape[-1] == 3
-    values = sample.image if colour else sample.image[..., 0]
-    photometric = "rgb" if colour else "minisblack"
-    tifffile.imwrite(path, values.astype(np.float32), photometric=photometric)
-    write_points(path.with_suffix(".csv"), sample.points)
+    values = sample.image if sample.image.shape[-1] > 1 else sample.image[..., 0]
+    spacing = sample.spacing if sample.spacing_known else None
+    write_image(path, values, spacing=spacing, ndim=len(sample.shape))
+    if sample.points is not None:
+        write_points(path.with_suffix(".csv"), sample.points)
     if sample.valid is not None and not sample.valid.all():
-        mask = sample.valid.astype(np.uint8)
-        tifffile.imwrite(folder / f"{sample.name}_valid.tif", mask, photometric="minisblack")
+        write_image(folder / f"{sample.name}_valid.tif", sample.valid)
 
 
 def main() -> None:
@@ -159,18 +180,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="to make; must not exist")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     options = parser.parse_args()
-    test = options.folder / "test"
-    test.mkdir(parents=True)
-    numbers, empty = {options.folder: 0, test: 0}, 0
-    for i, sample in enumerate(SETS[options.model](options.data)):
-        folder = test if i % _HELD_OUT == _HELD_OUT - 1 else options.folder
+    samples = SETS[options.model](options.data)
+    options.folder.mkdir(parents=True)
+    if options.model in _PIECES:
+        write_pieces(samples, options.folder)
+    else:
+        for sample in samples:
+            write(sample, options.folder)
+    number = len([p for p in options.folder.rglob("*.tif") if not p.stem.endswith("_valid")])
+    print(f"{options.folder}: {number} images")
+
+
+def write_pieces(samples: Iterator[Sample], folder: Path) -> None:
+    """Writes images in pieces, every tenth image into `test/`, and few pieces without a cell."""
+    test, empty = folder / "test", 0
+    test.mkdir()
+    for i, sample in enumerate(samples):
         for piece in pieces(sample):
             assert piece.points is not None
             empty += not len(piece.points)
             if len(piece.points) or empty % _EMPTY == 0:
-                write(piece, folder)
-                numbers[folder] += 1
-    print(", ".join(f"{folder}: {number} images" for folder, number in numbers.items()))
+                write(piece, test if i % _HELD_OUT == _HELD_OUT - 1 else folder)
 
 
 if __name__ == "__main__":
