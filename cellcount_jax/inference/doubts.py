@@ -94,7 +94,7 @@ _SHARES = {
         0.17, 0.4, "cells", "{} of the cells lie within half a cell's width of another", ""
     ),
     "merged": _Share(
-        0.6,
+        0.65,
         0.9,
         "sampled",
         "for {} of the cells the image does not darken on the way to the next one, as where a cell"
@@ -118,7 +118,7 @@ _SHARES = {
         _CALIBRATE,
     ),
 }
-_OF_OBJECTS = ("plain", "plain_most", "ratio", "size", "outside", "missed", "merged")
+_ELSEWHERE = ("plain", "plain_most", "ratio", "size", "outside", "missed", "merged", "crowded")
 # Those that most explain others first.
 _ORDER = (
     *("voxel size", "inverted", "diameter", "size", "padding", "crowded", "merged"),
@@ -204,8 +204,8 @@ def judge(
     resize = _RESIZE[ndim]
     inverted = list(_of_relief(statistics, reference))
     if inverted:
-        # Bright objects are none then.
-        statistics = {n: v for n, v in statistics.items() if n not in _OF_OBJECTS}
+        # Bright objects are none then, and where the cells lie has no other cause.
+        statistics = {n: v for n, v in statistics.items() if n not in _ELSEWHERE}
     doubts = [
         *inverted,
         *_of_size(statistics, reference, known=known, pixel=pixel, remedy=resize),
