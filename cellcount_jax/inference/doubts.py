@@ -118,7 +118,11 @@ _SHARES = {
         _CALIBRATE,
     ),
 }
-_ELSEWHERE = ("plain", "plain_most", "ratio", "size", "outside", "missed", "merged", "crowded")
+# Statistics that tell nothing about an image of dark cells.
+_OF_BRIGHT_CELLS = (
+    *("plain", "plain_most", "ratio", "size"),
+    *("outside", "missed", "merged", "crowded"),
+)
 # Those that most explain others first.
 _ORDER = (
     *("voxel size", "inverted", "diameter", "size", "padding", "crowded", "merged"),
@@ -204,8 +208,7 @@ def judge(
     resize = _RESIZE[ndim]
     inverted = list(_of_relief(statistics, reference))
     if inverted:
-        # Bright objects are none then, and where the cells lie has no other cause.
-        statistics = {n: v for n, v in statistics.items() if n not in _ELSEWHERE}
+        statistics = {n: v for n, v in statistics.items() if n not in _OF_BRIGHT_CELLS}
     doubts = [
         *inverted,
         *_of_size(statistics, reference, known=known, pixel=pixel, remedy=resize),
