@@ -7,6 +7,7 @@ the public ones; each is pure unless it names a file.
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation.metrics import f1_score, match_points, mean_absolute_error
+from cellcount_jax.inference.doubts import DoubtfulCountWarning
 from cellcount_jax.inference.model_file import bundled_models, export_model, load_model
 from cellcount_jax.inference.trained_model import TrainedModel, count, predict
 from cellcount_jax.maps.detect import find_components, find_peaks
@@ -28,6 +29,7 @@ from cellcount_jax.training.train import train_and_evaluate
 
 __all__ = [
     "Decoder",
+    "DoubtfulCountWarning",
     "Encoder",
     "InputError",
     "SAUNet",

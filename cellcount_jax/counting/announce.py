@@ -1,16 +1,19 @@
-"""Lines that a count prints first: the image, its voxel size, and the tiles, memory and time."""
+"""Lines that a count prints: the image, its voxel size, tiles, memory and time, and its doubts."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.sources import Source
-from cellcount_jax.inference import tiled_maps
-from cellcount_jax.inference.job import Job
+from cellcount_jax.inference import doubts, tiled_maps
+from cellcount_jax.inference.doubts import Doubt
+from cellcount_jax.inference.job import Job, Model
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.progress import duration
 
@@ -19,7 +22,6 @@ from cellcount_jax.progress import duration
 _PROCESS_BYTES = 0.7e9
 _BYTES_PER_FEATURE = 20
 _PROBE_VOXELS = 2**17
-_SAME_EDGE = 0.1  # relative difference of voxel edges that is no reason for a warning
 
 
 def describe_image(source: Source) -> str:
@@ -45,14 +47,37 @@ def voxel_size_warning(model: TrainedModel, source: Source, *, rescale: bool) ->
             f" of the training images, {known} um. If it is another, give it with --spacing, and"
             " --rescale"
         )
-    ratios = [a / b for a, b in zip(source.spacing, model.spacing, strict=False)]
-    if rescale or all(abs(ratio - 1) < _SAME_EDGE for ratio in ratios):
+    doubt = voxel_size_doubt(model, source, rescale=rescale)
+    return None if doubt is None else f"warning: {source.path}: {doubt.text}"
+
+
+def voxel_size_doubt(model: Model, source: Source, *, rescale: bool) -> Doubt | None:
+    """The doubt about voxels that are not those of the training images; or None."""
+    if not model.spacing_known:
         return None
-    return (
-        f"warning: {source.path}: voxels of {size_text(source.spacing)} um, but the model was"
-        f" trained on {known} um; cells look larger or smaller to it than they are. --rescale"
-        " resamples the image"
-    )
+    return doubts.voxel_size(model.spacing, source.spacing, rescaled=rescale)
+
+
+def describe_doubts(path: Path, found: Sequence[Doubt]) -> str | None:
+    """The doubts about a count in a line, but that about voxels, which was told before it.
+
+    Args:
+      path: of the image.
+      found: those that most explain others first.
+
+    Returns:
+      The line; None without doubts.
+    """
+    rest = [doubt for doubt in found if doubt.kind != "voxel size"]
+    if not rest:
+        return None
+    told = rest[:1]
+    # A second one, if there is another thing to do about it.
+    told += [doubt for doubt in rest if doubt.remedy != told[0].remedy][:1]
+    more = len(rest) - len(told)
+    hint = f" (and {more} more: report.html)" if more else ""
+    texts = "; ".join(doubt.text for doubt in told)
+    return f"warning: {path}: do not trust this count: {texts}{hint}"
 
 
 def describe_job(job: Job, *, timed: bool = True) -> str:

@@ -19,7 +19,8 @@ from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
-from cellcount_jax.inference import cells, model_file
+from cellcount_jax.inference import cells, doubts, model_file
+from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.fitted import MEASURED, Fitted
 from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
@@ -125,17 +126,20 @@ def count_files(
                 show(announce.describe_job(job, timed=here))
             if options.dry_run:
                 continue
-            summary = count_source(
+            summary, reasons = count_source(
                 job, source, fitted, identity, options=options, name=name, engine=engine(job)
             )
         seconds = time.perf_counter() - started
         show(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
+        if line := announce.describe_doubts(item.path, reasons):
+            show(line)
         rows.append(
             {
                 "input": str(item.path),
                 "count": summary["count"],
                 **({} if summary["integral"] is None else {"integral": summary["integral"]}),
                 "voxels": math.prod(summary["shape"]),
+                "doubts": "; ".join(doubt.kind for doubt in reasons),
             }
         )
     if rows:
@@ -152,11 +156,11 @@ def count_source(
     options: Options,
     name: str,
     engine: Engine,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Sequence[Doubt]]:
     """Counts one input and writes its folder; see `count_files`.
 
     Returns:
-      The content of summary.json.
+      The content of summary.json, and the doubts about the count.
     """
     model, folder = job.model, job.folder.parent
     threshold = model.threshold_from(options.threshold)
@@ -164,6 +168,9 @@ def count_source(
         # Tiles leave their results in the folder; an image in one piece only if it can be counted.
         claim.take(folder, identity)
     found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
+    reasons = doubts.find(model, job.image, found, mask=job.mask)
+    if voxels := announce.voxel_size_doubt(model, source, rescale=options.rescale):
+        reasons = (voxels, *reasons)
     claim.take(folder, identity)
     found = found.moved(fitted.back)
     resampled = isinstance(fitted.image, Resampled)
@@ -180,9 +187,10 @@ def count_source(
         "diameter": None if fitted.diameter is None else round(fitted.diameter, 2),
         "diameter_from": fitted.diameter_from or None,
         "inverted": fitted.inverted_from is not None,
+        "doubts": [doubt.to_json() for doubt in reasons],
     }
     results.write(folder, source, found, summary=summary, wanted=options.outputs)
-    return summary
+    return summary, reasons
 
 
 def _fitted(model: TrainedModel, source: Source, options: Options) -> Fitted:

@@ -148,6 +148,7 @@ def write(
         folder / "report.html",
         title=source.path.name,
         facts=_facts(source, found, summary),
+        doubts=[doubt["text"] for doubt in summary["doubts"]],
         read=source.read,
         shape=source.shape,
         points=points,

@@ -18,7 +18,9 @@ from cellcount_jax.evaluation import metrics, scoring
 from cellcount_jax.evaluation.scoring import calibrate_threshold
 from cellcount_jax.images import files
 from cellcount_jax.images.points import write_points
-from cellcount_jax.inference import cells, model_file
+from cellcount_jax.images.regions import Array
+from cellcount_jax.inference import cells, model_file, reference
+from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.job import Maps
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import detect
@@ -83,7 +85,26 @@ def calibrate(
             count_at, _FRACTIONS * model.target_peak
         )
     factor = _count_factor(model, images)
-    return dataclasses.replace(model, thresholds=thresholds, count_factor=factor), reached
+    model = dataclasses.replace(model, thresholds=thresholds, count_factor=factor)
+    return dataclasses.replace(model, reference=_reference(model, images)), reached
+
+
+def _reference(model: TrainedModel, images: Sequence[Predicted]) -> reference.Reference:
+    """What the calibration images look like where the model counts them."""
+    ndim = model.config.data.ndim
+    return reference.of_images(
+        model, ((Array(image.sample.image, ndim), _found(model, image)) for image in images)
+    )
+
+
+def _found(model: TrainedModel, image: Predicted) -> Found:
+    """The cells that the model's own rule chooses."""
+    candidates, rule = image.candidates, model.config.detect.rule
+    chosen = detect.choose(
+        candidates, rule=rule, threshold=model.thresholds[rule], target_peak=model.target_peak
+    )
+    points, scores = model.split_merged(chosen.points, chosen.scores, image.maps.density)
+    return Found(points, scores, chosen.threshold, candidates.points, candidates.scores, None)
 
 
 def _count_factor(model: TrainedModel, images: Sequence[Predicted]) -> float:

@@ -104,14 +104,14 @@ def _tiles(shape: Sequence[int]) -> Iterator[Region]:
 
 
 def _levels(tiles: Sequence[np.ndarray]) -> Levels:
-    padding = _padding(tiles)
-    kept = [np.ones(t.shape, bool) if padding is None else t != padding for t in tiles]
+    empty = padding(tiles)
+    kept = [np.ones(t.shape, bool) if empty is None else t != empty for t in tiles]
     smooth = [_smoothed(t, k) for t, k in zip(tiles, kept, strict=True)]
     values = np.concatenate([s[k] for s, k in zip(smooth, kept, strict=True)])
     threshold = otsu(values)
     if threshold is None:
         level = float(values[0]) if values.size else 0.0
-        return Levels(level, level, 0.0, padding, None, 0, 0)
+        return Levels(level, level, 0.0, empty, None, 0, 0)
     raw = np.concatenate([t[k] for t, k in zip(tiles, kept, strict=True)])
     above = values > threshold
     areas, dark = [], 0
@@ -123,7 +123,7 @@ def _levels(tiles: Sequence[np.ndarray]) -> Levels:
         background=float(np.median(raw[~above])),
         cells=float(np.median(raw[above])),
         noise=_noise(tiles, kept),
-        padding=padding,
+        padding=empty,
         diameter=2 * math.sqrt(float(np.median(bright)) / math.pi) if bright.size else None,
         bright=len(bright),
         dark=dark,
@@ -154,8 +154,15 @@ def otsu(values: np.ndarray) -> float | None:
     return float(edges[1:-1][best].mean())
 
 
-def _padding(tiles: Sequence[np.ndarray]) -> float | None:
-    """The intensity of a large constant area that lies apart from all others."""
+def padding(tiles: Sequence[np.ndarray]) -> float | None:
+    """The intensity of a large constant area that lies apart from all others.
+
+    Args:
+      tiles: parts of a channel, each `(*spatial,)`.
+
+    Returns:
+      The intensity; None where there is no such area.
+    """
     flat = np.concatenate([t[_is_flat(t)] for t in tiles])
     if not flat.size:
         return None
@@ -171,7 +178,7 @@ def _padding(tiles: Sequence[np.ndarray]) -> float | None:
 
 
 def _is_flat(tile: np.ndarray) -> np.ndarray:
-    """`(y, x)` bool: whether a pixel and its eight neighbours are one intensity."""
+    """`(*spatial,)` bool: whether a voxel and all its neighbours are one intensity."""
     flat: np.ndarray = ndimage.minimum_filter(tile, 3) == ndimage.maximum_filter(tile, 3)
     return flat
 

@@ -116,6 +116,8 @@ def digest(model: Model) -> str:
 def to_json(model: Model) -> dict[str, Any]:
     """The content of model.json: a model without its config and variables."""
     stored = {name: getattr(model, name) for name in _STORED}
+    if model.reference:
+        stored["reference"] = {name: list(ends) for name, ends in model.reference.items()}
     return {**stored, "normalisation": model.normalisation.to_dict()}
 
 
@@ -218,6 +220,9 @@ def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> Tr
         values = dict(stored)
         normalisation = Normalisation.from_dict(values.pop("normalisation"))
         values["spacing"] = tuple(map(float, values["spacing"]))
+        # Models of older versions have none.
+        ranges = values.get("reference", {}).items()
+        values["reference"] = {name: (float(low), float(high)) for name, (low, high) in ranges}
         model = TrainedModel(config=config, variables=None, normalisation=normalisation, **values)
         usable = _is_usable(model)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -233,6 +238,7 @@ def _is_usable(model: TrainedModel) -> bool:
     per_channel = model.channels if normalisation.method == "dataset" else 0
     axes = config.data.ndim if normalisation.method in ("signal_to_noise", "contrast") else 0
     numbers = (*normalisation.centre, *normalisation.scale, *model.thresholds.values())
+    numbers += tuple(end for ends in model.reference.values() for end in ends)
     return (
         type(model.channels) is int
         and model.channels > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.regions import Array, Readable
-from cellcount_jax.inference import cells, tiled_maps
+from cellcount_jax.inference import cells, doubts, tiled_maps
 from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.fitted import Fitted, fit
 from cellcount_jax.inference.job import Job, Maps, Progress, silent
@@ -41,6 +42,8 @@ class TrainedModel:
         before calibration.
       count_factor: multiplies the integral of the density, so that the counts of the training
         images add up.
+      reference: what the images looked like on which the thresholds were calibrated, see
+        `doubts.py`; empty = not measured.
     """
 
     config: ml_collections.ConfigDict
@@ -52,6 +55,7 @@ class TrainedModel:
     spacing_known: bool
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     count_factor: float = 1.0
+    reference: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     def with_settings(self, settings: Mapping[str, Any]) -> TrainedModel:
         """The model with other settings, such as `{"predict.flips": False}`."""
@@ -208,12 +212,18 @@ class TrainedModel:
 
         Raises:
           InputError: see `fitted.fit` and `predict_maps`.
+
+        Warns:
+          DoubtfulCountWarning: the count should not be trusted; why, and what to do.
         """
         ndim = self.config.data.ndim
         if array.ndim != ndim:
             self.check_fits(array.ndim - 1, array.shape[-1])
         image = self.fitted(Array(array, ndim), spacing=spacing, diameter=diameter, invert=invert)
         found = self.find(image.image)
+        if reasons := doubts.find(self, image.image, found):
+            text = "; ".join(doubt.text for doubt in reasons)
+            warnings.warn(f"doubtful count: {text}", doubts.DoubtfulCountWarning, stacklevel=2)
         return image.back(found.points), found.scores
 
 

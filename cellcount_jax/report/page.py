@@ -48,6 +48,7 @@ def write_page(
     spacing: Sequence[float] | None = None,
     chunks: Sequence[int] | None = None,
     regions: Sequence[Mapping[str, object]] | None = None,
+    doubts: Sequence[str] = (),
 ) -> None:
     """Writes the report of a count as one HTML file, whole or not at all.
 
@@ -67,6 +68,7 @@ def write_page(
       chunks: `(D,)` what is stored together in the file, `Source.chunks`; what to read of an
         image that does not fit in memory depends on it.
       regions: rows of a table of counts, a mapping from the columns' names to values.
+      doubts: reasons not to trust the count, shown in a box at the top.
 
     Raises:
       InputError: the arrays do not fit the image or each other.
@@ -95,6 +97,7 @@ def write_page(
         title=title,
         count=f"{len(points):,}",
         density=mean_density(counted),
+        doubts=doubts,
         facts=facts,
         overview=overview(counted),
         planes="" if counted.flat else planes(counted),

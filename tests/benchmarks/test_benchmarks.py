@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from cellcount_jax.data import synthetic
+from cellcount_jax.images.image_files import read_image, write_image
+from cellcount_jax.images.points import read_points, write_points
 from cellcount_jax.inference import model_file
 from cellcount_jax.maps import targets as product
 from cellcount_jax.network.sau_net import create_model
@@ -180,6 +182,26 @@ def test_points_that_differ_from_those_of_a_part_alone(
     check(tmp_path / "a.csv", np.array([[2.0, 3.0, 4.0]]), region)
     with pytest.raises(SystemExit, match="are not those of it alone"):
         check(tmp_path / "a.csv", np.array([[2.0, 3.0, 5.0]]), region)
+
+
+def test_right_and_wrong_counts_that_are_doubted(
+    load: Callable[[str], ModuleType], run: Run, run_2d: Path, cells_2d: Path, tmp_path: Path
+) -> None:
+    for name, sign in (("t0", 1), ("t1", -1)):
+        pixels = read_image(cells_2d / "test" / f"{name}.png").pixels[..., 0]
+        dark = 255 - pixels if sign < 0 else pixels
+        write_image(tmp_path / f"{name}.tif", dark.astype(np.uint8))
+        write_points(
+            tmp_path / f"{name}.csv", read_points(cells_2d / "test" / f"{name}.csv", ndim=2)
+        )
+    content, verdict = run(
+        "doubts", str(tmp_path), f"--model={run_2d}", "--reference", str(tmp_path)
+    )
+    good, bad = content["rows"]
+    assert good["f1"] > load("doubts").RIGHT and good["true"] == 8
+    assert bad["f1"] < load("doubts").WRONG
+    assert verdict == content["verdict"] and verdict.startswith("doubted: ")
+    assert "of 1 right ones" in verdict and "of 1 wrong ones" in verdict
 
 
 def test_the_net_in_pytorch_is_the_same(load: Callable[[str], ModuleType]) -> None:

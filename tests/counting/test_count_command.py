@@ -126,6 +126,7 @@ def test_the_command_on_a_png_image(
         "diameter": None,
         "diameter_from": None,
         "inverted": False,
+        "doubts": [],
     }
     assert read_image(output / "t0" / "overlay.png").pixels.shape[-1] == 3
     assert names(output / "t0") == [
@@ -136,7 +137,7 @@ def test_the_command_on_a_png_image(
         "summary.json",
     ]
     assert read_rows(output / "counts.csv") == [
-        {"input": str(image), "count": str(len(rows)), "voxels": "1600"}
+        {"input": str(image), "count": str(len(rows)), "voxels": "1600", "doubts": ""}
     ]
 
 
@@ -383,6 +384,28 @@ def test_other_voxels_than_in_training_are_pointed_out(
         write_image(file, volume, spacing=(2.0, edge, edge))
         assert call("count", file, "--model", run_3d, "--output", tmp_path / "output") == 0
         assert (f"warning: {file}: voxels of" in capsys.readouterr().out) == warned
+        told = json.loads((tmp_path / "output" / file.stem / "summary.json").read_text())["doubts"]
+        assert ("voxel size" in [doubt["kind"] for doubt in told]) == warned
+
+
+def test_a_doubtful_count_says_so_everywhere(
+    tmp_path: Path, run_2d: Path, image: Path, call: Call, capsys: Capture
+) -> None:
+    dark = tmp_path / "dark.png"
+    write_image(dark, (255 - read_image(image).pixels).astype(np.uint8))
+    output = tmp_path / "output"
+    assert call("count", image, dark, "--model", run_2d, "--output", output) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "do not trust" in line)
+    assert line.startswith(f"warning: {dark}: ") and "--invert" in line and len(line) < 600
+    good, bad = read_rows(output / "counts.csv")
+    assert good["doubts"] == "" and bad["doubts"].startswith("inverted")
+    told = json.loads((output / "dark" / "summary.json").read_text())["doubts"]
+    assert [doubt["kind"] for doubt in told] == bad["doubts"].split("; ")
+    for doubt in told:
+        assert doubt.keys() == {"kind", "text", "value", "expected"}
+        assert len(doubt["expected"]) == 2 and doubt["text"] and doubt["value"] is not None
+    assert "This count is doubtful" in (output / "dark" / "report.html").read_text()
+    assert "doubtful" not in (output / "t0" / "report.html").read_text()
 
 
 def bad_files(folder: Path) -> dict[str, str]:

@@ -65,6 +65,10 @@ def test_a_model_of_an_older_version_has_the_defaults(exported: Path, tmp_path: 
     path = tmp_path / "older.zip"
     write(path, {**content, "config.json": json.dumps(config).encode()})
     assert model_file.load_model(path).config.train.cut_margin == 0.0
+    stored = json.loads(content["model.json"])
+    del stored["reference"]
+    write(path, {**content, "model.json": json.dumps(stored).encode()})
+    assert model_file.load_model(path).reference == {}
     config["train"]["from_the_future"] = 1
     write(path, {**content, "config.json": json.dumps(config).encode()})
     with pytest.raises(InputError, match=r"older\.zip: .*settings train\.from_the_future"):
@@ -148,6 +152,13 @@ BROKEN: dict[str, tuple[Callable[[Members], Members], str]] = {
             "config.json": c["config.json"].replace(b'"levels": 2', b'"levels": 99'),
         },
         "config.model.levels = 99",
+    ),
+    "no range in the reference": (
+        lambda c: {
+            **c,
+            "model.json": c["model.json"].replace(b'"reference": {', b'"reference": {"odd": [1],'),
+        },
+        "is not a model of this version",
     ),
     "no array header": (changed_array(lambda _: b"nothing"), "is no plain array"),
     "a truncated array": (changed_array(lambda a: a[:-8]), "is damaged"),

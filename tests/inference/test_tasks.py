@@ -321,6 +321,7 @@ def test_an_image_that_does_not_fit_the_model(tmp_path: Path, a_model: Make) -> 
         located(job_of(a_model(2), Array(values, 2), tmp_path, LIMITS[2][0]))
 
 
+@pytest.mark.filterwarnings("ignore:doubtful count")
 def test_a_large_array_is_predicted_in_tiles(a_model: Make, picture: Picture) -> None:
     model, image = a_model(2), picture(2)
     whole = model.predict(image.values)

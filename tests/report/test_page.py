@@ -279,6 +279,17 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], me
     assert list(tmp_path.iterdir()) == []
 
 
+def test_doubts_stand_in_a_box_before_all_else(tmp_path: Path) -> None:
+    given = arguments(image_of(20, 20, 1), 3)
+    write_page(tmp_path / "good.html", **given)
+    assert 'class="doubts"' not in (tmp_path / "good.html").read_text()
+    write_page(tmp_path / "page.html", **given, doubts=["cells < 5 px: --diameter", "few"])
+    text = (tmp_path / "page.html").read_text()
+    box = text.index('<section class="doubts">')
+    assert box < text.index("What was counted") and box < text.index("cells &lt; 5 px: --diameter")
+    assert text.index("<li>few</li>") < text.index("</section>")
+
+
 def test_a_browser_shows_it_without_complaint(
     tmp_path: Path,
     browser: Callable[..., tuple[np.ndarray, str]],
