@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,23 @@ WORK = "work"
 # Nothing else is ever removed. The claim goes last: a folder that has lost other files is still
 # known as that of a count.
 _REMOVABLE = (*results.FILES, WORK, FILE)
+_FOLDERS = ("density.zarr", *tasks.FOLDERS)
 _REMOVABLE_WORK = (*tasks.FILES, *job_file.FILES)
 
 
-def check_table(path: Path, header: str) -> None:
+def check_table(path: Path, header: str, *, folders: Sequence[Path] = ()) -> None:
     """Makes sure that a table of all counts does not replace another file.
 
     Args:
       path: the table.
       header: the beginning of its first line.
+      folders: for the results of the inputs, resolved.
 
     Raises:
-      InputError: there is another file of this name.
+      InputError: there is another file of this name, or an input's results would be.
     """
+    if path.resolve() in folders:
+        raise InputError(f"{path}: is the table of all counts; rename the input that is called so")
     if path.is_dir() or (path.exists() and not path.read_bytes().startswith(header.encode())):
         raise InputError(
             f"{path}: is no table of counts, and would be replaced by one; give another --output"
@@ -63,8 +67,13 @@ def check(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False)
         )
 
 
-def take(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Claims a folder that was checked for a count; the results of another count are deleted."""
+def take(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Claims a folder for a count; with `overwrite` the results of another count are deleted.
+
+    Raises:
+      InputError: see `check`, as another count may have been faster.
+    """
+    check(folder, identity, overwrite=overwrite)
     if _is_claimed(folder) and _differing(folder, identity):
         _remove_results(folder)
     if not (folder / FILE).exists():
@@ -72,16 +81,27 @@ def take(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def _is_claimed(folder: Path) -> bool:
-    return (folder / FILE).exists() or (folder / "summary.json").exists()
+    """Whether a folder holds the claim or the summary of a count, and not just such names."""
+    if {"input", "model", "version"} <= _parsed(folder / FILE).keys():
+        return True
+    versions = _parsed(folder / "summary.json").get("versions")
+    return isinstance(versions, dict) and "cellcount_jax" in versions
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty where there is none, or it is no JSON object."""
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _differing(folder: Path, identity: Mapping[str, Any]) -> list[str]:
     """The settings in which the count of a folder differs, as text."""
-    path = folder / FILE
-    try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return [f"its settings ({path.name} is missing or damaged)"]
+    stored = _parsed(folder / FILE)
+    if not stored:
+        return [f"its settings ({FILE} is missing or damaged)"]
     given = json.loads(json.dumps(identity))
     return [
         f"{key} (there {stored.get(key)!r}, given {given.get(key)!r})"
@@ -104,8 +124,10 @@ def _remove_results(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Removes a file, a folder, or a link but not its target."""
-    if path.is_dir() and not path.is_symlink():
+    """Removes a file, a folder that a count makes, or a link but not its target."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+    elif path.name in _FOLDERS:
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        raise InputError(f"{path}: is a folder, which no count makes; move it away")

@@ -93,7 +93,8 @@ def count_files(
     check_apart(
         folders, [*(item.path for item in inputs), *(p for p in outside if p and p.exists())]
     )
-    claim.check_table(output / "counts.csv", "input,count,")
+    table = output / "counts.csv"
+    claim.check_table(table, "input,count,", folders=folders)
     digest = model_file.digest(model)[:12]
     rows = []
     for item, folder in zip(inputs, folders, strict=True):
@@ -143,7 +144,7 @@ def count_files(
             }
         )
     if rows:
-        write_table(output / "counts.csv", rows[0], (row.values() for row in rows))
+        write_table(table, rows[0], (row.values() for row in rows))
     return rows
 
 
@@ -166,12 +167,12 @@ def count_source(
     threshold = model.threshold_from(options.threshold)
     if not job.plan.whole:
         # Tiles leave their results in the folder; an image in one piece only if it can be counted.
-        claim.take(folder, identity)
+        claim.take(folder, identity, overwrite=options.overwrite)
     found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
     reasons = doubts.find(model, job.image, found, mask=job.mask)
     if voxels := announce.voxel_size_doubt(model, source, rescale=options.rescale):
         reasons = (voxels, *reasons)
-    claim.take(folder, identity)
+    claim.take(folder, identity, overwrite=options.overwrite)
     found = found.moved(fitted.back)
     resampled = isinstance(fitted.image, Resampled)
     summary = {

@@ -137,7 +137,7 @@ def _spatial_ndim(path: Path) -> int:
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:
     """Names for output files: the shortest kind by which those of one name differ."""
-    names = [short_name(path) for path in paths]
+    names = [_folder_name(path) for path in paths]
     for longer in (_with_ending, _with_folder, _with_both):
         clashing = _repeated(names)
         again = [longer(path) for path in paths]
@@ -155,12 +155,17 @@ def _unique_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
+def _folder_name(path: Path) -> str:
+    """A name that a folder beside others can have: no dots at its ends, as in `..`."""
+    return short_name(path).strip(". ") or path.name.strip(". ") or "image"
+
+
 def _with_ending(path: Path) -> str:
-    return "_".join([short_name(path), *path.suffix.split(".")[1:]])
+    return "_".join([_folder_name(path), *path.suffix.split(".")[1:]])
 
 
 def _with_folder(path: Path) -> str:
-    return f"{path.resolve().parent.name}_{short_name(path)}"
+    return f"{path.resolve().parent.name}_{_folder_name(path)}"
 
 
 def _with_both(path: Path) -> str:

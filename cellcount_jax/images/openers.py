@@ -69,13 +69,9 @@ def short_name(path: Path) -> str:
       path: for example `brain.ome.tif` or `brain.ome.zarr/`.
 
     Returns:
-      For example `brain`: a name that a folder beside others can have, without dots at its ends.
+      For example `brain`, which the files beside it begin with.
     """
     name = (path if path.name.strip(".") else path.resolve()).name
-    return _without_ending(name).strip(". ") or name.strip(". ") or "image"
-
-
-def _without_ending(name: str) -> str:
     for ending in (*SOURCE_SUFFIXES, ".zarr"):
         if name.lower().endswith(ending) and len(name) > len(ending):
             name = name[: -len(ending)]

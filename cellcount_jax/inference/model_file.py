@@ -106,8 +106,17 @@ def read_card(path: Path) -> str:
 
 
 def digest(model: Model) -> str:
-    """A hash of all that a model's results depend on, whatever file it was read from."""
-    found = hashlib.sha256(_as_json([settings.to_json(model.config), to_json(model)]))
+    """A hash of all that a model's results depend on, whatever file it was read from.
+
+    Settings at their default are left out, so that a setting that a later version adds does not
+    make another model of it.
+    """
+    given, default = (
+        settings.flatten(settings.to_json(config))
+        for config in (model.config, settings.default_config())
+    )
+    changed = {key: value for key, value in sorted(given.items()) if value != default.get(key)}
+    found = hashlib.sha256(_as_json([changed, to_json(model)]))
     for name, value in _named(model.variables).items():
         found.update(name.encode() + np.ascontiguousarray(value).tobytes())
     return found.hexdigest()
@@ -125,6 +134,7 @@ def _in_workdir(workdir: Path) -> Path:
     """The model file of a run."""
     path = workdir / MODEL_FILE
     if path.is_file():
+        _check_finished(path)
         return path
     if (workdir / "checkpoints").is_dir():
         raise InputError(
@@ -135,6 +145,19 @@ def _in_workdir(workdir: Path) -> Path:
         f"{path}: no such file, so {workdir} is not the workdir of a finished run; train one with"
         " cellcount train, or python -m cellcount_jax.main --config=... --workdir=..."
     )
+
+
+def _check_finished(path: Path) -> None:
+    """Makes sure that a run was evaluated at its end, and not only on the way."""
+    with _opened(path) as archive:
+        stored = _parsed(archive, _MODEL, path)
+    reached = [int(p.name) for p in path.parent.glob("checkpoints/*") if p.name.isdecimal()]
+    step = stored.get("step") if isinstance(stored, dict) else None
+    if isinstance(step, int) and max(reached, default=0) > step:
+        raise InputError(
+            f"{path}: is of step {step}, and the run went on to step {max(reached)}; finish it with"
+            " the command that began it, or evaluate it with --mode=evaluate"
+        )
 
 
 def _read_archive(path: Path) -> TrainedModel:

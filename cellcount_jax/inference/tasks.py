@@ -26,7 +26,8 @@ from cellcount_jax.inference import survey, tiled_maps
 from cellcount_jax.inference.job import Engine, Job, Model, Progress, Task, silent
 from cellcount_jax.maps import pieces
 
-FILES = ("survey.npz", "coarse", "map.zarr", "peaks", "done")  # all that is kept in a job's folder
+FOLDERS = ("coarse", "map.zarr", "peaks", "done")
+FILES = ("survey.npz", *FOLDERS)  # all that is kept in a job's folder
 _MAX_CHUNK_VOXELS = 64  # along an axis of the map in its file
 
 

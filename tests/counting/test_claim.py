@@ -170,14 +170,60 @@ def test_a_name_of_dots_leads_nowhere_else(
     assert (study / "precious" / "notes.txt").read_text() == "data"
 
 
+IDENTITY = {"input": "a", "model": "m", "version": "1"}
+
+
 def test_a_results_folder_is_known_though_some_of_its_files_are_gone(tmp_path: Path) -> None:
-    claim.take(tmp_path, {"input": "a"})
-    claim.check(tmp_path, {"input": "a"})
+    other = {**IDENTITY, "input": "b"}
+    claim.take(tmp_path, IDENTITY)
+    claim.check(tmp_path, IDENTITY)
     with pytest.raises(InputError, match="differs in input"):
-        claim.check(tmp_path, {"input": "b"})
+        claim.check(tmp_path, other)
     (tmp_path / claim.FILE).write_text("{")
+    with pytest.raises(InputError, match="is not of a count"):
+        claim.check(tmp_path, IDENTITY, overwrite=True)
+    (tmp_path / "summary.json").write_text('{"versions": {"cellcount_jax": "1"}}')
     with pytest.raises(InputError, match="missing or damaged"):
-        claim.check(tmp_path, {"input": "a"})
-    claim.check(tmp_path, {"input": "b"}, overwrite=True)
-    claim.take(tmp_path, {"input": "b"})
-    claim.check(tmp_path, {"input": "b"})
+        claim.check(tmp_path, IDENTITY)
+    claim.take(tmp_path, other, overwrite=True)
+    claim.check(tmp_path, other)
+    assert [path.name for path in tmp_path.iterdir()] == [claim.FILE]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_summary_of_something_else_is_no_count(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "summary.json").write_text('{"versions": {"pandas": "2"}}')
+    (tmp_path / "work" / "peaks").mkdir(parents=True)
+    (tmp_path / "work" / "peaks" / "mine.txt").write_text("data")
+    before = digests(tmp_path)
+    with pytest.raises(InputError, match=r"summary\.json: is not of a count"):
+        claim.take(tmp_path, IDENTITY, overwrite=overwrite)
+    assert digests(tmp_path) == before
+
+
+def test_a_folder_with_the_name_of_a_file_stays(tmp_path: Path) -> None:
+    claim.take(tmp_path, IDENTITY)
+    (tmp_path / "points.xml").mkdir()
+    (tmp_path / "points.xml" / "mine.txt").write_text("data")
+    with pytest.raises(InputError, match=r"points\.xml: is a folder, which no count makes"):
+        claim.take(tmp_path, {**IDENTITY, "input": "b"}, overwrite=True)
+    assert (tmp_path / "points.xml" / "mine.txt").read_text() == "data"
+
+
+def test_a_count_that_was_faster_is_not_deleted(tmp_path: Path) -> None:
+    claim.check(tmp_path, IDENTITY)
+    claim.take(tmp_path, {**IDENTITY, "input": "faster"})
+    before = digests(tmp_path)
+    with pytest.raises(InputError, match="holds the results of another count"):
+        claim.take(tmp_path, IDENTITY)
+    assert digests(tmp_path) == before
+
+
+def test_an_input_called_as_the_table(
+    tmp_path: Path, run_2d: Path, cells_2d: Path, call: Call, capsys: Capture
+) -> None:
+    image = tmp_path / "counts.csv.png"
+    image.write_bytes((cells_2d / "test" / "t0.png").read_bytes())
+    assert call("count", image, "--model", run_2d, "--output", tmp_path / "out") == 1
+    assert "is the table of all counts; rename the input" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -911,6 +911,8 @@ def test_names_without_their_endings():
     for name in ("a.tif", "a.ome.tiff", "a.OME.TIF", "a.zarr", "a.ome.zarr", "a.czi", "a"):
         assert short_name(Path("x") / name) == "a"
     assert short_name(Path("x/brain.v2.tif")) == "brain.v2"
+    # The files beside an image are called as it is, up to its ending.
+    assert short_name(Path("x/a .tif")) == "a " and short_name(Path("x/Fig..tif")) == "Fig."
     assert short_name(Path(".")) == Path.cwd().name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,27 @@ def test_a_model_of_an_older_version_has_the_defaults(exported: Path, tmp_path: 
     write(path, {**content, "config.json": json.dumps(config).encode()})
     with pytest.raises(InputError, match=r"older\.zip: .*settings train\.from_the_future"):
         model_file.load_model(path)
+
+
+def test_a_setting_that_is_added_later_makes_no_other_model(exported: Path, tmp_path: Path) -> None:
+    content = members(exported)
+    config = json.loads(content["config.json"])
+    del config["predict"]["estimate_diameter"], config["augment"]["blur"]
+    older = tmp_path / "older.zip"
+    write(older, {**content, "config.json": json.dumps(config).encode()})
+    model, before = model_file.load_model(exported), model_file.load_model(older)
+    assert model_file.digest(before) == model_file.digest(model)
+    other = model.with_settings({"predict.flips": True})
+    assert model_file.digest(other) != model_file.digest(model)
+
+
+def test_a_run_that_went_on_after_its_evaluation(run_2d: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(run_2d, workdir)
+    step = model_file.load_model(workdir).step
+    (workdir / "checkpoints" / str(step + 10)).mkdir()
+    with pytest.raises(InputError, match=rf"is of step {step}, and the run went on to step"):
+        model_file.load_model(workdir)
 
 
 def test_bundled_models_load(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
