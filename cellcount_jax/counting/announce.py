@@ -1,4 +1,4 @@
-"""Lines that a count prints first: the image, its voxel size, and the tiles, memory and time."""
+"""Lines that a count prints first: the image, and its tiles, memory and time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.sources import Source
 from cellcount_jax.inference import tiled_maps
 from cellcount_jax.inference.job import Job
-from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.progress import duration
 
 # Memory of a process that has started and compiled, and per voxel of a tile and feature of the
@@ -19,7 +18,6 @@ from cellcount_jax.progress import duration
 _PROCESS_BYTES = 0.7e9
 _BYTES_PER_FEATURE = 20
 _PROBE_VOXELS = 2**17
-_SAME_EDGE = 0.1  # relative difference of voxel edges that is no reason for a warning
 
 
 def describe_image(source: Source) -> str:
@@ -31,27 +29,6 @@ def describe_image(source: Source) -> str:
     return (
         f"{source.path}: {source.kind}, {source.axes} of {size_text(source.stored_shape)}"
         f" {source.dtype}{channels}, {voxels}"
-    )
-
-
-def voxel_size_warning(model: TrainedModel, source: Source, *, rescale: bool) -> str | None:
-    """A warning where the voxel size is unknown or not that of the training images; or None."""
-    if not model.spacing_known:
-        return None
-    known = size_text(model.spacing)
-    if source.spacing is None:
-        return (
-            f"warning: {source.path}: the file does not give the voxel size; it is taken to be that"
-            f" of the training images, {known} um. If it is another, give it with --spacing, and"
-            " --rescale"
-        )
-    ratios = [a / b for a, b in zip(source.spacing, model.spacing, strict=False)]
-    if rescale or all(abs(ratio - 1) < _SAME_EDGE for ratio in ratios):
-        return None
-    return (
-        f"warning: {source.path}: voxels of {size_text(source.spacing)} um, but the model was"
-        f" trained on {known} um; cells look larger or smaller to it than they are. --rescale"
-        " resamples the image"
     )
 
 

@@ -20,7 +20,7 @@ from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.inference import cells, model_file
-from cellcount_jax.inference.fitted import MEASURED, Fitted
+from cellcount_jax.inference.fitted import MEASURED, Fitted, voxel_size_warning
 from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
 from cellcount_jax.progress import reading
@@ -102,7 +102,7 @@ def count_files(
                 open_source(item.path, options.selection, as_slices=item.as_slices)
             )
             show(announce.describe_image(source))
-            if warning := announce.voxel_size_warning(model, source, rescale=options.rescale):
+            if warning := voxel_size_warning(model, source, rescale=options.rescale):
                 show(warning)
             results.check(source, options.outputs)
             fitted = _fitted(model, source, options)

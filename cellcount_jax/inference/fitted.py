@@ -12,10 +12,12 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import levels
 from cellcount_jax.images.levels import Levels
-from cellcount_jax.images.regions import Inverted, Readable, Resampled
+from cellcount_jax.images.regions import Inverted, Readable, Resampled, size_text
+from cellcount_jax.images.sources import Source
 from cellcount_jax.inference.job import Model
 
 GIVEN, MEASURED = "given", "measured"
+_SAME_EDGE = 0.1  # relative difference of voxel edges that is no reason for a warning
 _MAX_RESAMPLING = 20  # times that an axis may get longer; more is a mistake in the voxel size
 _READ_EDGE = 2048  # of the parts in which the highest intensity is looked for, in the last two axes
 
@@ -93,6 +95,27 @@ def fit(
         diameter_from,
         found,
         inverted_from if invert else None,
+    )
+
+
+def voxel_size_warning(model: Model, source: Source, *, rescale: bool) -> str | None:
+    """A warning where the voxel size is unknown or not that of the training images; or None."""
+    if not model.spacing_known:
+        return None
+    known = size_text(model.spacing)
+    if source.spacing is None:
+        return (
+            f"warning: {source.path}: the file does not give the voxel size; it is taken to be that"
+            f" of the training images, {known} um. If it is another, give it with --spacing, and"
+            " --rescale"
+        )
+    ratios = [a / b for a, b in zip(source.spacing, model.spacing, strict=False)]
+    if rescale or all(abs(ratio - 1) < _SAME_EDGE for ratio in ratios):
+        return None
+    return (
+        f"warning: {source.path}: voxels of {size_text(source.spacing)} um, but the model was"
+        f" trained on {known} um; cells look larger or smaller to it than they are. --rescale"
+        " resamples the image"
     )
 
 
