@@ -34,7 +34,7 @@ from cellcount_jax.data import sample
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import metrics, scoring
-from cellcount_jax.evaluation.scoring import calibrate_threshold
+from cellcount_jax.evaluation.threshold import calibrate_threshold
 from cellcount_jax.images import files
 from cellcount_jax.maps.detect import find_peaks
 from cellcount_jax.training import train

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from cellcount_jax.counting import command as count_command
 from cellcount_jax.counting import doctor
 from cellcount_jax.errors import InputError
+from cellcount_jax.evaluation import calibrate_command
 from cellcount_jax.evaluation import command as score_command
 from cellcount_jax.inference import command as model_command
 from cellcount_jax.label import command as label_command
@@ -88,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         training_command.run,
         training_command.EXAMPLES,
         training_command.add_arguments,
+    )
+    add(
+        "calibrate",
+        "choose a model's threshold for your images, from some dots in them",
+        calibrate_command.run,
+        calibrate_command.EXAMPLES,
+        calibrate_command.add_arguments,
     )
     add(
         "export",

@@ -78,6 +78,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "held_out_region": "",  # another region of the same volumes as a further test set
         # Folder without test/: share of labelled images held out.
         "test_fraction": number(0.2, at_least=0, at_most=0.9),
+        # Share of the training labels that are not learned from but choose the threshold; 0 = the
+        # training images choose it. See data/calibration_part.py.
+        "calibration_share": number(0.2, at_least=0, at_most=0.5),
         "channel": "",  # folder, volumes: number or name of the one to use; '' = all
         "time": number(-1, at_least=-1),  # and the time point; -1 = the labelled or only one
         "level": number(0, at_least=0),  # of a pyramid; 0 = the labelled one or the finest
@@ -220,13 +223,17 @@ def count_scale(config: ml_collections.ConfigDict) -> float:
     return t.scale * (2 * math.pi * t.count_sigma**2) ** (config.data.ndim / 2)
 
 
+# What a run did that was begun before there was a setting, where the default is another.
+BEFORE_ITS_TIME = {"data.calibration_share": 0.0}
+
+
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The config as what a JSON file holds: dictionaries, lists, numbers and strings."""
     return json.loads(json.dumps(config.to_dict()))
 
 
 def from_json(stored: Any, path: Path) -> ml_collections.ConfigDict:
-    """The config that `to_json` gave; settings of an older version that it lacks have defaults.
+    """The config that `to_json` gave; settings that an older version lacked as it would have them.
 
     Args:
       stored: content of a config.json.
@@ -244,7 +251,7 @@ def from_json(stored: Any, path: Path) -> ml_collections.ConfigDict:
             f"{path}: was written by another version, which differs in the settings"
             f" {', '.join(sorted(unknown))}"
         )
-    for key, value in flatten(stored).items():
+    for key, value in {**BEFORE_ITS_TIME, **flatten(stored)}.items():
         section, _, name = key.rpartition(".")
         try:
             (config[section] if section else config)[name] = _as_tuple(value)

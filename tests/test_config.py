@@ -33,6 +33,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "data.num_unlabelled": (-2,),
     "data.split_seed": (-1, 2**32),
     "data.test_fraction": (-0.1, 0.91),
+    "data.calibration_share": (-0.1, 0.51),
     "data.time": (-2,),
     "data.level": (-1,),
     "data.spacing": ((0.0, 1.0), (1.0, -2.0)),

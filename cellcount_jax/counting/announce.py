@@ -1,4 +1,4 @@
-"""Lines that a count prints: the image, its voxel size, tiles, memory and time, and its doubts."""
+"""Lines that a count prints: the image, its tiles, memory and time, and its doubts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.sources import Source
-from cellcount_jax.inference import doubts, tiled_maps
+from cellcount_jax.inference import tiled_maps
 from cellcount_jax.inference.doubts import Doubt
-from cellcount_jax.inference.job import Job, Model
-from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.inference.job import Job
 from cellcount_jax.progress import duration
 
 # Memory of a process that has started and compiled, and per voxel of a tile and feature of the
@@ -34,28 +33,6 @@ def describe_image(source: Source) -> str:
         f"{source.path}: {source.kind}, {source.axes} of {size_text(source.stored_shape)}"
         f" {source.dtype}{channels}, {voxels}"
     )
-
-
-def voxel_size_warning(model: TrainedModel, source: Source, *, rescale: bool) -> str | None:
-    """A warning where the voxel size is unknown or not that of the training images; or None."""
-    if not model.spacing_known:
-        return None
-    known = size_text(model.spacing)
-    if source.spacing is None:
-        return (
-            f"warning: {source.path}: the file does not give the voxel size; it is taken to be that"
-            f" of the training images, {known} um. If it is another, give it with --spacing, and"
-            " --rescale"
-        )
-    doubt = voxel_size_doubt(model, source, rescale=rescale)
-    return None if doubt is None else f"warning: {source.path}: {doubt.text}"
-
-
-def voxel_size_doubt(model: Model, source: Source, *, rescale: bool) -> Doubt | None:
-    """The doubt about voxels that are not those of the training images; or None."""
-    if not model.spacing_known:
-        return None
-    return doubts.voxel_size(model.spacing, source.spacing, rescaled=rescale)
 
 
 def describe_doubts(path: Path, found: Sequence[Doubt]) -> str | None:

@@ -21,7 +21,7 @@ from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.inference import cells, doubts, model_file
 from cellcount_jax.inference.doubts import Doubt
-from cellcount_jax.inference.fitted import MEASURED, Fitted
+from cellcount_jax.inference.fitted import MEASURED, Fitted, voxel_size_doubt, voxel_size_warning
 from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
 from cellcount_jax.progress import reading
@@ -104,7 +104,7 @@ def count_files(
                 open_source(item.path, options.selection, as_slices=item.as_slices)
             )
             show(announce.describe_image(source))
-            if warning := announce.voxel_size_warning(model, source, rescale=options.rescale):
+            if warning := voxel_size_warning(model, source, rescale=options.rescale):
                 show(warning)
             results.check(source, options.outputs)
             fitted = _fitted(model, source, options)
@@ -170,7 +170,7 @@ def count_source(
         claim.take(folder, identity, overwrite=options.overwrite)
     found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
     reasons = doubts.find(model, job.image, found, mask=job.mask)
-    if voxels := announce.voxel_size_doubt(model, source, rescale=options.rescale):
+    if voxels := voxel_size_doubt(model, source, rescale=options.rescale):
         reasons = (voxels, *reasons)
     claim.take(folder, identity, overwrite=options.overwrite)
     found = found.moved(fitted.back)

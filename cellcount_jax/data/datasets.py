@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.data.folder import load_folder, load_volumes
+from cellcount_jax.data.labelled_area import parse_region
 from cellcount_jax.data.public_sets import load_mbm, load_vgg
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
@@ -20,12 +20,6 @@ from cellcount_jax.images.regions import size_text, voxels_of
 from cellcount_jax.images.selection import Selection
 
 _SPACING_TOLERANCE = 0.01  # relative; above it the same cell has another size in voxels
-_COMPARISONS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "<": np.less,
-    "<=": np.less_equal,
-    ">": np.greater,
-    ">=": np.greater_equal,
-}
 
 
 def load(data: Any, *, seed: int) -> Dataset:
@@ -65,38 +59,6 @@ def load(data: Any, *, seed: int) -> Dataset:
             )
         )
     return dataclasses.replace(dataset, description=_describe(dataset))
-
-
-def parse_region(text: str, shape: Sequence[int]) -> np.ndarray:
-    """The voxels that a text such as 'z>=3,y<120' describes.
-
-    Args:
-      text: conditions on voxel indices that must all hold, separated by commas: an axis (z, y,
-        x), one of < <= > >=, and a number. '' is the whole image.
-      shape: `(D,)` spatial shape.
-
-    Returns:
-      `(*shape)` bool.
-
-    Raises:
-      InputError: names the text: not such a condition, an axis that the image has not, or no
-        voxel at all.
-    """
-    mask = np.ones(tuple(shape), dtype=bool)
-    axes = "zyx"[-len(shape) :]
-    for condition in text.split(",") if text.strip() else ():
-        match = re.fullmatch(r"\s*([a-z])\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)\s*", condition)
-        if match is None or match[1] not in axes:
-            raise InputError(
-                f"region {text!r}: {condition.strip()!r} is not an axis of {', '.join(axes)}, then"
-                " <, <=, > or >=, and a number, such as 'y<120'."
-            )
-        axis = axes.index(match[1])
-        index = np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
-        mask &= _COMPARISONS[match[2]](index, float(match[3]))
-    if not mask.any():
-        raise InputError(f"region {text!r}: holds no voxel of an image of {size_text(shape)}.")
-    return mask
 
 
 def check_sample(sample: Sample) -> None:
@@ -247,7 +209,7 @@ def _check_agreement(dataset: Dataset) -> None:
 
 def _with_regions(dataset: Dataset, region: str, held_out_region: str) -> Dataset:
     def within(sample: Sample, text: str) -> Sample:
-        mask = parse_region(text, sample.shape)
+        mask = _mask(text, sample)
         valid = mask if sample.valid is None else mask & sample.valid
         if not valid.any():
             raise InputError(f"region {text!r}: holds no valid voxel of {sample.source}.")
@@ -256,8 +218,7 @@ def _with_regions(dataset: Dataset, region: str, held_out_region: str) -> Datase
     tests = dict(dataset.tests)
     if held_out_region:
         for sample in dataset.labelled:
-            train = parse_region(region, sample.shape)
-            if (train & parse_region(held_out_region, sample.shape)).any():
+            if (_mask(region, sample) & _mask(held_out_region, sample)).any():
                 raise InputError(
                     f"config.data.held_out_region = {held_out_region!r}: overlaps"
                     f" config.data.region = {region!r}, so that training labels would be tested on."
@@ -267,6 +228,13 @@ def _with_regions(dataset: Dataset, region: str, held_out_region: str) -> Datase
         return dataclasses.replace(dataset, tests=tests)
     labelled = tuple(within(sample, region) for sample in dataset.labelled)
     return dataclasses.replace(dataset, labelled=labelled, tests=tests)
+
+
+def _mask(region: str, sample: Sample) -> np.ndarray:
+    """`(*shape)` bool: the voxels of a region, see `parse_region`."""
+    mask = np.zeros(sample.shape, bool)
+    mask[parse_region(region, sample.shape)] = True
+    return mask
 
 
 def _points_in_valid(sample: Sample) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from cellcount_jax.data.blocks import DONE, SUFFIX, read_block_states
+from cellcount_jax.data.labelled_area import LabelledArea, parse_region
 from cellcount_jax.data.sample import Sample
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.image_files import (
@@ -26,7 +27,7 @@ from cellcount_jax.images.image_files import (
 from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
 from cellcount_jax.images.points import check_points_inside, read_points
-from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.regions import all_of, size_text
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
 
 _BESIDE_DOTS = tuple(suffix for suffix in SOURCE_SUFFIXES if suffix not in IMAGE_SUFFIXES)
@@ -96,6 +97,58 @@ def scan(directory: Path) -> list[Entry]:
             if role in files and "points" not in files:
                 raise InputError(f"{files[role]}: goes with dots, but there is no {name}.csv.")
     return [Entry(name, **files) for name, files in sorted(found.items())]
+
+
+def entry_of(image: Path) -> Entry:
+    """An image with the files beside it that belong to it, as `scan` finds them.
+
+    Args:
+      image: a file or folder of any format.
+
+    Raises:
+      InputError: there is no such image, or two files of one role.
+    """
+    if not image.exists():
+        raise InputError(f"{image}: no such file or folder.")
+    name = short_name(image)
+    files: dict[str, Path] = {}
+    for path in sorted(image.absolute().parent.iterdir()):
+        found = None if path.is_dir() or path.name.startswith(".") else _role_and_name(path)
+        if found is None or found[1] != name or found[0] == "image":
+            continue
+        path = image.with_name(path.name)
+        if found[0] in files:
+            raise InputError(
+                f"{path}: and {files[found[0]].name} have the same name; one is needed."
+            )
+        files[found[0]] = path
+    return Entry(name, image, **files)
+
+
+def labelled_area(entry: Entry, shape: tuple[int, ...], region: str = "") -> LabelledArea:
+    """Where the dots of an image are complete.
+
+    Args:
+      entry: the files.
+      shape: `(D,)` of the image.
+      region: a part of it, see `parse_region`; '' = all.
+
+    Raises:
+      InputError: a file that cannot be used or does not fit the image; or nothing is complete.
+    """
+    blocks = mask = None
+    if entry.valid is not None:
+        mask = read_mask(entry.valid)
+        _check_shape(mask.shape, shape, entry.valid, entry.image)
+    if entry.blocks is not None:
+        blocks = read_block_states(entry.blocks)
+        _check_shape(blocks.grid.shape, shape, entry.blocks, entry.image)
+        if not (blocks.states == DONE).any():
+            raise InputError(none_is_labelled(entry))
+    area = LabelledArea(parse_region(region, shape), blocks, mask)
+    if not area.touches(all_of(shape)):
+        raise InputError(f"{entry.image}: its dots are complete nowhere in the region {region!r}.")
+    return area
 
 
 def selected(entry: Entry, selection: Selection) -> Selection:

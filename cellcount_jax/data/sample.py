@@ -55,13 +55,16 @@ class Dataset:
       labelled: the training images with dots (at least one).
       unlabelled: the training images without dots; may be empty.
       tests: name of a test set -> its labelled images; the first is the main one. May be
-        empty: a run is then scored on its training images.
+        empty: a run is then scored on `calibration`, or on its training images.
+      calibration: labelled images, or parts of training images by their valid regions, that are
+        not learned from but choose the threshold; empty: the training images do.
     """
 
     description: str
     labelled: tuple[Sample, ...]
     unlabelled: tuple[Sample, ...]
     tests: Mapping[str, tuple[Sample, ...]]
+    calibration: tuple[Sample, ...] = ()
 
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""The evaluation of a trained model: calibration on training images, scores of test sets, files."""
+"""The evaluation of a trained model: calibration, scores of test sets, files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cellcount_jax.config import RULES
 from cellcount_jax.data import sample
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.evaluation import metrics, scoring
-from cellcount_jax.evaluation.scoring import calibrate_threshold
+from cellcount_jax.evaluation.threshold import FRACTIONS, calibrate_on_dots
 from cellcount_jax.images import files
 from cellcount_jax.images.points import write_points
 from cellcount_jax.images.regions import Array
@@ -26,9 +26,6 @@ from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import detect
 from cellcount_jax.maps.detect import Candidates
 from cellcount_jax.report import pictures
-
-# Thresholds that calibration tries, as fractions of the target's value at a lone dot.
-_FRACTIONS = np.arange(1, 50) / 50
 
 
 class Predicted(NamedTuple):
@@ -48,14 +45,14 @@ def predict(model: TrainedModel, sample: Sample) -> Predicted:
 def calibrate(
     model: TrainedModel, images: Sequence[Predicted]
 ) -> tuple[TrainedModel, dict[str, float | None]]:
-    """Chooses every rule's threshold, and the count's factor, on the training images.
+    """Chooses every rule's threshold, and the count's factor, on labelled images.
 
     Args:
       model: before calibration.
-      images: the training images.
+      images: that were left out of training; or the training images.
 
     Returns:
-      The model with thresholds, and each rule's F1 on the training images, without the splitting
+      The model with thresholds, and each rule's F1 on the images, without the splitting
       of `config.detect.split_from`; None for a rule that is not calibrated.
     """
     config, distance = model.config, model.config.evaluation.max_distance
@@ -81,8 +78,8 @@ def calibrate(
             )
             return found.tp, found.fp, found.fn
 
-        thresholds[rule], reached[rule] = calibrate_threshold(
-            count_at, _FRACTIONS * model.target_peak
+        thresholds[rule], reached[rule] = calibrate_on_dots(
+            count_at, FRACTIONS * model.target_peak, dots=_dots(images)
         )
     factor = _count_factor(model, images)
     model = dataclasses.replace(model, thresholds=thresholds, count_factor=factor)
@@ -108,10 +105,13 @@ def _found(model: TrainedModel, image: Predicted) -> Found:
 
 
 def _count_factor(model: TrainedModel, images: Sequence[Predicted]) -> float:
-    """The factor by which the integrals of the training images add up to their dots."""
+    """The factor by which the integrals of the images add up to their dots."""
     found = sum(model.integral(i.maps.density, region=i.sample.valid) or 0.0 for i in images)
-    true = sum(len(sample.voxels_inside(i.sample)) for i in images)
-    return true / found if found > 0 else 1.0
+    return _dots(images) / found if found > 0 else 1.0
+
+
+def _dots(images: Sequence[Predicted]) -> int:
+    return sum(len(sample.voxels_inside(i.sample)) for i in images)
 
 
 def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, Any]:
@@ -119,24 +119,31 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
 
     Args:
       model: trained, not calibrated.
-      dataset: with the test sets; without any, the training images are scored, as set 'train'.
+      dataset: with the test sets; without any, the images that choose the threshold are scored, as
+        set 'calibration' where they were left out of training, else 'train'.
       workdir: of the run.
 
     Returns:
       The content of evaluation/metrics.json.
     """
     config, folder = model.config, workdir / "evaluation"
-    training = [predict(model, labelled) for labelled in dataset.labelled]
-    model, reached = calibrate(model, training)
+    chosen_on = dataset.calibration or dataset.labelled
+    known = [predict(model, labelled) for labelled in chosen_on]
+    model, reached = calibrate(model, known)
     about = f"# {config.name}\n\n{dataset.description}; step {model.step} of training.\n"
     model_file.export_model(model, workdir / model_file.MODEL_FILE, card=about)
-    sets = dataset.tests or {"train": dataset.labelled}
+    sets = dataset.tests or {"calibration" if dataset.calibration else "train": chosen_on}
     if not dataset.tests:
-        logging.warning("no test images: the scores are of the training images themselves")
+        logging.warning(
+            "no test images: the scores are of %s",
+            "what was left out of training to choose the threshold"
+            if dataset.calibration
+            else "the training images themselves",
+        )
     summary: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for set_name, samples in sets.items():
-        images = [_predicted_before(s, training) or predict(model, s) for s in samples]
+        images = [_predicted_before(s, known) or predict(model, s) for s in samples]
         results = {rule: [_result(model, image, rule) for image in images] for rule in RULES}
         summary[set_name] = {rule: scoring.pooled_scores(r) for rule, r in results.items()}
         integral = scoring.integral_scores(results[config.detect.rule])
@@ -158,6 +165,11 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
         "max_distance": config.evaluation.max_distance,
         "max_distance_unit": "um" if model.spacing_known else "voxel",
         "thresholds": model.thresholds,
+        "calibrated_on": {
+            "part": "left out of training" if dataset.calibration else "training images",
+            "images": len(known),
+            "dots": _dots(known),
+        },
         "f1_on_training_images": reached,
         "sets": summary,
     }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cellcount_jax.images.regions import all_of, around, lies_in
+from cellcount_jax.images.regions import Region, all_of, around, lies_in
 from cellcount_jax.inference import tasks
 from cellcount_jax.inference.job import Engine, Job, Model, Progress, silent
 from cellcount_jax.maps import detect, pieces
@@ -49,6 +49,49 @@ class Found:
         return dataclasses.replace(self, points=points, candidate_points=candidates)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Search:
+    """What a model sees in an image, of which a threshold chooses the cells.
+
+    Attributes:
+      candidates: in the whole image, or around the job's mask.
+      integral: number of cells by the integral of the density; None for a model without one.
+      split: splits chosen points and scores where one stands for several cells, see
+        `TrainedModel.split_merged`.
+      densities: gives the parts of the image whose density is kept, with it `(*part,)`.
+    """
+
+    candidates: Candidates
+    integral: float | None
+    split: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    densities: Callable[[], Iterator[tuple[Region, np.ndarray]]]
+
+
+def search(job: Job, *, engine: Engine | None = None, progress: Progress = silent) -> Search:
+    """Computes the map of an image and its peaks; see `find`, for arguments and errors too."""
+    model, shape = job.model, job.plan.shape
+    if job.plan.whole:
+        maps = model.predict_maps(job.image.read(all_of(shape)))
+
+        def density() -> Iterator[tuple[Region, np.ndarray]]:
+            if maps.density is not None:
+                yield all_of(shape), maps.density
+
+        return Search(
+            candidates_of(model, maps.location),
+            model.integral(maps.density),
+            functools.partial(model.split_merged, density=maps.density),
+            density,
+        )
+    tasks.complete(job, engine or tasks.one_by_one(job, progress), progress)
+    return Search(
+        _candidates_in_tiles(job),
+        tasks.integral(job),
+        functools.partial(_split_in_tiles, job),
+        functools.partial(_densities_in_tiles, job),
+    )
+
+
 def find(
     job: Job,
     *,
@@ -73,15 +116,10 @@ def find(
         written.
     """
     model, plan = job.model, job.plan
-    shape, rule, skipped = plan.shape, model.config.detect.rule, {}
-    if plan.whole:
-        maps = model.predict_maps(job.image.read(all_of(shape)))
-        candidates, integral = candidates_of(model, maps.location), model.integral(maps.density)
-        split = functools.partial(model.split_merged, density=maps.density)
-    else:
-        tasks.complete(job, engine or tasks.one_by_one(job, progress), progress)
-        candidates, integral = _candidates_in_tiles(job), tasks.integral(job)
-        split = functools.partial(_split_in_tiles, job)
+    shape, rule = plan.shape, model.config.detect.rule
+    searched = search(job, engine=engine, progress=progress)
+    candidates, skipped = searched.candidates, {}
+    if not plan.whole:
         skipped = {"constant": job.survey.constant, "outside": job.survey.outside}
     chosen = detect.choose(
         candidates,
@@ -89,7 +127,7 @@ def find(
         threshold=model.thresholds[rule] if threshold is None else threshold,
         target_peak=model.target_peak,
     )
-    points, scores = split(chosen.points, chosen.scores)
+    points, scores = searched.split(chosen.points, chosen.scores)
     near, near_scores = candidates.points, candidates.scores
     if job.mask is not None:
         inside, near_inside = job.mask.holds(points, shape), job.mask.holds(near, shape)
@@ -101,7 +139,7 @@ def find(
         chosen.threshold,
         near,
         near_scores,
-        integral,
+        searched.integral,
         tiles=len(plan.tiles),
         **skipped,
     )
@@ -136,6 +174,13 @@ def _components_in_tiles(job: Job, threshold: float) -> tuple[np.ndarray, np.nda
             yield pieces.pieces(values, shape, core, threshold_abs=threshold)
 
     return pieces.joined(parts(), len(shape))
+
+
+def _densities_in_tiles(job: Job) -> Iterator[tuple[Region, np.ndarray]]:
+    """The density of each computed tile; nothing where the model needs none after its sum."""
+    for tile in tasks.computed_tiles(job) if job.model.splits else ():
+        core = job.plan.cores[tile]
+        yield core, np.asarray(job.map[(*core, -1)])
 
 
 def _split_in_tiles(

@@ -12,7 +12,10 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import levels
 from cellcount_jax.images.levels import Levels
-from cellcount_jax.images.regions import Inverted, Readable, Resampled
+from cellcount_jax.images.regions import Inverted, Readable, Resampled, size_text
+from cellcount_jax.images.sources import Source
+from cellcount_jax.inference import doubts
+from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.job import Model
 
 GIVEN, MEASURED = "given", "measured"
@@ -94,6 +97,28 @@ def fit(
         found,
         inverted_from if invert else None,
     )
+
+
+def voxel_size_warning(model: Model, source: Source, *, rescale: bool) -> str | None:
+    """A warning where the voxel size is unknown or not that of the training images; or None."""
+    if not model.spacing_known:
+        return None
+    known = size_text(model.spacing)
+    if source.spacing is None:
+        return (
+            f"warning: {source.path}: the file does not give the voxel size; it is taken to be that"
+            f" of the training images, {known} um. If it is another, give it with --spacing, and"
+            " --rescale"
+        )
+    doubt = voxel_size_doubt(model, source, rescale=rescale)
+    return None if doubt is None else f"warning: {source.path}: {doubt.text}"
+
+
+def voxel_size_doubt(model: Model, source: Source, *, rescale: bool) -> Doubt | None:
+    """The doubt about voxels that are not those of the training images; or None."""
+    if not model.spacing_known:
+        return None
+    return doubts.voxel_size(model.spacing, source.spacing, rescaled=rescale)
 
 
 def _resampled(

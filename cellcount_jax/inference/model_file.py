@@ -52,14 +52,23 @@ def load_model(source: str | Path) -> TrainedModel:
     Raises:
       InputError: it is none of these, or damaged.
     """
+    return _read_archive(model_path(source))
+
+
+def model_path(source: str | Path) -> Path:
+    """The file that `load_model` reads.
+
+    Raises:
+      InputError: there is none.
+    """
     path = Path(source)
     if path.is_dir():
         path = _in_workdir(path)
     if path.is_file():
-        return _read_archive(path)
+        return path
     bundled = bundled_models()
     if str(source) in bundled:
-        return _read_archive(bundled[str(source)])
+        return bundled[str(source)]
     raise InputError(
         f"{source}: no such model; give the workdir of a finished run, a file of cellcount export,"
         f" or one that the package brings: {', '.join(bundled) or 'there are none'}"

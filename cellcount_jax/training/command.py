@@ -44,6 +44,10 @@ The same command goes on where it was stopped. docs/labelling.md is a walk-throu
 """
 
 _RECORD = "labels.json"  # in the workdir: what was trained on
+_NOT_HELD_OUT = {
+    "train": "the training images themselves",
+    "calibration": "the part of the labels that was left out to choose the threshold",
+}
 _OF_A_RUN = (
     *("checkpoints", "evaluation", "config.json", "metrics.jsonl", _RECORD),
     *(model_file.MODEL_FILE, "model.json"),  # the second is of older versions
@@ -101,10 +105,10 @@ def run(options: argparse.Namespace) -> int:
     if content is None:
         return 0
     print(f"\n{content['dataset']}\n{evaluate.as_table(content)}")
-    if content["set"] == "train":
+    if content["set"] in _NOT_HELD_OUT:
         print(
-            "The score is on the training images themselves: none is held out where fewer than"
-            " three are labelled, and on other images it will be lower."
+            f"The score is on {_NOT_HELD_OUT[content['set']]}: no image is held out where fewer"
+            " than three are labelled, and on other images it will be lower."
         )
     print(f"{time.perf_counter() - started:.0f} s; pictures and points in {output}/evaluation")
     image, model = (shlex.quote(str(path)) for path in (_next_image(entries), output))

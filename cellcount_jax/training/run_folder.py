@@ -70,8 +70,9 @@ def compare(workdir: Path, config: ml_collections.ConfigDict) -> None:
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: is not valid JSON ({error})") from error
     given = settings.flatten(settings.to_json(config))
-    # A setting that is newer than the run has its default there, which changes nothing.
-    stored = settings.flatten(settings.to_json(settings.default_config())) | stored
+    # A setting that is newer than the run has the value there that changes nothing.
+    defaults = settings.flatten(settings.to_json(settings.default_config()))
+    stored = {**defaults, **settings.BEFORE_ITS_TIME, **stored}
     differing = [
         f"{key} (there {stored.get(key, 'missing')!r}, given {given.get(key, 'missing')!r})"
         for key in sorted(stored.keys() | given.keys())

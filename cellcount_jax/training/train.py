@@ -22,6 +22,7 @@ from jax import Array
 from cellcount_jax import config as settings
 from cellcount_jax import validation
 from cellcount_jax.data import datasets, synthetic
+from cellcount_jax.data.calibration_part import with_calibration
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
@@ -158,11 +159,17 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str,
 
 
 def load_dataset(config: ml_collections.ConfigDict) -> Dataset:
-    """The data set of a config: its folder, or the built-in synthetic one.
+    """The data set of a config: its folder, or the built-in synthetic one, split for calibration.
 
     Raises:
       InputError: see `datasets.load`; or the images have another number of dimensions.
     """
+    d = config.data
+    return with_calibration(_read(config), share=d.calibration_share, seed=d.split_seed)
+
+
+def _read(config: ml_collections.ConfigDict) -> Dataset:
+    """All labels of the data set of a config, in its training and test images."""
     d = config.data
     if d.kind == "synthetic" or not d.dir:
         if d.kind == "folder":
@@ -197,7 +204,7 @@ def fit_normalisation(
         background=config.data.background,
         spacing=training[0].spacing,
     )
-    for sample in itertools.chain(training, *dataset.tests.values()):
+    for sample in itertools.chain(training, dataset.calibration, *dataset.tests.values()):
         with _naming(sample):
             fitted(sample.image)
     return fitted
@@ -219,7 +226,8 @@ def initial_state(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[
 
 def _check_predictable(dataset: Dataset, config: ml_collections.ConfigDict) -> None:
     """Makes sure, before hours of training, that the images can be evaluated afterwards."""
-    for sample in itertools.chain(dataset.labelled, *dataset.tests.values()):
+    labelled = dataset.labelled, dataset.calibration
+    for sample in itertools.chain(*labelled, *dataset.tests.values()):
         with _naming(sample):
             make_plan(config, sample.shape)
 

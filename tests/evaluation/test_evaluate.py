@@ -71,7 +71,7 @@ class Known:
 
     def run(self, dataset: Dataset) -> dict[str, Any]:
         tests = (s for part in dataset.tests.values() for s in part)
-        self._samples, self.predicted = [*dataset.labelled, *tests], []
+        self._samples, self.predicted = [*dataset.labelled, *dataset.calibration, *tests], []
         for one in self._samples:
             assert one.points is not None
             self.maps.setdefault(one.name, blobs(one.points.tolist()))
@@ -279,6 +279,34 @@ def test_without_test_images_the_training_images_are_scored_and_said_to_be(
     assert content["set"] == "train" and list(content["sets"]) == ["train"]
     assert content["images"] == 2
     assert "the scores are of the training images themselves" in caplog.text
+
+
+def test_what_was_left_out_of_training_chooses_the_threshold(
+    known: Known, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The training images would have every threshold right.
+    held_out = sample("held", [[5, 5], [20, 30]])
+    known.maps["held"] = blobs([[5, 5], [20, 30], [9, 9]], [0.9, 0.8, 0.6])
+    dataset = dataclasses.replace(dataset_of(TRAIN), calibration=(held_out,))
+    content = known.run(dataset)
+    assert known.predicted == ["held"]
+    assert 0.6 <= content["threshold"] < 0.8
+    assert content["calibrated_on"] == {"part": "left out of training", "images": 1, "dots": 2}
+    assert content["set"] == "calibration" and "left out of training" in caplog.text
+    content = known.run(dataset_of(TRAIN))
+    assert content["calibrated_on"] == {"part": "training images", "images": 2, "dots": 3}
+
+
+def test_parts_of_the_training_images_choose_the_threshold(known: Known) -> None:
+    left = np.zeros(SHAPE, bool)
+    left[:, :20] = True
+    whole = sample("a", [[5, 5], [20, 30]])
+    train, held = (dataclasses.replace(whole, valid=part) for part in (left, ~left))
+    known.maps["a"] = blobs([[5, 5], [20, 30], [9, 30]], [0.2, 0.8, 0.5])
+    content = known.run(dataclasses.replace(dataset_of([train], test=[held]), calibration=(held,)))
+    assert known.predicted == ["a"]  # once
+    assert 0.5 <= content["threshold"] < 0.8
+    assert content["calibrated_on"]["dots"] == 1
 
 
 def test_the_files_of_an_evaluation(known: Known) -> None:

@@ -9,7 +9,6 @@ import pytest
 from scipy import ndimage
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.evaluation.scoring import calibrate_threshold
 from cellcount_jax.maps.detect import choose, find_candidates, find_components, find_peaks
 
 
@@ -241,42 +240,6 @@ def test_the_threshold_of_fidt_is_relative_to_the_maximum(heights, options, thre
     chosen = choose(found, rule="fidt", **options)
     assert chosen.threshold == pytest.approx(threshold)
     assert len(chosen.points) == len(chosen.scores) == number
-
-
-def counts_from(tp_at):
-    """count_at with 100 true cells and no false positives."""
-    return lambda threshold: (tp_at[threshold], 0, 100 - tp_at[threshold])
-
-
-def test_calibration_takes_the_middle_of_the_widest_run_with_the_best():
-    tp = [50, 90, 90, 80, 90, 90, 90, 90, 60, 20]
-    table = {float(t): n for t, n in enumerate(tp)}
-    threshold, f1 = calibrate_threshold(counts_from(table), sorted(table))
-    assert threshold == 5.0
-    assert f1 == pytest.approx(180 / 190)
-
-
-def test_calibration_keeps_to_the_run_of_the_best_within_the_tolerance():
-    tp = [899, 899, 899, 899, 0, 899, 900, 899, 0]
-    table = {float(t): n for t, n in enumerate(tp)}
-
-    def count_at(threshold):
-        return table[threshold], 0, 1000 - table[threshold]
-
-    assert calibrate_threshold(count_at, sorted(table))[0] == 6.0
-    assert calibrate_threshold(count_at, sorted(table), tolerance=0.0)[0] == 6.0
-    threshold, f1 = calibrate_threshold(count_at, sorted(table), tolerance=1.0)
-    assert threshold == 4.0 and f1 == 0.0
-
-
-def test_calibration_without_any_hit_gives_the_highest_threshold():
-    assert calibrate_threshold(lambda _: (0, 5, 7), [0.1, 0.2, 0.3]) == (0.3, 0.0)
-
-
-@pytest.mark.parametrize("thresholds", [[], [0.2, 0.1], [0.1, 0.1], [0.1, float("nan")]])
-def test_calibration_needs_increasing_thresholds(thresholds):
-    with pytest.raises(InputError, match="increasing"):
-        calibrate_threshold(lambda _: (1, 0, 0), thresholds)
 
 
 @pytest.fixture

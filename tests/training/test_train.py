@@ -23,9 +23,10 @@ from cellcount_jax.data.sample import voxels_inside
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files
 from cellcount_jax.images.image_files import read_image, write_image
+from cellcount_jax.images.points import write_points
 from cellcount_jax.inference import model_file
 from cellcount_jax.maps import targets
-from cellcount_jax.training import batches, metrics_log, run_folder, train
+from cellcount_jax.training import batches, metrics_log, run_folder, stack, train
 from cellcount_jax.training.step import create_train_state
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -177,6 +178,42 @@ def test_a_workdir_of_another_config_is_left_as_it_is(
         assert "train.batch_labelled (there 4, given 2)" in text
         assert text.count("(there ") == 2
     assert snapshot(run_2d) == before
+
+
+def test_a_run_of_a_version_without_calibration_share_learned_from_all_labels(
+    tmp_path: Path, config_2d: ml_collections.ConfigDict
+) -> None:
+    stored = settings.to_json(config_2d)
+    del stored["data"]["calibration_share"]
+    files.write_json(tmp_path / "config.json", stored)
+    with pytest.raises(InputError, match=r"data\.calibration_share \(there 0\.0, given 0\.2\)"):
+        run_folder.compare(tmp_path, config_2d)
+    config_2d.data.calibration_share = 0.0
+    run_folder.compare(tmp_path, config_2d)
+    assert settings.from_json(stored, tmp_path).data.calibration_share == 0.0
+
+
+def test_what_chooses_the_threshold_is_not_learned_from(
+    tmp_path: Path, config_2d: ml_collections.ConfigDict
+) -> None:
+    rng = np.random.default_rng(0)
+    for name, count in (("a", 150), ("b", 50)):
+        write_image(tmp_path / f"{name}.png", rng.integers(0, 99, (40, 120)).astype(np.uint8))
+        write_points(tmp_path / f"{name}.csv", rng.uniform(0, (39, 119), (count, 2)))
+    config_2d.data.dir = str(tmp_path)
+    config_2d.data.region = "x<100"
+    config_2d.target.kernel = "gaussian"
+    dataset = train.load_dataset(config_2d)
+    normalisation = train.fit_normalisation(dataset, config_2d)
+    on_device = stack.on_device(dataset, normalisation, config_2d).labelled
+    assert len(dataset.labelled) == len(dataset.calibration) == 2
+    for index, (sample, held) in enumerate(zip(dataset.labelled, dataset.calibration, strict=True)):
+        assert sample.valid is not None and held.valid is not None
+        assert not held.valid[:, 100:].any() and not (sample.valid & held.valid).any()
+        np.testing.assert_array_equal(sample.valid[0] | held.valid[0], np.arange(120) < 100)
+        seen = np.asarray(on_device.points)[index][np.asarray(on_device.mask)[index]]
+        assert len(seen) and not held.valid[tuple(seen.T)].any()
+        assert not (np.asarray(on_device.valid)[index] & held.valid).any()
 
 
 def test_images_with_other_channels_than_the_checkpoint_are_an_error(
