@@ -21,6 +21,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.normalisation = "levels"
     variants.use_radius(config, 8.0, (1.0, 1.0))
     config.predict.estimate_diameter = True
+    config.detect.min_distance = (3, 3)
+    config.predict.flips = True
+    config.data.calibration_share = 0.05
     config.consistency.weight = 0.0
     config.augment.scale = 0.35
     config.augment.gain = 0.4

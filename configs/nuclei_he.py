@@ -20,6 +20,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.diameter = 20.0
     config.data.normalisation = "standardise"
     variants.use_radius(config, 8.0, (1.0, 1.0))
+    config.data.calibration_share = 0.1
     config.consistency.weight = 0.0
     config.augment.scale = 0.45
     config.augment.gain = 0.3

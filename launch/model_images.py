@@ -3,7 +3,8 @@
     python launch/model_images.py nuclei2d data/nuclei2d
 
 The folder is as `cellcount train` and `configs/` read it: images with their dots beside them, and
-`test/` with images that are not learned from. The test images of the sets are never looked at.
+`test/` with images that are not learned from, which are whole, and of their own size, in
+`validation/`. The test images of the sets are never looked at, but for `mbm_test`, which are them.
 """
 
 from __future__ import annotations
@@ -34,17 +35,37 @@ _VGG_DIAMETER = 10.2  # pixels; VGG has no labels to measure it in
 _WHOLE = 0.5  # of a cell's largest section: what a slice shows less of is neither cell nor not
 
 
-def nuclei2d(data: Path) -> Iterator[Sample]:
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """An image with its dots.
+
+    Attributes:
+      sample: the image.
+      diameter: of its cells in pixels; None = the model learns it at its own size.
+    """
+
+    sample: Sample
+    diameter: float | None = None
+
+    def resized(self) -> Sample:
+        """The image with cells of about `DIAMETER`, and not too small for a crop."""
+        if self.diameter is None:
+            return self.sample
+        factor = max(DIAMETER / max(self.diameter, 4.0), _LEAST / min(self.sample.shape))
+        return scaled(self.sample, (factor, factor))
+
+
+def nuclei2d(data: Path) -> Iterator[Drawn]:
     """Fluorescence: real nuclei, VGG, the generator, and slices of light-sheet volumes."""
     for sample in _folder(data / "nuclei2d" / "train"):
-        yield at_diameter(sample, diameter_of(sample.labels))
+        yield Drawn(sample, diameter_of(sample.labels))
     vgg = load_vgg(data / "vgg", num_labelled=25, num_unlabelled=0, split_seed=5455)
     for sample in vgg.labelled:
         grey = dataclasses.replace(sample, image=sample.image.max(-1, keepdims=True))
-        yield at_diameter(grey, _VGG_DIAMETER)
+        yield Drawn(grey, _VGG_DIAMETER)
     generated = synthetic_dataset(ndim=2, seed=1, num_labelled=15, num_unlabelled=0, num_test=0)
     for sample in generated.labelled:
-        yield at_diameter(sample, diameter_of(sample.labels))
+        yield Drawn(sample, diameter_of(sample.labels))
     microglia = data / "lightsheet_microglia"
     for sample in _folder(microglia / "train"):
         yield from slices(sample, step=20)
@@ -54,32 +75,31 @@ def nuclei2d(data: Path) -> Iterator[Sample]:
         yield from slices(sample, step=16)
 
 
-def nuclei_he(data: Path) -> Iterator[Sample]:
+def nuclei_he(data: Path) -> Iterator[Drawn]:
     """Haematoxylin and eosin, as they are: nuclei of many sizes, and MBM's training images."""
-    yield from _folder(data / "nuclei_he" / "train")
+    yield from map(Drawn, _folder(data / "nuclei_he" / "train"))
     mbm = load_mbm(data / "mbm", num_labelled=15, num_unlabelled=0, split_seed=5455)
-    yield from mbm.labelled
+    yield from map(Drawn, mbm.labelled)
 
 
-def mbm_test(data: Path) -> Iterator[Sample]:
+def mbm_test(data: Path) -> Iterator[Drawn]:
     """MBM's test images, as a folder with dots."""
-    yield from load_mbm(data / "mbm", num_labelled=15, num_unlabelled=0, split_seed=5455).tests[
-        "test"
-    ]
+    mbm = load_mbm(data / "mbm", num_labelled=15, num_unlabelled=0, split_seed=5455)
+    yield from map(Drawn, mbm.tests["test"])
 
 
-def microglia3d(data: Path) -> Iterator[Sample]:
+def microglia3d(data: Path) -> Iterator[Drawn]:
     """All labelled volumes of microglia but the test ones, and those without labels."""
     microglia = data / "lightsheet_microglia"
     labelled = [*_folder(microglia / "train"), *_folder(microglia / "more")]
-    yield from labelled
+    yield from map(Drawn, labelled)
     known = {sample.name for sample in labelled}
     for path in sorted((microglia / "unlabeled").glob("*.tif")):
         if path.stem not in known:
-            yield read_entry(Entry(path.stem, path), with_dots=False)
+            yield Drawn(read_entry(Entry(path.stem, path), with_dots=False))
 
 
-SETS: dict[str, Callable[[Path], Iterator[Sample]]] = {
+SETS: dict[str, Callable[[Path], Iterator[Drawn]]] = {
     "nuclei2d": nuclei2d,
     "nuclei_he": nuclei_he,
     "mbm_test": mbm_test,
@@ -102,13 +122,7 @@ def diameter_of(labels: np.ndarray | None) -> float:
     return 2 * math.sqrt(float(np.median(areas)) / math.pi) if areas.size else DIAMETER
 
 
-def at_diameter(sample: Sample, diameter: float) -> Sample:
-    """An image in which cells are about `DIAMETER` wide, and which is not too small for a crop."""
-    factor = max(DIAMETER / max(diameter, 4.0), _LEAST / min(sample.shape))
-    return scaled(sample, (factor, factor))
-
-
-def slices(volume: Sample, *, step: int) -> Iterator[Sample]:
+def slices(volume: Sample, *, step: int) -> Iterator[Drawn]:
     """Every so many slices of a labelled volume as images.
 
     A dot is where a cell's section is at least half as large as its largest; smaller sections lie
@@ -135,7 +149,7 @@ def slices(volume: Sample, *, step: int) -> Iterator[Sample]:
             labels=kept,
             source=f"{volume.source}, z {z}",
         )
-        yield at_diameter(image, diameter_of(kept))
+        yield Drawn(image, diameter_of(kept))
 
 
 def pieces(sample: Sample) -> Iterator[Sample]:
@@ -185,22 +199,28 @@ def main() -> None:
     if options.model in _PIECES:
         write_pieces(samples, options.folder)
     else:
-        for sample in samples:
-            write(sample, options.folder)
+        for drawn in samples:
+            write(drawn.sample, options.folder)
     number = len([p for p in options.folder.rglob("*.tif") if not p.stem.endswith("_valid")])
     print(f"{options.folder}: {number} images")
 
 
-def write_pieces(samples: Iterator[Sample], folder: Path) -> None:
-    """Writes images in pieces, every tenth image into `test/`, and few pieces without a cell."""
-    test, empty = folder / "test", 0
-    test.mkdir()
-    for i, sample in enumerate(samples):
-        for piece in pieces(sample):
+def write_pieces(images: Iterator[Drawn], folder: Path) -> None:
+    """Writes images in pieces, and few pieces without a cell.
+
+    Every tenth image goes into `test/`, and as it is into `validation/`, where it is found as a
+    user would have it.
+    """
+    test, validation, empty = folder / "test", folder / "validation", 0
+    for i, drawn in enumerate(images):
+        held_out = i % _HELD_OUT == _HELD_OUT - 1
+        if held_out and drawn.sample.points is not None and len(drawn.sample.points):
+            write(drawn.sample, validation)
+        for piece in pieces(drawn.resized()):
             assert piece.points is not None
             empty += not len(piece.points)
             if len(piece.points) or empty % _EMPTY == 0:
-                write(piece, test if i % _HELD_OUT == _HELD_OUT - 1 else folder)
+                write(piece, test if held_out else folder)
 
 
 if __name__ == "__main__":
