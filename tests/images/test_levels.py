@@ -72,6 +72,15 @@ def test_the_diameter(diameter: int) -> None:
     assert found.diameter == pytest.approx(diameter, rel=0.12)
 
 
+def test_the_diameter_in_a_glow() -> None:
+    image = disks(16, size=300) / 2
+    x = np.linspace(-1, 1, 300)
+    glow = image + 110 / (1 + np.exp(-(x[:, None] + x[None]) / 0.05))
+    found = measure(glow)
+    assert found.diameter == pytest.approx(16, rel=0.15)
+    assert found.bright > 60
+
+
 def test_a_clipped_background_is_no_padding() -> None:
     image = (disks(16) - 30).clip(0)
     assert (image == 0).mean() > 0.5
