@@ -127,7 +127,7 @@ def resampled_shape(
 
 
 def _measured(image: Readable) -> float | None:
-    """The diameter of an image's cells in pixels, as a count measures it; None if there are none."""
+    """The diameter of an image's cells in pixels, as a count measures it; None without cells."""
     return levels.measure(image.read, image.shape, channels=image.channels)[0].diameter
 
 

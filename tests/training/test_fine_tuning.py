@@ -126,7 +126,7 @@ def test_pieces_equal_the_whole_and_another_model_of_the_name_is_an_error(
     parent.rename(tmp_path / "kept.zip")
     other.rename(parent)
     before = (tmp_path / "pieces" / "metrics.jsonl").read_bytes()
-    with pytest.raises(InputError, match=r"holds a run of another config.* init_digest \(there"):
+    with pytest.raises(InputError, match=r"began with another model than .*parent\.zip is now"):
         train.train_and_evaluate(config, tmp_path / "pieces")
     pinned = config.copy_and_resolve_references()
     pinned.init_digest = model_file.digest(model_file.load_model(tmp_path / "kept.zip"))
