@@ -176,7 +176,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "split_from": number(1.4, at_least=0),
     },
     "evaluation": {
-        "max_distance": number(5.0, above=0),  # of a true detection: pixels, um if known
+        # Of a true detection: um if known, else pixels, resampled ones with data.from_diameter.
+        "max_distance": number(5.0, above=0),
         "overlays": number(8, at_least=0),  # pictures written per test set
     },
     "predict": {

@@ -87,7 +87,7 @@ def factors(
     """
     shape = image.shape
     if data.from_diameter:
-        diameter = data.from_diameter if data.from_diameter > 0 else _measured(image)
+        diameter = data.from_diameter if data.from_diameter > 0 else _measured(image, source)
         if diameter is None:
             logging.warning(
                 "%s: no cells can be told from its background, so that it stays as it is; if there"
@@ -126,9 +126,20 @@ def resampled_shape(
     return tuple(round(n * f) for n, f in zip(image.shape, found, strict=True))
 
 
-def _measured(image: Readable) -> float | None:
-    """The diameter of an image's cells in pixels, as a count measures it; None without cells."""
-    return levels.measure(image.read, image.shape, channels=image.channels)[0].diameter
+def _measured(image: Readable, source: Any) -> float | None:
+    """The diameter of an image's cells in pixels, as a count measures it; None without cells.
+
+    Raises:
+      InputError: its cells seem to be dark, and what was measured is the background.
+    """
+    found = levels.measure(image.read, image.shape, channels=image.channels)[0]
+    if found.inverted:
+        raise InputError(
+            f"{source}: the cells seem to be dark on a bright background, and the model knows, and"
+            " measures, bright ones on dark; invert the image before, or give the diameter of the"
+            " cells to train on it as it is."
+        )
+    return found.diameter
 
 
 def _known(

@@ -13,6 +13,8 @@ from absl import logging
 from cellcount_jax import config as settings
 from cellcount_jax.data.sample import Dataset
 from cellcount_jax.errors import InputError
+from cellcount_jax.images import levels
+from cellcount_jax.images.regions import Array
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import targets
@@ -51,16 +53,19 @@ def follow(
       InputError: one of them is another than the model's and cannot be changed.
     """
     own, known = _flat(model.config), _flat(config)
+    defaults = _flat(settings.default_config())
     for key in _fixed(config):
         if key in given:
             _check(key, known[key], own[key], config)
-        else:
-            _set(config, key, own[key])
+            continue
+        if known[key] not in (own[key], defaults[key]):
+            message = "config.%s = %r gives way to %r of the model %s"
+            logging.info(message, key, known[key], own[key], config.init_from)
+        _set(config, key, own[key])
     following = [key for key in known if key.partition(".")[0] in _FOLLOWING_SECTIONS]
     for key in (*following, *_FOLLOWING):
         if key not in given:
             _set(config, key, own[key])
-    defaults = _flat(settings.default_config())
     for key, value in _IN_PLACE_OF_DEFAULTS.items():
         if key not in given and known[key] == defaults[key]:
             _set(config, key, value)
@@ -71,6 +76,10 @@ def follow(
         config.data.from_diameter = -1.0
     elif model.spacing_known and not config.data.from_diameter and not by_hand:
         config.data.to_spacing = model.spacing
+    # In pixels of the model then, which the config does not know.
+    if config.data.from_diameter and "evaluation.max_distance" not in given:
+        distance = model.config.evaluation.max_distance / model.spacing[-1]
+        config.evaluation.max_distance = float(distance)
     if config.data.from_diameter and not config.data.diameter:
         raise InputError(
             f"config.data.from_diameter = {config.data.from_diameter:g}: the model"
@@ -182,8 +191,20 @@ def check_ndim(who: Any, ndim: int, config: ml_collections.ConfigDict, model: Tr
 def warn_of_intensities(dataset: Dataset, model: TrainedModel, name: str) -> None:
     """Warns where images are of other intensities than those that the model was trained on.
 
-    Only where the model has the training set's mean and deviation, which stay as they were.
+    Of a model that has the training set's mean and deviation, which stay as they were, and of one
+    that measures what is background and what cells.
     """
+    for sample in dataset.labelled if model.normalisation.method == "levels" else ():
+        read = Array(sample.image, len(sample.shape)).read
+        if levels.measure(read, sample.shape, channels=model.channels)[0].inverted:
+            logging.warning(
+                "%s: the cells seem to be dark on a bright background, and the model %s knows"
+                " bright ones on dark; invert the images before, or it learns them anew and counts"
+                " with --no-invert",
+                sample.source or sample.name,
+                name,
+            )
+            break
     if model.normalisation.method != "dataset":
         return
     for sample in dataset.labelled:

@@ -213,6 +213,22 @@ def test_the_rest_follows_unless_it_is_given(tmp_path: Path, untrained_model: Ma
     assert config.data.dir == "" and config.train.steps == settings.default_config().train.steps
 
 
+def test_the_tolerance_is_in_the_pixels_that_images_are_resampled_to(
+    tmp_path: Path, untrained_model: Make
+) -> None:
+    changes = {"data__diameter": 10.0, "evaluation__max_distance": 4.0}
+    name = export(with_thresholds(untrained_model(2, **changes)), tmp_path / "m.zip")
+    config = settings.default_config()
+    config.init_from, config.data.from_diameter = name, 25.0
+    given = {"init_from", "data.from_diameter"}
+    fine_tuning.follow(config, model_file.load_model(name), given=given)
+    assert config.evaluation.max_distance == 4 and config.data.to_spacing == ()
+    config.evaluation.max_distance = 3.0
+    given |= {"evaluation.max_distance"}
+    fine_tuning.follow(config, model_file.load_model(name), given=given)
+    assert config.evaluation.max_distance == 3
+
+
 def folder_with(path: Path, image: np.ndarray, points: Sequence[Any], **options: Any) -> Path:
     write_image(path / "a.tif", image, **(options or {"ndim": 2}))
     write_points(path / "a.csv", np.asarray(points, np.float32))
@@ -273,17 +289,27 @@ def test_a_model_that_measures_cells_has_them_measured(
 ) -> None:
     changes = {"data__diameter": 6.0, "predict__estimate_diameter": True, "train__crop": (16, 16)}
     changes["data__normalisation"] = "levels"
-    name = export(with_thresholds(untrained_model(2, **changes)), tmp_path / "m.zip")
+    model = dataclasses.replace(
+        untrained_model(2, **changes), normalisation=Normalisation("levels")
+    )
+    name = export(with_thresholds(model), tmp_path / "m.zip")
     y, x = np.indices((96, 96))
-    discs = sum(np.hypot(y - a, x - b) < 9 for a in (20, 70) for b in (24, 66))
+    discs = sum(np.hypot(y - a, x - b) < 9 for a in (18, 48, 78) for b in (18, 48, 78))
     image = np.random.default_rng(0).normal(20 + 200 * discs, 3).astype(np.uint8)
-    folder = folder_with(tmp_path / "images", image, [(20, 24)])
+    folder = folder_with(tmp_path / "images", image, [(18, 48)])
     config = settings_for(folder, name)
     assert config.data.from_diameter == -1
     (sample,) = train.load_dataset(config).labelled
     assert sample.shape == pytest.approx((96 * 6 / 18,) * 2, abs=2)
     config = settings_for(folder, name, diameter=12)
     assert config.data.from_diameter == 12 and not config.predict.estimate_diameter
+    train.fit_normalisation(train.load_dataset(config), config, model)
+    assert "dark on a bright" not in caplog.text
+    write_image(folder / "a.tif", 255 - image, ndim=2)
+    train.fit_normalisation(train.load_dataset(config), config, model)
+    assert "a.tif: the cells seem to be dark on a bright background" in caplog.text
+    with pytest.raises(InputError, match=r"a\.tif: the cells seem to be dark .* give the diameter"):
+        settings_for(folder, name)
     write_image(folder / "a.tif", np.full((96, 96), 7, np.uint8), ndim=2)
     settings_for(folder, name)
     assert "a.tif: no cells can be told from its background" in caplog.text
