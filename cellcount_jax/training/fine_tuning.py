@@ -21,20 +21,23 @@ from cellcount_jax.maps import targets
 from cellcount_jax.training.step import TrainState
 
 # Of training as it is here, not of the network: those of the run, or the default.
-_OF_TRAINING = ("model.dropout", "model.norm_freeze", "model.remat", "model.dtype")
+_OF_TRAINING = (
+    *("model.dropout", "model.norm_freeze", "model.norm_momentum"),
+    *("model.remat", "model.dtype"),
+)
 # What weights and maps depend on; a model that goes on with other values is no longer that model.
 _FIXED_SECTIONS = ("model", "target")
 _FIXED = ("data.ndim", "data.normalisation", "data.background", "data.diameter")
 # These may be changed: they are the model's unless they are given.
 _FOLLOWING_SECTIONS = ("augment", "detect", "predict")
 _FOLLOWING = (
-    *("model.norm_momentum", "model.head_bias"),
+    "model.head_bias",
     *("target.dot_weight", "target.count_weight", "target.unit"),
     *("train.crop", "train.cut_margin"),
 )
-# In place of the defaults, which are for random weights: on images that were not trained on this
-# was best, see RESULTS.md.
-_IN_PLACE_OF_DEFAULTS = {"optim.learning_rate": 1e-3, "model.norm_freeze": 1.0}
+# In place of the defaults, which are for random weights: norms adapt to the images, then keep still
+# as in prediction. RESULTS.md has what was compared; a lower learning rate was not better.
+_IN_PLACE_OF_DEFAULTS = {"model.norm_freeze": 0.3}
 # Beyond these a channel's mean and deviation, in units of the model's training set, are a warning.
 _FAR, _OTHER_SPREAD = 3.0, 4.0
 

@@ -62,8 +62,8 @@ def test_it_begins_as_the_model_and_names_it(
 
     Adam divides a gradient by its size, so that a learning rate of 1e-30 changes nothing.
     """
-    config = continued(config_2d, str(run_2d), optim__learning_rate=1e-30)
-    assert config.model.norm_freeze == 1  # statistics would move without any learning rate
+    frozen = {"model__norm_freeze": 1.0}  # statistics would move without any learning rate
+    config = continued(config_2d, str(run_2d), optim__learning_rate=1e-30, **frozen)
     content = train.train_and_evaluate(config, tmp_path / "run")
     parent, child = model_file.load_model(run_2d), model_file.load_model(tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, child.variables, parent.variables)
@@ -93,11 +93,11 @@ def test_it_is_not_learned_anew(
         for folder in (tmp_path / "run", run_2d)
     )
     assert first[0]["supervised"] < 0.3 * before[0]["supervised"]
-    # A lower learning rate than the default, as `optim.learning_rate` was not given.
+    # Norms are frozen for a share of the steps, where `model.norm_freeze` was not given.
     config = settings.default_config()
     config.init_from = str(run_2d)
     fine_tuning.follow(config, model_file.load_model(run_2d))
-    assert config.optim.learning_rate < settings.default_config().optim.learning_rate
+    assert 0 < config.model.norm_freeze < 1
 
 
 def test_pieces_equal_the_whole_and_another_model_of_the_name_is_an_error(
@@ -153,6 +153,7 @@ def test_on_four_devices_it_begins_as_the_model(
         "--config.train.steps=2",
         "--config.train.evaluate_every=0",
         "--config.optim.learning_rate=1e-30",
+        "--config.model.norm_freeze=1.0",
         f"--workdir={tmp_path}",
         devices=4,
     )
