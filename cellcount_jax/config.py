@@ -7,9 +7,7 @@ brackets names the source: [eq. 2], [paper], [authors] (their TensorFlow code) o
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Collection, Mapping
@@ -63,6 +61,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "": {
         "name": "default",  # names the default workdir, runs/<name>
         "seed": number(0, at_least=0, at_most=2**31 - 1),  # weights, batches, augmentation, noise
+        "init_from": "",  # a model to go on from: bundled, a workdir, a file; '' = random weights
+        "init_digest": "",  # of that model, which training fills in; another one is an error
     },
     "data": {
         "kind": one_of(KINDS, "vgg"),  # which reader
@@ -86,6 +86,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "level": number(0, at_least=0),  # of a pyramid; 0 = the labelled one or the finest
         "spacing": number((), above=0),  # voxel edges, um, in place of the files'; () = from file
         "diameter": number(0.0, at_least=0),  # of a cell, pixels, for cellcount count --diameter
+        # Of one in the files, pixels: images are resampled at load, so that it becomes `diameter`.
+        "from_diameter": number(0.0, at_least=-1),  # -1 = as measured in each image; 0 = not
+        "to_spacing": number((), above=0),  # voxel edges, um, to resample the files to; () = not
         "normalisation": one_of(NORMALISATIONS, "dataset"),  # see images/normalise.py
         # Extent of one local background, um (voxels if unknown): signal_to_noise, contrast [ours].
         "background": number(120.0, above=0),
@@ -173,7 +176,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "split_from": number(1.4, at_least=0),
     },
     "evaluation": {
-        "max_distance": number(5.0, above=0),  # of a true detection: pixels, um if known
+        # Of a true detection: um if known, else pixels, resampled ones with data.from_diameter.
+        "max_distance": number(5.0, above=0),
         "overlays": number(8, at_least=0),  # pictures written per test set
     },
     "predict": {
@@ -271,63 +275,3 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _as_tuple(value: Any) -> Any:
     return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
-
-
-def check_key(key: str) -> None:
-    """Makes sure that there is a setting of this name, such as 'train.steps'.
-
-    Raises:
-      InputError: there is none; names the nearest and those beside it.
-    """
-    known = flatten(default_config().to_dict())
-    if key not in known:
-        section = key.rpartition(".")[0]
-        near = difflib.get_close_matches(key, known, n=1)
-        beside = sorted(k for k in known if k.rpartition(".")[0] == section)
-        hint = f"; did you mean config.{near[0]}?" if near else ""
-        there = f" There are {', '.join(beside)}." if beside else ""
-        raise InputError(f"config.{key}: no such setting{hint}{there}")
-
-
-def override(config: ml_collections.ConfigDict, text: str) -> str:
-    """Changes a setting by a text `key=value`.
-
-    Args:
-      config: changed in place.
-      text: for example 'train.steps=500' or 'data.spacing=4,1,1'; 'config.' before it is allowed.
-
-    Returns:
-      The key.
-
-    Raises:
-      InputError: not of this form, no such setting, or a value of another type.
-    """
-    key, equals, value = text.partition("=")
-    key = key.strip().removeprefix("config.")
-    if not equals:
-        raise InputError(f"--set {text}: must be KEY=VALUE, such as train.steps=500")
-    check_key(key)
-    section, _, name = key.rpartition(".")
-    part = config[section] if section else config
-    try:
-        part[name] = _value(value.strip(), part[name])
-    except (SyntaxError, TypeError, ValueError) as error:
-        kind = type(part[name]).__name__
-        raise InputError(
-            f"--set {text}: the value must be of the type {kind}, now {part[name]!r}"
-        ) from error
-    return key
-
-
-def _value(text: str, now: Any) -> Any:
-    """A text as a value of the type of the present one."""
-    if isinstance(now, str):
-        return text
-    value = ast.literal_eval(text)
-    if isinstance(now, tuple):
-        return value if isinstance(value, tuple) else (value,)
-    if isinstance(now, float) and type(value) is int:
-        return float(value)
-    if type(value) is not type(now):
-        raise TypeError(f"{value!r} is no {type(now).__name__}")
-    return value

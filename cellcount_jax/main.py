@@ -15,11 +15,11 @@ from typing import TypeVar
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from cellcount_jax import cache
-from cellcount_jax import config as settings
+from cellcount_jax import cache, overrides
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
-from cellcount_jax.training import parallel, train
+from cellcount_jax.inference import model_file
+from cellcount_jax.training import fine_tuning, parallel, train
 
 Result = TypeVar("Result")
 
@@ -49,6 +49,9 @@ _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 def main(_: Sequence[str]) -> None:
     """Runs the mode that the flags name."""
     config = _CONFIG.value
+    if config.init_from:
+        given = config_flags.get_override_values(flags.FLAGS["config"])
+        fine_tuning.follow(config, model_file.load_model(config.init_from), given=given)
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     started = time.perf_counter()
     cache.keep_programs()
@@ -90,7 +93,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         for argument in arguments:
             key = argument.lstrip("-").split("=")[0]
             if key.startswith("config."):
-                settings.check_key(key.removeprefix("config."))
+                overrides.check_key(key.removeprefix("config."))
         raise error
     except OSError as error:
         raise InputError(f"--config: {str(error).splitlines()[-1].strip()}") from error

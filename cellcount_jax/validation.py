@@ -81,6 +81,14 @@ def _pairs(config: ml_collections.ConfigDict) -> None:
         value, default = config.data[key], settings.default_config().data[key]
         if value != default and config.data.kind not in ("folder", "volumes"):
             _fail(f"data.{key}", value, "is for data.kind = 'folder' and 'volumes'")
+    if config.data.from_diameter and not (config.data.diameter and config.data.ndim == 2):
+        allowed = "is for images (data.ndim = 2), with the data.diameter to resample to"
+        _fail("data.from_diameter", config.data.from_diameter, allowed)
+    if -1 < config.data.from_diameter < 0:
+        _fail("data.from_diameter", config.data.from_diameter, "must be -1, 0 or above 0")
+    if config.data.from_diameter and config.data.to_spacing:
+        allowed = f"data.to_spacing = {config.data.to_spacing} resamples too; give one of them"
+        _fail("data.from_diameter", config.data.from_diameter, allowed)
     for key in ("train_names", "unlabelled_names"):
         if not all(isinstance(name, str) for name in config.data[key]):
             _fail(
@@ -98,6 +106,7 @@ def _lengths(config: ml_collections.ConfigDict) -> None:
         ("train.crop", config.train.crop),
         ("detect.min_distance", config.detect.min_distance),
         ("data.spacing", config.data.spacing or (1.0,) * ndim),
+        ("data.to_spacing", config.data.to_spacing or (1.0,) * ndim),
     ):
         if len(value) != ndim:
             example = "'(" + ",".join(["32"] * ndim) + ")'"

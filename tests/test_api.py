@@ -25,6 +25,7 @@ ROOMS = (
     "cache",
     "progress",
     "config",
+    "overrides",
     "validation",
     "variants",
     "images",

@@ -39,6 +39,8 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "data.spacing": ((0.0, 1.0), (1.0, -2.0)),
     "data.background": (0.0, -60.0),
     "data.diameter": (-1.0,),
+    "data.from_diameter": (-1.5,),
+    "data.to_spacing": ((0.0, 1.0), (1.0, -2.0)),
     "target.scale": (0.0,),
     "target.gamma": ((-0.1, 0.75), (0.02, -1.0)),
     "target.c": (0.0,),
@@ -89,6 +91,8 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
 # What has no range: names, switches, and settings with tests of their own.
 OTHERS = {
     "name",
+    "init_from",
+    "init_digest",
     "data.dir",
     "data.channel",
     "data.train_names",

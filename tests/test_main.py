@@ -37,6 +37,10 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
     ),
     "unknown mode": ([SMOKE, "--mode=train"], ("--mode=train", "train_and_evaluate|evaluate")),
     "extra argument": ([SMOKE, "steps=3"], ("unexpected argument 'steps=3'", "--config.key")),
+    "another network than the model's": (
+        [SMOKE, "--config.init_from=nuclei2d", "--config.model.levels=5"],
+        ("config.model.levels = 5: training goes on from the model nuclei2d, which has 4",),
+    ),
     "no run to evaluate": ([SMOKE, "--mode=evaluate"], ("no run to evaluate",)),
 }
 

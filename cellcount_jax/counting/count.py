@@ -21,7 +21,7 @@ from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.inference import cells, doubts, model_file
 from cellcount_jax.inference.doubts import Doubt
-from cellcount_jax.inference.fitted import MEASURED, Fitted, voxel_size_doubt, voxel_size_warning
+from cellcount_jax.inference.fitted import GIVEN, Fitted, voxel_size_doubt, voxel_size_warning
 from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
 from cellcount_jax.progress import reading
@@ -108,8 +108,9 @@ def count_files(
                 show(warning)
             results.check(source, options.outputs)
             fitted = _fitted(model, source, options)
-            if fitted.diameter_from == MEASURED:
-                show(f"{item.path}: cells of about {fitted.diameter:.3g} pixels (measured)")
+            if fitted.diameter is not None and fitted.diameter_from != GIVEN:
+                about = f"{fitted.diameter:.3g} pixels ({fitted.diameter_from})"
+                show(f"{item.path}: cells of about {about}")
             origin = job_file.origin(
                 item.path,
                 options.selection,

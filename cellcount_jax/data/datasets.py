@@ -13,6 +13,7 @@ import numpy as np
 from cellcount_jax.data.folder import load_folder, load_volumes
 from cellcount_jax.data.labelled_area import parse_region
 from cellcount_jax.data.public_sets import load_mbm, load_vgg
+from cellcount_jax.data.resampling import resample
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.points import check_points_inside
@@ -46,8 +47,9 @@ def load(data: Any, *, seed: int) -> Dataset:
         dataset = _with_spacing(dataset, tuple(data.spacing))
     for sample in _all_samples(dataset):
         check_sample(sample)
-    _check_agreement(dataset)
     dataset = _with_regions(dataset, data.region, data.held_out_region)
+    dataset = resample(dataset, data)
+    _check_agreement(dataset)
     if not any(_points_in_valid(sample) for sample in dataset.labelled):
         raise InputError(
             f"config.data.dir = {str(data.dir)!r}: none of the {len(dataset.labelled)} labelled"

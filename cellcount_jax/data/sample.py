@@ -29,6 +29,7 @@ class Sample:
       labels: `(*spatial,)` int32 instance labels, 0 = background, every cell its own
         number, whatever the order of the points; None where there is no full annotation.
       source: the file that the image was read from, or a description.
+      scale: `(D,)` voxels for one of the file, of an image that was resampled; () of others.
     """
 
     name: str
@@ -39,11 +40,18 @@ class Sample:
     valid: np.ndarray | None = None
     labels: np.ndarray | None = None
     source: str = ""
+    scale: tuple[float, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The spatial shape, without channels."""
         return self.image.shape[:-1]
+
+    def in_file(self, points: np.ndarray) -> np.ndarray:
+        """Points `(N, D)` of this image in voxels of its file."""
+        if not self.scale:
+            return points
+        return ((points + 0.5) / np.asarray(self.scale) - 0.5).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

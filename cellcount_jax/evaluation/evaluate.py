@@ -131,6 +131,7 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
     known = [predict(model, labelled) for labelled in chosen_on]
     model, reached = calibrate(model, known)
     about = f"# {config.name}\n\n{dataset.description}; step {model.step} of training.\n"
+    about += model_file.about_parent(config)
     model_file.export_model(model, workdir / model_file.MODEL_FILE, card=about)
     sets = dataset.tests or {"calibration" if dataset.calibration else "train": chosen_on}
     if not dataset.tests:
@@ -154,10 +155,14 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
         ]
         _write_images(folder / set_name, results[config.detect.rule], config)
     main_set = next(iter(sets))
+    parent = None
+    if config.init_from:
+        parent = {"model": config.init_from, "sha256": config.init_digest}
     rule = config.detect.rule
     content = {
         "dataset": dataset.description,
         "step": model.step,
+        "parent": parent,
         "set": main_set,
         "rule": rule,
         "threshold": model.thresholds[rule],
@@ -206,7 +211,8 @@ def _write_images(
 ) -> None:
     """Points of every image, and pictures of the first ones."""
     for i, r in enumerate(results):
-        write_points(folder / f"{r.sample.name}.csv", r.points, scores=r.scores)
+        path = folder / f"{r.sample.name}.csv"
+        write_points(path, r.sample.in_file(r.points), scores=r.scores)
         if i >= config.evaluation.overlays:
             continue
         found = np.zeros(len(r.points), bool)

@@ -20,6 +20,7 @@ from cellcount_jax.images.background import MAD_TO_DEVIATION
 from cellcount_jax.images.regions import Reader, Region
 
 _SMOOTH = 1.0  # sigma in pixels, against noise
+_ROUNDING = 1e-9
 _BINS = 4096  # between the lowest and the highest intensity
 _MAX_PIXELS = 2**24  # looked at; of a larger image tiles all over it
 _TILE = 1024  # edge of such a tile
@@ -155,8 +156,8 @@ def otsu(values: np.ndarray) -> float | None:
       The threshold, for which above means greater; None if all are equal.
     """
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if not low < high:
-        return None
+    if high - low <= _ROUNDING * max(abs(low), abs(high)):
+        return None  # or but for what smoothing has left of a constant
     counts, edges = np.histogram(values, _BINS, (low, high))
     centres = 0.5 * (edges[:-1] + edges[1:])
     below = np.cumsum(counts)

@@ -33,6 +33,9 @@ def run_export(options: argparse.Namespace) -> int:
     model = model_file.load_model(options.workdir)
     card = "" if options.card is None else options.card.read_text(encoding="utf-8")
     card = card or f"# {options.file.stem}\n\nExported from {options.workdir}, step {model.step}.\n"
+    # A card of the user's is told too: where weights come from decides under which terms they are.
+    parent = model_file.about_parent(model.config)
+    card += "" if model.config.init_digest in card else parent
     model_file.export_model(model, options.file, card=card)
     print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -18,7 +18,7 @@ from cellcount_jax.inference import doubts
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.job import Model
 
-GIVEN, MEASURED = "given", "measured"
+GIVEN, MEASURED, OF_TRAINING = "given", "measured", "as in training"
 _MAX_RESAMPLING = 20  # times that an axis may get longer; more is a mistake in the voxel size
 _READ_EDGE = 2048  # of the parts in which the highest intensity is looked for, in the last two axes
 
@@ -30,7 +30,8 @@ class Fitted:
     Attributes:
       image: to be counted; the original itself, if nothing had to be changed.
       diameter: of the cells in pixels of the original, by which it was resampled; None if not.
-      diameter_from: `GIVEN`, or `MEASURED` in the image; '' without a diameter.
+      diameter_from: `GIVEN`, `MEASURED` in the image, or that `OF_TRAINING`, if its images
+        were resampled by it; '' without a diameter.
       levels: what was measured in the image; None for a model that measures nothing.
       inverted_from: the highest intensity, from which all were subtracted; None if they were not.
     """
@@ -60,7 +61,8 @@ def fit(
     Args:
       model: with `predict.estimate_diameter` it measures what is not given.
       image: raw intensities.
-      spacing: `(D,)` its voxel size in micrometres; None leaves the voxels as they are.
+      spacing: `(D,)` its voxel size in micrometres; None leaves the voxels as they are, where no
+        diameter is known.
       diameter: of its cells in pixels, about; replaces the voxel size.
       invert: whether cells are dark on bright; None: they are not, and if it seems so that is an
         error.
@@ -90,6 +92,8 @@ def fit(
     diameter_from = "" if diameter is None else GIVEN
     if found is not None and diameter is None and found.diameter is not None:
         diameter, diameter_from = found.diameter, MEASURED
+    elif diameter is None and spacing is None and model.usual_diameter is not None:
+        diameter, diameter_from = model.usual_diameter, OF_TRAINING
     return Fitted(
         _resampled(model, image, spacing, diameter),
         diameter,

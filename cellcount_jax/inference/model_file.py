@@ -114,6 +114,13 @@ def read_card(path: Path) -> str:
         return _member(archive, _CARD, path).decode("utf-8", errors="replace")
 
 
+def about_parent(config: ml_collections.ConfigDict) -> str:
+    """A paragraph for the card of a model that was fine-tuned from another; '' for others."""
+    if not config.init_from:
+        return ""
+    return f"\nFine-tuned from the model {config.init_from} (sha256 {config.init_digest}).\n"
+
+
 def digest(model: Model) -> str:
     """A hash of all that a model's results depend on, whatever file it was read from.
 

@@ -64,6 +64,12 @@ class TrainedModel:
         return dataclasses.replace(self, config=config)
 
     @property
+    def usual_diameter(self) -> float | None:
+        """Of a cell in images like those of the training, pixels, if these were resampled by it."""
+        found: float = self.config.data.from_diameter
+        return found if found > 0 else None
+
+    @property
     def has_density(self) -> bool:
         """Whether the last map is the density of cells."""
         return bool(self.config.target.count_head or self.config.target.kernel == "gaussian")

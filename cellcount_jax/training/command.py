@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import json
 import logging as std_logging
 import shlex
-import shutil
 import statistics
 import sys
 import time
@@ -16,42 +13,38 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ml_collections
-import numpy as np
 from absl import logging
 
-from cellcount_jax import cache, variants
+from cellcount_jax import cache, overrides, variants
 from cellcount_jax import config as settings
-from cellcount_jax.data.blocks import DONE, cell_radius, read_block_states
+from cellcount_jax.data import resampling
+from cellcount_jax.data.blocks import cell_radius, read_block_states
 from cellcount_jax.data.datasets import selection_of
 from cellcount_jax.data.entries import SCANNED, Entry, labelled_share, scan, selected
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
-from cellcount_jax.images import files
-from cellcount_jax.images.points import read_points
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
-from cellcount_jax.training import parallel, run_folder, train
+from cellcount_jax.training import fine_tuning, labels_record, parallel, train
 
 EXAMPLES = """\
 examples:
   cellcount train my_images/
   cellcount train my_images/ --output runs/second --steps 2000 --diameter 12
   cellcount train my_images/ --set model.features=16 --set data.test_fraction=0
+  cellcount train my_images/ --from nuclei2d --diameter 20
 
 Beside an image `a.tif` its dots are `a.csv`; of an image that was labelled with `cellcount label`
 they count where blocks are marked done. The rest, and images without dots, are used without.
+With --from training begins with the weights of a trained model, so that a few labels are enough;
+network and normalisation are that model's, and images are resampled to the size of its cells.
 The same command goes on where it was stopped. docs/labelling.md is a walk-through.
 """
 
-_RECORD = "labels.json"  # in the workdir: what was trained on
 _NOT_HELD_OUT = {
     "train": "the training images themselves",
     "calibration": "the part of the labels that was left out to choose the threshold",
 }
-_OF_A_RUN = (
-    *("checkpoints", "evaluation", "config.json", "metrics.jsonl", _RECORD),
-    *(model_file.MODEL_FILE, "model.json"),  # the second is of older versions
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,12 +56,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WORKDIR",
         help="folder for the model and its scores (default: runs/NAME of the folder)",
     )
+    parser.add_argument(
+        "--from",
+        dest="init_from",
+        metavar="MODEL",
+        help="go on from a trained model: a bundled one (cellcount models), a workdir, a file",
+    )
     parser.add_argument("--steps", type=int, help="of training, in tens (default: 500, 3D: 600)")
     parser.add_argument(
         "--diameter",
         type=float,
         help="of the cells, about: in um, or in pixels where the voxel size is unknown (default:"
-        " twice the radius of the labelling tool, or 10 of the finest voxel edge)",
+        " twice the radius of the labelling tool, or 10 of the finest voxel edge; with --from:"
+        " those of the model)",
     )
     parser.add_argument(
         "--set",
@@ -96,11 +96,13 @@ def run(options: argparse.Namespace) -> int:
             entries,
             steps=options.steps,
             diameter=options.diameter,
+            init_from=options.init_from,
             changes=options.set,
         )
+        _check_apart(output, config.init_from)
         if options.overwrite:
-            _remove_run(output)
-        with _recorded(output, _digest(entries, folder)):
+            labels_record.remove_run(output)
+        with labels_record.recorded(output, labels_record.digest(entries, folder)):
             content = train.train_and_evaluate(config, output)
     if content is None:
         return 0
@@ -111,10 +113,9 @@ def run(options: argparse.Namespace) -> int:
             " than three are labelled, and on other images it will be lower."
         )
     print(f"{time.perf_counter() - started:.0f} s; pictures and points in {output}/evaluation")
-    image, model = (shlex.quote(str(path)) for path in (_next_image(entries), output))
     print(f"\nThe model is in {output}. Next:")
-    print(f"  cellcount label {image} --model {model}")
-    print(f"  cellcount count {image} --model {model} --output counted/")
+    for line in _next_commands(_next_image(entries), output, config):
+        print(f"  {line}")
     return 0
 
 
@@ -124,31 +125,34 @@ def make_config(
     *,
     steps: int | None = None,
     diameter: float | None = None,
+    init_from: str | None = None,
     changes: Sequence[str] = (),
 ) -> ml_collections.ConfigDict:
-    """The settings for a folder, as they follow from its images.
+    """The settings for a folder, as they follow from its images, and the model to go on from.
 
     Args:
       folder: with the images.
       entries: its images, at least one.
       steps: of training; None = the default.
-      diameter: of a cell, um or pixels; None = twice the radius in the labelling tool.
-      changes: further settings, as `config.override` takes them; they go before all else.
+      diameter: of a cell, um or pixels; None = twice the radius in the labelling tool, or the
+        model's.
+      init_from: the model that training goes on from; None = none, or that of `changes`.
+      changes: further settings, as `overrides.override` takes them; they go before all else.
 
     Raises:
-      InputError: an image that cannot be opened, a setting that cannot be.
+      InputError: an image that cannot be opened, a setting that cannot be, a model that is not
+        for such images.
     """
     early = settings.default_config()
-    for text in changes:
-        settings.override(early, text)
+    if init_from is not None:
+        changes = (f"init_from={init_from}", *changes)
+    given = {overrides.override(early, text) for text in changes}
     selection = selection_of(early.data)
-    shapes = []
-    first_spacing: tuple[float, ...] | None = None
-    for index, entry in enumerate(entries):
+    shapes, spacings = [], []
+    for entry in entries:
         with open_source(entry.image, selected(entry, selection)) as source:
             shapes.append(source.shape)
-            if index == 0:
-                first_spacing = source.spacing
+            spacings.append(early.data.spacing or source.spacing)
     ndim = len(shapes[0])
     for entry, shape in zip(entries, shapes, strict=True):
         if len(shape) != ndim:
@@ -160,20 +164,33 @@ def make_config(
     config.name = folder.resolve().name or "folder"
     config.data.dir = str(folder)
     for text in changes:
-        if settings.override(config, text) == "data.spacing":
-            first_spacing = tuple(config.data.spacing)
-    edges = first_spacing or (1.0,) * ndim
+        overrides.override(config, text)
     if diameter is not None and not 0 < diameter < float("inf"):
         raise InputError(f"--diameter {diameter}: must be a positive number.")
-    radius = _radius(entries, first_spacing) if diameter is None else diameter / 2
-    variants.use_radius(config, radius or 5 * min(edges), edges)
+    edges = spacings[0] or (1.0,) * ndim
+    if config.init_from:
+        model = model_file.load_model(config.init_from)
+        fine_tuning.check_ndim(entries[0].image, ndim, config, model)
+        if diameter is not None and ndim == 2:
+            config.data.from_diameter = diameter / edges[-1]
+        fine_tuning.follow(config, model, given=given)
+        fine_tuning.use_voxels(config, model, edges)
+        if diameter is not None and ndim == 3:
+            variants.use_radius(config, diameter / 2, config.data.to_spacing or edges)
+        shapes = []
+        for entry, spacing in zip(entries, spacings, strict=True):
+            with open_source(entry.image, selected(entry, selection)) as source:
+                shapes.append(resampling.resampled_shape(config.data, source, spacing, entry.image))
+    else:
+        radius = _radius(entries, spacings[0]) if diameter is None else diameter / 2
+        variants.use_radius(config, radius or 5 * min(edges), edges)
+        if diameter is not None and ndim == 2:
+            config.data.diameter = diameter / edges[-1]
     variants.use_sizes(config, shapes)
-    if diameter is not None and ndim == 2:
-        config.data.diameter = diameter / edges[-1]
     if steps is not None:
         config.train.steps = steps
     for text in changes:
-        settings.override(config, text)
+        overrides.override(config, text)
     return config
 
 
@@ -204,102 +221,40 @@ def _radius(entries: Sequence[Entry], spacing: Sequence[float] | None) -> float 
     return statistics.median(found) if found else None
 
 
+def _check_apart(output: Path, init_from: str) -> None:
+    """Makes sure that a run does not take the place of the model that it goes on from.
+
+    Raises:
+      InputError: it would.
+    """
+    inside = Path(init_from).resolve() if init_from else None
+    if inside is not None and inside.exists() and inside.is_relative_to(output.resolve()):
+        raise InputError(f"--from {init_from}: is in {output}; give another --output.")
+
+
+def _next_commands(image: Path, output: Path, config: ml_collections.ConfigDict) -> list[str]:
+    """What to do with a model, as commands for an image: the part of it that was trained on."""
+    data, part = config.data, []
+    if data.channel:
+        part += ["--channel", data.channel]
+    if data.time >= 0:
+        part += ["--time", str(data.time)]
+    if data.level:
+        part += ["--level", str(data.level)]
+    if data.spacing:
+        part += ["--spacing", ",".join(f"{edge:g}" for edge in data.spacing)]
+    size = ["--diameter", f"{data.from_diameter:g}"] if data.from_diameter > 0 else []
+    size += ["--rescale"] if data.to_spacing else []
+    common = [str(image), "--model", str(output), *part]
+    return [
+        shlex.join(["cellcount", "label", *common]),
+        shlex.join(["cellcount", "count", *common, *size, "--output", "counted/"]),
+    ]
+
+
 def _next_image(entries: Sequence[Entry]) -> Path:
     """The image of which the least is labelled."""
     return min(entries, key=labelled_share).image
-
-
-def _digest(entries: Sequence[Entry], folder: Path) -> str:
-    """Changes when dots that are learned from or their blocks change, or images come and go."""
-    whole = hashlib.sha256()
-    test = folder / "test"
-    for entry in (*entries, *(scan(test) if test.is_dir() else ())):
-        whole.update(f"{entry.image}\n".encode())
-        whole.update(_digest_of(entry.points) if entry.blocks is None else _of_done(entry))
-        for path in (entry.labels, entry.valid):
-            whole.update(_digest_of(path))
-    return whole.hexdigest()
-
-
-def _digest_of(path: Path | None) -> bytes:
-    return b"-" if path is None else hashlib.sha256(path.read_bytes()).digest()
-
-
-def _of_done(entry: Entry) -> bytes:
-    """Of an image that the labelling tool has labelled: its blocks that are done and their dots.
-
-    What is elsewhere, for example proposals, changes without an effect, as does the order of dots.
-    """
-    assert entry.blocks is not None
-    blocks = read_block_states(entry.blocks)
-    grid, done = blocks.grid, blocks.states == DONE
-    found = hashlib.sha256(np.array([grid.shape, grid.block]).tobytes() + done.tobytes())
-    if entry.points is not None and done.any():
-        points = read_points(entry.points, ndim=len(grid.shape)) + np.float32(0)  # no -0.0
-        points = points[done[tuple(grid.index_of(points).T)]]
-        found.update(points[np.lexsort(points.T)].tobytes())
-    return found.digest()
-
-
-def _record_of(path: Path) -> dict[str, str]:
-    """The stored record of a run; empty if there is no such file.
-
-    Raises:
-      InputError: a file of this name is something else, and would be lost.
-    """
-    if not path.exists():
-        return {}
-    try:
-        stored = json.loads(path.read_text())
-    except ValueError:
-        stored = None
-    if not isinstance(stored, dict) or "sha256" not in stored:
-        raise InputError(f"{path}: is not the file of a run; give another --output.")
-    return stored
-
-
-@contextlib.contextmanager
-def _recorded(output: Path, digest: str) -> Iterator[None]:
-    """Keeps in a workdir what is trained on, so that a run never goes on with other labels."""
-    path = output / _RECORD
-    stored = _record_of(path)
-    if (output / "config.json").exists():
-        if stored.get("sha256") != digest:
-            raise InputError(
-                f"{output}: holds a model of other labels than {'those' if stored else 'any'} of"
-                " now; give another --output, or --overwrite to replace it."
-            )
-        yield
-        return
-    new = not output.exists()
-    files.write_json(path, {"sha256": digest})
-    try:
-        yield
-    finally:
-        if not (output / "config.json").exists():  # nothing was begun
-            path.unlink()
-            if new:
-                output.rmdir()
-
-
-def _remove_run(output: Path) -> None:
-    """Removes the files of a run, and nothing else.
-
-    Raises:
-      InputError: the folder holds files of these names, but is not the folder of a run.
-    """
-    present = [path for name in _OF_A_RUN if (path := output / name).exists()]
-    if present and not run_folder.is_run(output):
-        names = ", ".join(path.name for path in present)
-        raise InputError(
-            f"{output}: is not the folder of a run, so that --overwrite removes nothing of"
-            f" {names} there; give another --output."
-        )
-    for path in present:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 @contextlib.contextmanager

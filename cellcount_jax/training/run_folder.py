@@ -78,6 +78,11 @@ def compare(workdir: Path, config: ml_collections.ConfigDict) -> None:
         for key in sorted(stored.keys() | given.keys())
         if stored.get(key, "missing") != given.get(key, "missing") and key not in _MAY_DIFFER
     ]
+    if len(differing) == 1 and differing[0].startswith("init_digest "):
+        raise InputError(
+            f"{workdir}: its run began with another model than {config.init_from} is now; put that"
+            f" one back, or use another workdir ({differing[0]})"
+        )
     if differing:
         raise InputError(
             f"{workdir}: holds a run of another config; use another workdir, or the same"

@@ -30,7 +30,7 @@ from cellcount_jax.images import normalise
 from cellcount_jax.inference.plan import make_plan
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import targets
-from cellcount_jax.training import metrics_log, parallel, run_folder, stack
+from cellcount_jax.training import fine_tuning, metrics_log, parallel, run_folder, stack
 from cellcount_jax.training.run_folder import restore_variables
 from cellcount_jax.training.step import (
     TrainState,
@@ -92,13 +92,14 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
       InputError: a setting or a file cannot be used; nothing has been written then.
     """
     validation.validate(config)
+    config, parent = fine_tuning.parent_of(config)
     devices = jax.devices()
     shares = {
         name: parallel.split_batch(config.train[name], len(devices), f"train.{name}")
         for name in ("batch_labelled", "batch_unlabelled")
     }
     dataset = load_dataset(config)
-    run = Run(config, workdir, dataset, fit_normalisation(dataset, config))
+    run = Run(config, workdir, dataset, fit_normalisation(dataset, config, parent))
     _check_predictable(dataset, config)
     if config.train.tensorboard:
         metrics_log.require_tensorboard()
@@ -110,6 +111,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
     logging.info("%s, results in %s", parallel.describe(), workdir)
 
     state, key = initial_state(config, dataset)
+    if parent is not None:
+        logging.info("going on from the model %s", config.init_from)
+        state = fine_tuning.with_weights(state, parent)
     restored = parallel.on_first(lambda: run_folder.restore(workdir / "checkpoints", state))
     if restored is not None:
         state = restored[1]
@@ -147,6 +151,7 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str,
       InputError: there is no checkpoint, or the config is another.
     """
     validation.validate(config)
+    config, parent = fine_tuning.parent_of(config)
     run_folder.compare(workdir, config)
     if run_folder.latest(workdir / "checkpoints") is None:
         raise InputError(f"{workdir}: has no checkpoint to evaluate; train first")
@@ -154,7 +159,7 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: Path) -> dict[str,
     logging.info("data: %s", dataset.description)
     channels = dataset.labelled[0].image.shape[-1]
     step, variables = restore_variables(workdir, config, channels=channels)
-    run = Run(config, workdir, dataset, fit_normalisation(dataset, config))
+    run = Run(config, workdir, dataset, fit_normalisation(dataset, config, parent))
     return run.evaluate(step, variables)
 
 
@@ -180,7 +185,8 @@ def _read(config: ml_collections.ConfigDict) -> Dataset:
         )
     dataset = datasets.load(d, seed=d.split_seed)
     first = dataset.labelled[0]
-    if len(first.shape) != d.ndim:
+    # What a model that training goes on from is for is said by `fine_tuning.check_images`.
+    if len(first.shape) != d.ndim and not config.init_from:
         raise InputError(
             f"{first.source}: is {len(first.shape)}D, but config.data.ndim = {d.ndim}; set"
             f" config.data.ndim = {len(first.shape)} with a train.crop and detect.min_distance of"
@@ -190,20 +196,31 @@ def _read(config: ml_collections.ConfigDict) -> Dataset:
 
 
 def fit_normalisation(
-    dataset: Dataset, config: ml_collections.ConfigDict
+    dataset: Dataset, config: ml_collections.ConfigDict, parent: TrainedModel | None = None
 ) -> normalise.Normalisation:
     """The normalisation of a data set's training images, labelled or not.
 
+    Args:
+      dataset: the images.
+      config: the experiment.
+      parent: the model that training goes on from, whose normalisation stays.
+
     Raises:
-      InputError: names an image, of training or test, that cannot be normalised so.
+      InputError: names an image, of training or test, that cannot be normalised so, or that the
+        model cannot take.
     """
     training = (*dataset.labelled, *dataset.unlabelled)
-    fitted = normalise.fit(
-        (s.image for s in training),
-        config.data.normalisation,
-        background=config.data.background,
-        spacing=training[0].spacing,
-    )
+    if parent is not None:
+        fine_tuning.check_images(dataset, config, parent)
+        fine_tuning.warn_of_intensities(dataset, parent, config.init_from)
+        fitted = parent.normalisation
+    else:
+        fitted = normalise.fit(
+            (s.image for s in training),
+            config.data.normalisation,
+            background=config.data.background,
+            spacing=training[0].spacing,
+        )
     for sample in itertools.chain(training, dataset.calibration, *dataset.tests.values()):
         with _naming(sample):
             fitted(sample.image)

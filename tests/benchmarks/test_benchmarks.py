@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from cellcount_jax.data import synthetic
+from cellcount_jax.data.entries import read_entry, scan
 from cellcount_jax.images.image_files import read_image, write_image
 from cellcount_jax.images.points import read_points, write_points
 from cellcount_jax.inference import model_file
@@ -293,3 +294,41 @@ def test_acts_of_labelling(
             assert row["false left"] == 0 and row["F1 after"] == 1
     assert rows["otsu"]["acts per 100 cells"] < 100
     assert last == content["verdict"] and last.startswith("acts per 100 cells of test: nothing 100")
+
+
+def test_fine_tuning_goes_on_where_it_was_stopped(
+    run: Run,
+    load: Callable[[str], ModuleType],
+    run_2d: Path,
+    cells_2d: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Every run is done once; the scores are those of the runs."""
+    module = load("fine_tuning")
+    model = tmp_path / "model.zip"
+    parent = model_file.load_model(run_2d).with_settings({"data.diameter": 5.0})
+    model_file.export_model(parent, model, card="# Tiny\n")
+    images = [read_entry(entry, with_dots=True) for entry in scan(cells_2d)]
+    labelled = [sample for sample in images if sample.points is not None]
+    kind = module.Kind(labelled[:2], labelled[2:], 5.0)
+    monkeypatch.setattr(module, "read_kind", lambda *_: kind)
+    trained = []
+    train = module.train.train_and_evaluate
+
+    def counted(config: Any, workdir: Path) -> Any:
+        trained.append(workdir.name)
+        return train(config, workdir)
+
+    monkeypatch.setattr(module.train, "train_and_evaluate", counted)
+    small = ("model.features=4", "model.levels=2", "train.crop=16,16", "target.max_distance=8.0")
+    options = [f"--model={model}", "--kinds=tiny", "--labels", "1", "--seeds=1", "--steps=20"]
+    options += [f"--runs={tmp_path / 'runs'}"]
+    for change in small:
+        options += ["--set", change]
+    content, last = run("fine_tuning", *options)
+    assert len(trained) == 2
+    (row,) = content["rows"]
+    assert row["as it is"] > 0.9 and row["from"] > 0.8 and 0 <= row["random"] <= 1
+    assert last == content["verdict"]
+    assert run("fine_tuning", *options)[0]["rows"] == [row] and len(trained) == 2

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from cellcount_jax import cli, variants
-from cellcount_jax.config import override
 from cellcount_jax.data.blocks import DONE
 from cellcount_jax.data.entries import scan
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.session import Session
+from cellcount_jax.overrides import override
 from cellcount_jax.training import command as training_command
-from cellcount_jax.training import run_folder
+from cellcount_jax.training import labels_record, run_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -248,7 +248,7 @@ def test_a_radius_in_the_other_unit_is_converted(tmp_path: Path) -> None:
 
 def test_only_what_is_learned_from_makes_other_labels(images: Path) -> None:
     def digest() -> str:
-        return training_command._digest(scan(images), images)
+        return labels_record.digest(scan(images), images)
 
     first = digest()
     with Session(images / "a.tif") as session:  # the right third is to do
