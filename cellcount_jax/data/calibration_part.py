@@ -13,7 +13,10 @@ from absl import logging
 
 from cellcount_jax.data.sample import Dataset, Sample, permuted, voxels_inside
 
-LEAST_DOTS = 20  # fewer do not show a threshold
+# With fewer the choice is left to chance more than to what is learned by heart: 49 dots of the
+# microglia volume 1874 choose a threshold that has F1 0.953 on 6871, where the best has 0.976; all
+# 310 by heart, 0.966 of 0.982. Of c-Fos 50 dots in one place lose 0.019, 150 lose 0.009.
+LEAST_DOTS = 100
 _MANY_IMAGES = 10  # of which whole ones are left out
 _GAP = 4  # the cut lies in the widest gap near the wanted one: up to 1/4 more or fewer dots
 
@@ -32,7 +35,7 @@ def with_calibration(dataset: Dataset, *, share: float, seed: int) -> Dataset:
 
     Returns:
       The data set with `calibration`, whose valid regions do not overlap those of `labelled`; as it
-      was, with a line in the log, where fewer than 20 dots would be left out.
+      was, with a line in the log, where fewer than 100 dots would be left out.
     """
     if not share:
         return dataset

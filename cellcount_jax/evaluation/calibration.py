@@ -14,7 +14,7 @@ from cellcount_jax.data.labelled_area import LabelledArea
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import metrics, threshold
 from cellcount_jax.evaluation.threshold import Certainty, Evidence
-from cellcount_jax.images.regions import Region
+from cellcount_jax.images.regions import Region, all_of, lies_in
 from cellcount_jax.inference import cells
 from cellcount_jax.inference.cells import Search
 from cellcount_jax.inference.fitted import Fitted
@@ -106,7 +106,8 @@ def calibrate_on(
     evidence, evidence_before, sums = [], [], []
     for image, known in zip(images, dots, strict=True):
         with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
-            job = Job(model, image.fitted.image, Path(folder), _AreaMask(image))
+            mask = _AreaMask(image, _reach(model, image))
+            job = Job(model, image.fitted.image, Path(folder), mask)
             searched = cells.search(job, progress=progress)
             evidence.append(_evidence(model, image, searched, known, tried))
             evidence_before.append(_evidence(model, image, searched, known, np.array([before])))
@@ -173,17 +174,20 @@ def lines(outcome: Outcome) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _AreaMask:
-    """The area of an image as the mask of a job, whose voxels may be others."""
+    """The area of an image, and what is within reach of it, as the mask of a job."""
 
     image: Dotted
+    reach: np.ndarray
 
     def touches(self, region: Region, shape: Sequence[int], /) -> bool:
-        """Whether a region of the model's image may overlap the area."""
+        """Whether cells in a region of the model's image may matter."""
         ours = []
-        for part, theirs, size in zip(region, shape, self.image.shape, strict=True):
+        sides = zip(region, shape, self.image.shape, np.ceil(self.reach).astype(int), strict=True)
+        for part, theirs, size, reach in sides:
             # A voxel more on both sides, as a point may lie a little outside of its tile.
-            start = max(part.start - 1, 0) * size // theirs
-            ours.append(slice(start, min(-(-(part.stop + 1) * size // theirs), size)))
+            start = max(part.start - 1, 0) * size // theirs - reach
+            stop = -(-(part.stop + 1) * size // theirs) + reach
+            ours.append(slice(max(start, 0), min(stop, size)))
         return self.image.area.touches(tuple(ours))
 
     def holds(self, points: np.ndarray, shape: Sequence[int], /) -> np.ndarray:
@@ -191,12 +195,28 @@ class _AreaMask:
         return self.image.area.holds(self.image.fitted.back(points))
 
 
+def _edges(model: TrainedModel, image: Dotted) -> np.ndarray:
+    """`(D,)` edges of the original's voxels, in the units of the model's distances."""
+    return np.asarray(model.spacing) * np.divide(image.fitted.image.shape, image.shape)
+
+
+def _reach(model: TrainedModel, image: Dotted) -> np.ndarray:
+    """`(D,)` voxels of the original from a cell to its dot, at most."""
+    reach: np.ndarray = model.config.evaluation.max_distance / _edges(model, image)
+    return reach
+
+
 def _evidence(
     model: TrainedModel, image: Dotted, searched: Search, dots: np.ndarray, tried: np.ndarray
 ) -> Evidence:
-    """What the model finds in the area of an image at each of some thresholds."""
-    ratio = np.divide(image.fitted.image.shape, image.shape)
-    edges = tuple((np.asarray(model.spacing) * ratio).tolist())  # in units of the model's distances
+    """What the model finds in the area of an image at each of some thresholds.
+
+    A cell at the area's border may be found on the other side of it than its dot. Cells outside
+    match dots inside; for each, one cell inside without a dot is not taken for wrong, since about
+    as many have their dots outside, where they are not known: of those at the border the one with
+    the highest score. In a thin area all else would be chance.
+    """
+    edges, reach = _edges(model, image), _reach(model, image)
     hits = np.zeros((len(tried), len(dots)), bool)
     wrong = []
     for index, value in enumerate(tried.tolist()):
@@ -209,12 +229,31 @@ def _evidence(
         points = image.fitted.back(chosen.points)
         inside = image.area.holds(points)
         distance = model.config.evaluation.max_distance
-        matching = metrics.match_points(points[inside], dots, max_distance=distance, spacing=edges)
+        matching = metrics.match_points(
+            points, dots, max_distance=distance, spacing=tuple(edges.tolist())
+        )
         hits[index, matching.pairs[:, 1]] = True
-        wrong.append(np.delete(chosen.scores[inside], matching.pairs[:, 0]))
+        across = int((~inside[matching.pairs[:, 0]]).sum())
+        inside[matching.pairs[:, 0]] = False
+        scores = chosen.scores[inside]
+        at_border = np.flatnonzero(_at_border(image, points[inside], reach))
+        best = at_border[np.argsort(-scores[at_border], kind="stable")][:across]
+        wrong.append(np.delete(scores, best))
     # A place is known by its score, which is the same at every threshold.
     places = np.unique(np.concatenate(wrong))
     return Evidence(tried, hits, np.array([np.isin(places, scores) for scores in wrong], bool))
+
+
+def _at_border(image: Dotted, points: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """`(N,)` bool: whether a part of the image outside of the area is within reach of a point."""
+    found = np.zeros(len(points), bool)
+    for axis, step in enumerate(reach.tolist()):
+        for sign in (-1, 1):
+            moved = points.copy()
+            moved[:, axis] += sign * step
+            there = lies_in(moved, all_of(image.shape))
+            found |= there & ~image.area.holds(moved)
+    return found
 
 
 def _integral(model: TrainedModel, image: Dotted, searched: Search) -> float | None:

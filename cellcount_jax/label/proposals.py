@@ -31,6 +31,7 @@ from cellcount_jax.label.blobs import BlobSettings
 from cellcount_jax.label.session import Session
 
 _MAX_VOXELS = 2**24  # read together
+_MAX_PREVIEW_VOXELS = 2**22
 _HALO_RADII = 4  # around a tile
 
 # The defaults, lengths in radii, chosen on the training volumes; see `defaults`.
@@ -188,6 +189,18 @@ def from_model(
         "version": importlib.metadata.version("cellcount_jax"),
     }
     return points, np.clip(np.asarray(found.scores, np.float64) / peak, 0.0, 1.0), by
+
+
+def limited(region: Region, place: np.ndarray) -> Region:
+    """The part of a large region around a place `(D,)` that is quick to preview."""
+    voxels = float(np.prod([part.stop - part.start for part in region]))
+    share = min(1.0, (_MAX_PREVIEW_VOXELS / voxels) ** (1 / len(region)))
+    parts = []
+    for part, at in zip(region, place, strict=True):
+        size = max(1, int((part.stop - part.start) * share))
+        start = min(max(int(at) - size // 2, part.start), part.stop - size)
+        parts.append(slice(start, start + size))
+    return tuple(parts)
 
 
 def _filtered(

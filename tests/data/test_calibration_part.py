@@ -36,7 +36,7 @@ def test_of_many_images_whole_ones_are_left_out():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_of_few_images_the_end_of_each_along_its_longest_axis_is_left_out(seed):
-    samples = [labelled(f"a{i}", 200 + i, seed=i) for i in range(3)]
+    samples = [labelled(f"a{i}", 400 + i, seed=i) for i in range(3)]
     found = split(samples, seed=seed)
     assert len(found.labelled) == len(found.calibration) == 3
     for sample, train, held in zip(samples, found.labelled, found.calibration, strict=True):
@@ -54,7 +54,7 @@ def test_the_longest_axis_is_that_in_micrometres_of_what_is_labelled():
     valid = np.zeros((20, 40, 60), bool)
     valid[:, :, 50:] = True
     for spacing, axis in (((1.0, 1.0, 1.0), 1), ((5.0, 1.0, 1.0), 0)):
-        sample = labelled("v", 3000, shape=(20, 40, 60), spacing=spacing, valid=valid)
+        sample = labelled("v", 9000, shape=(20, 40, 60), spacing=spacing, valid=valid)
         found = split([sample])
         (held,), (train,) = found.calibration, found.labelled
         assert not (held.valid & train.valid).any()
@@ -66,12 +66,12 @@ def test_the_longest_axis_is_that_in_micrometres_of_what_is_labelled():
 
 
 def test_the_cut_lies_in_a_gap_between_cells():
-    groups = np.repeat([5.0, 6.0, 7.0, 40.0, 41.0, 42.0, 43.0, 44.0], 10)
-    points = np.stack([np.linspace(0, 39, 80), groups], 1).astype(np.float32)
+    groups = np.repeat([5.0, 6.0, 7.0, 40.0, 41.0, 42.0, 43.0, 44.0], 50)
+    points = np.stack([np.linspace(0, 39, 400), groups], 1).astype(np.float32)
     sample = Sample("a", np.zeros((40, 60, 1), np.float32), points, (1.0, 1.0))
     for seed in range(6):
         found = split([sample], share=0.35, seed=seed)
-        assert dots(found.calibration)[0] == 30 or found.calibration[0].valid[0, -1]
+        assert dots(found.calibration)[0] == 150 or found.calibration[0].valid[0, -1]
         edge = int(np.flatnonzero(np.diff(found.calibration[0].valid[0].astype(int)))[0])
         assert not np.isin(np.floor(groups + 0.5), [edge, edge + 1]).all()
 
@@ -79,9 +79,9 @@ def test_the_cut_lies_in_a_gap_between_cells():
 @pytest.mark.parametrize(
     ("samples", "share"),
     [
-        ([labelled("a", 75)], 0.2),  # 15 dots, or as many as 18
+        ([labelled("a", 390)], 0.2),  # 78 dots, or as many as 97
         ([labelled("a", 1000)], 0.0),
-        ([labelled(f"a{i}", 3, seed=i) for i in range(20)], 0.2),  # 12
+        ([labelled(f"a{i}", 24, seed=i) for i in range(20)], 0.2),  # 96
         ([labelled("a", 0), labelled("b", 0)], 0.2),
         ([labelled("a", 2)], 0.5),
     ],
@@ -92,7 +92,7 @@ def test_with_too_few_dots_nothing_is_left_out(samples, share):
 
 
 def test_dots_in_one_plane_cannot_be_cut():
-    points = np.full((200, 2), 7.0, np.float32)
+    points = np.full((900, 2), 7.0, np.float32)
     sample = Sample("a", np.zeros((40, 60, 1), np.float32), points, (1.0, 1.0))
     assert split([sample]).calibration == ()
 

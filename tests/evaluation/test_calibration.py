@@ -74,6 +74,20 @@ def test_dots_and_cells_outside_of_the_region_do_not_count(model: TrainedModel) 
     assert results[0] == results[1] == results[2]
 
 
+def test_a_thin_region_whose_cells_cross_its_border_is_not_taken_for_a_bad_one(
+    model: TrainedModel,
+) -> None:
+    # Dots a pixel beside the cells: of a strip of 16 pixels many lie on the other side.
+    dots = found_at(model, 0.3)
+    dots[:, 0] += np.random.default_rng(0).choice([-1, 1], len(dots))
+    dots = np.clip(dots, 0, (95, 127)).astype(np.float32)
+    whole = calibration.calibrate_on(model, [dotted(model, dots)])[1]
+    assert whole.f1[1] > 0.9
+    for start in (10, 40, 70):
+        image = dotted(model, dots, f"y>={start},y<{start + 16}")
+        assert calibration.calibrate_on(model, [image])[1].f1[1] > 0.85
+
+
 def test_tiles_give_the_same_and_only_those_of_the_region_are_computed(
     model: TrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

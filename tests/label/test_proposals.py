@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import tifffile
 from skimage import filters
 
 from cellcount_jax.data import scene
+from cellcount_jax.data.blocks import DONE
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation.metrics import match_points
 from cellcount_jax.images.selection import Selection
-from cellcount_jax.label import blobs, proposals
+from cellcount_jax.inference import model_file
+from cellcount_jax.label import blobs, calibrating, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
 from cellcount_jax.label.session import Session
 
@@ -233,3 +236,30 @@ def test_a_model_proposes(tmp_path: Path, quick_compiling: None) -> None:
             proposals.from_model(session, "nuclei2d")
         with pytest.raises(InputError, match=r"nowhere: no such model"):
             proposals.from_model(session, "nowhere")
+
+
+def test_a_model_is_calibrated_on_the_blocks_that_are_done(
+    tmp_path: Path, untrained_model: Any
+) -> None:
+    model = untrained_model(2, target__scale=1.0, evaluation__max_distance=1.5)
+    model = dataclasses.replace(model, thresholds={"peaks": 0.52})
+    model_file.export_model(model, tmp_path / "old.zip", card="# old\n")
+    values = np.random.default_rng(0).integers(0, 255, (96, 128)).astype(np.float32)
+    with opened(tmp_path, values, block=(48, 64)) as session:
+        old = str(tmp_path / "old.zip")
+        points, scores, by = proposals.from_model(session, old, threshold=0.3)
+        assert not calibrating.can_calibrate(session)
+        session.propose(points, scores, by=by)
+        assert not calibrating.can_calibrate(session)
+        session.mark([(0, 0), (1, 0)], DONE)
+        assert calibrating.can_calibrate(session)
+        (tmp_path / "cells.model.zip").write_text("of the user")
+        path, outcome = calibrating.calibrate(session, old)
+        assert path == tmp_path / "cells.model2.zip"
+        assert (tmp_path / "cells.model.zip").read_text() == "of the user"
+        assert outcome.dots == int(session.dots.verified.sum()) < len(session.dots)
+        assert model_file.load_model(path).thresholds["peaks"] == pytest.approx(0.3, abs=0.021)
+        again, _, used = proposals.from_model(session, str(path))
+        assert used["model"] == str(path) and abs(len(again) - len(points)) < 0.3 * len(points)
+        assert f"F1 on {outcome.dots} dots" in calibrating.summary(outcome)
+        assert calibrating.calibrate(session, old)[0].name == "cells.model3.zip"

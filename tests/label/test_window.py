@@ -21,6 +21,7 @@ from cellcount_jax import cli
 from cellcount_jax.images.exports import read_cellfinder
 from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.points import read_points
+from cellcount_jax.inference import model_file
 from cellcount_jax.label.session import Session
 
 ROOT = Path(__file__).parents[2]
@@ -355,6 +356,42 @@ def test_keys_act_on_what_is_seen(drive: WindowProcess, volume: Path) -> None:
         notify.assert_called_once_with("1 proposal verified.")
         """,
         volume,
+        **CUT,
+    )
+
+
+def test_a_model_is_calibrated(drive: WindowProcess, volume: Path, untrained_model: Any) -> None:
+    model = untrained_model(
+        3, target__scale=1.0, evaluation__max_distance=3.0, predict__flips=False
+    )
+    model_file.export_model(model, volume.with_name("old.zip"), card="# old")
+    drive(
+        """
+        parts = panel.proposals
+        assert not parts.calibrate.isVisible()
+        parts.threshold.setValue(0.3)
+        parts.start.click()
+        until(lambda: not parts.busy)
+        assert len(session.dots) > 20
+        show(3)
+        assert not parts.calibrate.isVisible()
+        session.mark(np.argwhere(session.state.blocks == 0)[:4], 2); canvas.refresh(); wait()
+        assert parts.calibrate.isVisible()
+        assert parts.calibrate.text() == "Calibrate old.zip with these dots"
+        with mock.patch.object(canvas, "notify") as notify:
+            parts.calibrate.click()
+            assert not parts.calibrate.isEnabled()
+            until(lambda: not parts.busy)
+        (message,), _ = notify.call_args
+        assert "cells.model.zip proposes from now on." in message, message
+        made = image.with_name("cells.model.zip")
+        assert made.exists() and parts.method.currentText() == str(made)
+        assert parts.threshold.value() == 0 and parts.calibrate.isEnabled()
+        parts.method.setCurrentIndex(0); parts.method.activated.emit(0); wait()
+        assert not parts.calibrate.isVisible()  # Otsu's threshold has nothing to calibrate
+        """,
+        volume,
+        model=str(volume.with_name("old.zip")),
         **CUT,
     )
 

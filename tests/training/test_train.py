@@ -197,7 +197,7 @@ def test_what_chooses_the_threshold_is_not_learned_from(
     tmp_path: Path, config_2d: ml_collections.ConfigDict
 ) -> None:
     rng = np.random.default_rng(0)
-    for name, count in (("a", 150), ("b", 50)):
+    for name, count in (("a", 600), ("b", 200)):
         write_image(tmp_path / f"{name}.png", rng.integers(0, 99, (40, 120)).astype(np.uint8))
         write_points(tmp_path / f"{name}.csv", rng.uniform(0, (39, 119), (count, 2)))
     config_2d.data.dir = str(tmp_path)

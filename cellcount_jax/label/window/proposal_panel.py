@@ -1,9 +1,10 @@
-"""The part of the panel that proposes dots, with a preview while parameters change."""
+"""The part of the panel that proposes dots, with a preview, and calibrates the model that does."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,13 @@ from qtpy.QtWidgets import (
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.inference.model_file import bundled_models
-from cellcount_jax.label import proposals
+from cellcount_jax.label import calibrating, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
 from cellcount_jax.label.window.canvas import Canvas
 
 _OTSU = "bright spots (Otsu)"
 _RUN, _EXPORTED = "a model from the folder of a run ...", "a model from an exported file ..."
 _PREVIEW_DELAY_MS = 300  # after a parameter was changed
-_MAX_PREVIEW_VOXELS = 2**22
 _TIPS = {
     "smooth": "sigma of the Gaussian that smooths the image",
     "factor": "times Otsu's threshold: higher ones propose fewer cells",
@@ -53,6 +53,7 @@ class ProposalPanel(QWidget):
       threshold: the box with a model's threshold.
       preview: the check box of the preview.
       start: the button that proposes, or stops it.
+      calibrate: the button that calibrates the model, shown once blocks are done.
     """
 
     progressed = QtSignal(str, int, int)  # title, total, done
@@ -112,12 +113,20 @@ class ProposalPanel(QWidget):
         row.addWidget(self.preview)
         row.addWidget(self.start, 1)
         layout.addLayout(row)
+        self.calibrate = QPushButton()
+        self.calibrate.setToolTip(
+            "chooses the threshold with the dots in the blocks that are done, and writes the model"
+            " to a new file beside the image, which then proposes"
+        )
+        self.calibrate.clicked.connect(self._calibrate)
+        layout.addWidget(self.calibrate)
         self._bar = QProgressBar(visible=False)
         layout.addWidget(self._bar)
         self._block: tuple[int, ...] | None = None
         self._found = np.zeros((0, len(canvas.session.edges)))
         self.progressed.connect(self._show_progress)
         canvas.changed.connect(self._moved)
+        canvas.changed.connect(self._offer_calibration)
         self._chosen()
 
     @property
@@ -155,7 +164,15 @@ class ProposalPanel(QWidget):
         self._of_model.setVisible(not otsu)
         self.preview.setVisible(otsu)
         self.method.clearFocus()  # the keys are those of the slices again
+        self._offer_calibration()
         self._show_preview()
+
+    def _offer_calibration(self) -> None:
+        """Shows the button where a model proposes and enough dots are in blocks that are done."""
+        model = self.method.currentText()
+        offered = model != _OTSU and calibrating.can_calibrate(self._canvas.session)
+        self.calibrate.setVisible(offered)
+        self.calibrate.setText(f"Calibrate {Path(model).name} with these dots")
 
     def _parameters(self) -> dict[str, Any]:
         return {name: round(box.value(), 6) for name, box in self._boxes.items()}
@@ -172,7 +189,7 @@ class ProposalPanel(QWidget):
         self._found = self._found[:0]
         if self.preview.isChecked() and self.method.currentText() == _OTSU:
             session, self._block = self._canvas.session, self._canvas.block
-            region = _limited(session.grid.region(self._block), self._canvas.view.place)
+            region = proposals.limited(session.grid.region(self._block), self._canvas.view.place)
             start = np.array([part.start for part in region])
             try:
                 settings = BlobSettings(session.edges, **self._parameters())
@@ -204,10 +221,23 @@ class ProposalPanel(QWidget):
                     session, method, threshold=threshold, progress=self._progress
                 )
 
+        self._work(make, self._made)
+
+    def _calibrate(self) -> None:
+        session, model = self._canvas.session, self.method.currentText()
+        if self._worker is None:
+            self._work(
+                lambda: calibrating.calibrate(session, model, progress=self._progress),
+                self._calibrated,
+            )
+
+    def _work(self, make: Callable[[], Any], made: Callable[[Any], None]) -> None:
+        """Runs `make` in a thread, and then `made` with its result or error."""
         self._worker = create_worker(_result, make)
-        self._worker.returned.connect(self._made)
+        self._worker.returned.connect(made)
         self._worker.finished.connect(self._ended)
         self.start.setText("Stop")
+        self.calibrate.setEnabled(False)
         self._bar.setRange(0, 0)
         self._bar.setVisible(True)
         self._worker.start()
@@ -224,8 +254,21 @@ class ProposalPanel(QWidget):
         if count is not None:
             self._canvas.notify(f"{count} proposals, from {len(points)} found.")
 
+    def _calibrated(self, made: Any) -> None:
+        if not self.busy or self.stopping:
+            return
+        if isinstance(made, Exception):
+            self._canvas.notify(str(made))
+            return
+        path, outcome = made
+        self.threshold.setValue(0)
+        self._offer(str(path))
+        self._offer_calibration()
+        self._canvas.notify(f"{calibrating.summary(outcome)} {path.name} proposes from now on.")
+
     def _ended(self) -> None:
         self._worker = None
+        self.calibrate.setEnabled(True)
         self.start.setText("Propose")
         self._bar.setVisible(False)
 
@@ -249,7 +292,7 @@ class _Steps:
     def update(self, done: int) -> None:
         """Adds to what is done; an exception where the search is to stop."""
         if self._panel.stopping:
-            raise InputError("Stopped: nothing was proposed.")
+            raise InputError("Stopped: nothing was changed.")
         self._done += done
         self._panel.progressed.emit(self._title, self._total, self._done)
 
@@ -265,15 +308,3 @@ def _result(make: Callable[[], Any]) -> Any:
         return make()
     except (InputError, OSError, MemoryError) as error:
         return error
-
-
-def _limited(region: tuple[slice, ...], place: np.ndarray) -> tuple[slice, ...]:
-    """The part of a large region around a place."""
-    voxels = float(np.prod([part.stop - part.start for part in region]))
-    share = min(1.0, (_MAX_PREVIEW_VOXELS / voxels) ** (1 / len(region)))
-    parts = []
-    for part, at in zip(region, place, strict=True):
-        size = max(1, int((part.stop - part.start) * share))
-        start = min(max(int(at) - size // 2, part.start), part.stop - size)
-        parts.append(slice(start, start + size))
-    return tuple(parts)
