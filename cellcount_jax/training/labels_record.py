@@ -20,9 +20,11 @@ from cellcount_jax.inference import model_file
 from cellcount_jax.training import run_folder
 
 _RECORD = "labels.json"  # in the workdir: what was trained on
+# The model first, so that none of the old run is left beside a new one; config.json last, so that a
+# folder of which some is gone is still known as that of a run. model.json is of older versions.
 _OF_A_RUN = (
-    *("checkpoints", "evaluation", "config.json", "metrics.jsonl", _RECORD),
-    *(model_file.MODEL_FILE, "model.json"),  # the second is of older versions
+    *(model_file.MODEL_FILE, "model.json", "checkpoints", "evaluation", "metrics.jsonl"),
+    *(_RECORD, "config.json"),
 )
 
 
@@ -119,7 +121,9 @@ def remove_run(output: Path) -> None:
       InputError: the folder holds files of these names, but is not the folder of a run.
     """
     present = [path for name in _OF_A_RUN if (path := output / name).exists()]
-    if present and not run_folder.is_run(output):
+    # A run that was killed before it began has left its record alone.
+    begun = [path.name for path in present] == [_RECORD] and _record_of(output / _RECORD)
+    if present and not begun and not run_folder.is_run(output):
         names = ", ".join(path.name for path in present)
         raise InputError(
             f"{output}: is not the folder of a run, so that --overwrite removes nothing of"

@@ -7,8 +7,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +28,7 @@ from cellcount_jax.images import normalise
 from cellcount_jax.inference.plan import make_plan
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import targets
-from cellcount_jax.training import fine_tuning, metrics_log, parallel, run_folder, stack
+from cellcount_jax.training import fine_tuning, metrics_log, parallel, run_folder, stack, stopping
 from cellcount_jax.training.run_folder import restore_variables
 from cellcount_jax.training.step import (
     TrainState,
@@ -268,7 +266,7 @@ def _loop(
     recording = metrics_log.recording(
         run.workdir, after_step=step, total=t.steps, tensorboard=t.tensorboard
     )
-    with stop_requested() as stopping, recording as record:
+    with stopping.requested() as stop_requested, recording as record:
         while step < t.steps:
             started = time.perf_counter()
             scanned_steps = steps.frozen if step >= freeze_step else steps.free
@@ -289,7 +287,7 @@ def _loop(
                 content = parallel.on_first(functools.partial(run.score, state))
                 if content is not None:
                     record(step, {name: content[name] for name in ("f1", "mae", "threshold")})
-            stop = parallel.any_process(stopping())
+            stop = parallel.any_process(stop_requested())
             if step % t.checkpoint_every == 0 or step == t.steps or stop:
                 folder = run.workdir / "checkpoints"
                 save = functools.partial(run_folder.save, folder, step, state)
@@ -298,26 +296,3 @@ def _loop(
                 logging.info("stopped after step %d; the same command goes on from there", step)
                 return None
     return state
-
-
-@contextlib.contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Gives a function: whether SIGTERM or Ctrl-C was received. The second one kills."""
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may handle signals; a notebook or a plugin may use another.
-        yield lambda: False
-        return
-    received: list[int] = []
-    before: dict[int, Any] = {}
-
-    def remember(number: int, _: Any) -> None:
-        received.append(number)
-        signal.signal(number, before[number])
-
-    for number in (int(signal.SIGTERM), int(signal.SIGINT)):
-        before[number] = signal.signal(number, remember)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,12 @@ def test_from_labels_to_counts_in_2d(
     assert call(*command, "--overwrite") == 0
     assert "resuming" not in capsys.readouterr()[1]
     assert (workdir / "notes.txt").exists()
+    # As where it was killed between its record and its settings.
+    for path in workdir.iterdir():
+        if path.name not in ("labels.json", "notes.txt"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    labels_record.remove_run(workdir)
+    assert [path.name for path in workdir.iterdir()] == ["notes.txt"]
 
 
 def test_killed_and_given_again_it_goes_on(
