@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from cellcount_jax.images.regions import Region, neighbours
 
@@ -25,6 +26,10 @@ MAD_TO_DEVIATION = 1.4826
 _KNEE = 5.0
 # The least noise, as a share of the image's: in saturated or padded parts it is lower.
 _LEAST_NOISE = 0.1
+# A constant area is padding if it holds so much of a part of an image, and lies so far below or
+# above the 2nd and 98th percentile of the rest, as a share of their distance.
+PADDING_SHARE = 0.02
+_PADDING_GAP = 0.05
 # The brightness of tissue in units of its noise, and between what it is taken as measured: in 24
 # light-sheet volumes of two stains and many brains it is 16 to 57, 31 in the middle.
 _USUAL_BRIGHTNESS = 30.0
@@ -42,12 +47,15 @@ class Blocks:
       median: `(*blocks,)` of the intensities of each block.
       noise: `(*blocks,)` deviation of the noise in it: that of neighbours along the last axis,
         1.48 MAD of their difference / sqrt(2), which neither cells nor slopes of the background
-        raise much.
+        raise much; 0 where nothing was recorded.
+      padding: intensity that stands for 'nothing was recorded here', as outside of a mask; NaN
+        where there is none. Blocks of nothing else have the median of the nearest other one.
     """
 
     shape: tuple[int, ...]
     median: np.ndarray
     noise: np.ndarray
+    padding: float = math.nan
 
     @functools.cached_property
     def tissue(self) -> float:
@@ -97,7 +105,7 @@ def measure_channels(
       The blocks of each channel.
     """
     counts = [max(1, round(n / size)) for n, size in zip(shape, block, strict=True)]
-    median, noise = (np.zeros((channels, *counts)) for _ in range(2))
+    median, noise, padding = (np.zeros((channels, *counts)) for _ in range(3))
     ends = [np.linspace(0, n, c + 1).astype(int) for n, c in zip(shape, counts, strict=True)]
     for group in _groups(counts, _together(shape, counts)):
         region = _bounds(ends, group)
@@ -108,13 +116,45 @@ def measure_channels(
             part = values[tuple(slice(p.start - r.start, p.stop - r.start) for p, r in pairs)]
             for channel in range(channels):
                 one = part[..., channel]
-                lowest = one.min()
-                if lowest == one.max():  # as where nothing was stored: quicker, and the same
-                    median[(channel, *index)] = lowest
-                    continue
-                median[(channel, *index)] = np.median(one)
-                noise[(channel, *index)] = _noise(one)
-    return tuple(Blocks(tuple(shape), *both) for both in zip(median, noise, strict=True))
+                at = (channel, *index)
+                median[at], noise[at], padding[at] = _statistics(one)
+    return tuple(_blocks(shape, *one) for one in zip(median, noise, padding, strict=True))
+
+
+def _blocks(
+    shape: Sequence[int], median: np.ndarray, noise: np.ndarray, padding: np.ndarray
+) -> Blocks:
+    """The blocks of a channel, from the statistics of each and its own padding, NaN for none."""
+    found, numbers = np.unique(padding[np.isfinite(padding)], return_counts=True)
+    recorded = noise > 0
+    if not found.size or not recorded.any():
+        return Blocks(tuple(shape), median, noise)
+    nearest = ndimage.distance_transform_edt(~recorded, return_distances=False, return_indices=True)
+    value = float(found[numbers.argmax()])
+    empty = ~recorded & (padding == value)
+    return Blocks(tuple(shape), np.where(empty, median[tuple(nearest)], median), noise, value)
+
+
+def _statistics(values: np.ndarray) -> tuple[float, float, float]:
+    """Median and noise of a block without its padding; and the padding, NaN for none."""
+    lowest = values.min()
+    if lowest == values.max():  # as where nothing was stored: quicker, and the same
+        return float(lowest), 0.0, float(lowest)
+    padded = values == lowest
+    flat = padded[..., 1:] & padded[..., :-1]
+    if flat.mean() < PADDING_SHARE or not is_apart(float(lowest), values[~padded]):
+        return float(np.median(values)), _noise(values), math.nan
+    return float(np.median(values[~padded])), _noise(values, ~padded), float(lowest)
+
+
+def is_apart(value: float, others: np.ndarray) -> bool:
+    """Whether an intensity of many pixels lies apart from all others, as padding does.
+
+    A background that was clipped to one intensity does not: the others begin right above it.
+    """
+    low, high = np.percentile(others, (2, 98))
+    gap = _PADDING_GAP * (high - low)
+    return bool(value < low - gap or value > high + gap)
 
 
 def background(blocks: Blocks, region: Region | None = None) -> np.ndarray:
@@ -128,6 +168,11 @@ def background(blocks: Blocks, region: Region | None = None) -> np.ndarray:
       `(*region,)` float32.
     """
     return _between(blocks.median, blocks.shape, region)
+
+
+def _signal(values: np.ndarray, blocks: Blocks, region: Region | None) -> np.ndarray:
+    """Intensities above the local background; 0 in the padding."""
+    return np.where(values == blocks.padding, 0, values - background(blocks, region))
 
 
 def signal_to_noise(values: np.ndarray, blocks: Blocks, region: Region | None = None) -> np.ndarray:
@@ -148,7 +193,7 @@ def signal_to_noise(values: np.ndarray, blocks: Blocks, region: Region | None = 
     Returns:
       `(*region,)` float32; 0 where a whole image is constant.
     """
-    signal = values - background(blocks, region)
+    signal = _signal(values, blocks, region)
     noise = _between(blocks.usable_noise, blocks.shape, region)
     return np.arcsinh(signal / (_KNEE * noise)).astype(np.float32)
 
@@ -173,7 +218,7 @@ def contrast(values: np.ndarray, blocks: Blocks, region: Region | None = None) -
     Returns:
       `(*region,)` float32; 0 where a whole image is constant.
     """
-    signal = values - background(blocks, region)
+    signal = _signal(values, blocks, region)
     return (10 * np.arcsinh(signal / (2 * blocks.tissue))).astype(np.float32)
 
 
@@ -203,11 +248,11 @@ def _bounds(ends: Sequence[np.ndarray], group: Sequence[slice]) -> Region:
     return tuple(slice(int(e[g.start]), int(e[g.stop])) for e, g in zip(ends, group, strict=True))
 
 
-def _noise(values: np.ndarray) -> float:
-    if values.shape[-1] < 2:
-        return 0.0
-    between = np.median(np.abs(np.diff(values.astype(np.float64), axis=-1)))
-    return MAD_TO_DEVIATION * float(between) / math.sqrt(2)
+def _noise(values: np.ndarray, kept: np.ndarray | None = None) -> float:
+    between = np.abs(np.diff(values.astype(np.float64), axis=-1))
+    if kept is not None:
+        between = between[kept[..., 1:] & kept[..., :-1]]
+    return MAD_TO_DEVIATION * float(np.median(between)) / math.sqrt(2) if between.size else 0.0
 
 
 def _between(grid: np.ndarray, shape: Sequence[int], region: Region | None) -> np.ndarray:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
-from cellcount_jax.images.background import MAD_TO_DEVIATION
+from cellcount_jax.images.background import MAD_TO_DEVIATION, PADDING_SHARE, is_apart
 from cellcount_jax.images.regions import Reader, Region
 
 _SMOOTH = 1.0  # sigma in pixels, against noise
@@ -30,11 +30,6 @@ _SMALLEST = 20  # pixels; parts of fewer are noise or debris
 # within 25 % of the labels' in 91.7 %, and within a factor of 2 in 99.8 %.
 _GLOW = 0.5
 _AROUND = 24.0
-# A constant area is padding if it holds so much of the image, and lies so far below or above
-# the 2nd and 98th percentile of the rest, as a share of their distance. A background that was
-# clipped to one intensity is constant too, but the rest begins right above it.
-_PADDING_SHARE = 0.02
-_PADDING_GAP = 0.05
 # The least distance of the levels, in deviations of the noise: in an image without cells both
 # parts are noise, and would be taken for cells and background.
 _LEAST_CONTRAST = 8.0
@@ -186,11 +181,9 @@ def padding(tiles: Sequence[np.ndarray]) -> float | None:
     value = values[counts.argmax()]
     pixels = np.concatenate([t.ravel() for t in tiles])
     rest = pixels[pixels != value]
-    if counts.max() < _PADDING_SHARE * len(pixels) or not rest.size:
+    if counts.max() < PADDING_SHARE * len(pixels) or not rest.size:
         return None
-    low, high = np.percentile(rest, (2, 98))
-    gap = _PADDING_GAP * (high - low)
-    return float(value) if value < low - gap or value > high + gap else None
+    return float(value) if is_apart(float(value), rest) else None
 
 
 def _is_flat(tile: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ class Measured:
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
         for i, blocks in enumerate(self.blocks):
-            named = {"median": blocks.median, "noise": blocks.noise, "shape": blocks.shape}
+            named = {f.name: getattr(blocks, f.name) for f in dataclasses.fields(blocks)}
             arrays |= {f"{name}_{i}": np.asarray(value) for name, value in named.items()}
         return arrays
 
@@ -70,7 +70,8 @@ class Measured:
         blocks = []
         for i in itertools.takewhile(lambda i: f"median_{i}" in arrays, itertools.count()):
             shape = tuple(arrays[f"shape_{i}"].tolist())
-            blocks.append(Blocks(shape, arrays[f"median_{i}"], arrays[f"noise_{i}"]))
+            padding = float(arrays[f"padding_{i}"])
+            blocks.append(Blocks(shape, arrays[f"median_{i}"], arrays[f"noise_{i}"], padding))
         per_channel = {name: arrays.get(name) for name in _PER_CHANNEL}
         return cls(str(arrays["method"]), **per_channel, blocks=tuple(blocks))
 

@@ -116,11 +116,12 @@ class Resampled:
         needed = tuple(slice(int(at.min()), int(at.max()) + 1) for at, _ in taps)
         values = self.original.read(needed)
         for axis, ((places, weights), part) in enumerate(zip(taps, needed, strict=True)):
-            total: np.ndarray | float = 0.0
-            for at, weight in zip(places, weights.astype(np.float32), strict=True):
-                column = weight.reshape(-1, *[1] * (values.ndim - axis - 1))
-                total = total + np.take(values, at - part.start, axis) * column
-            values = np.asarray(total)
+            taps_at = [np.take(values, at - part.start, axis) for at in places]
+            # Differences to the first: where all are equal, as in padding, none is rounded.
+            total = taps_at[0].copy()
+            for tap, weight in zip(taps_at[1:], weights[1:].astype(np.float32), strict=True):
+                total += (tap - taps_at[0]) * weight.reshape(-1, *[1] * (values.ndim - axis - 1))
+            values = total
         return values
 
     def back(self, points: np.ndarray) -> np.ndarray:

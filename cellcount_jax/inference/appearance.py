@@ -181,6 +181,9 @@ def _window(
 ) -> _Window:
     """A window; padding gets the level of a dark place beside it, not to be an edge."""
     if pad is not None and (empty := values == pad).any() and not empty.all():
+        # Where the image was resampled, what is between it and the padding is neither.
+        wider = ndimage.binary_dilation(empty, iterations=2)
+        empty = empty if wider.all() else wider
         values = np.where(empty, np.percentile(values[~empty], 25), values)
     inside = points[lies_in(points, region)] - [part.start for part in region]
     return _Window(values, ndimage.gaussian_filter(values, sigma), inside)
