@@ -32,7 +32,7 @@ json.dump(kept, open(sys.argv[2], "w"), indent=2)' "$scored/scores.json" "result
 }
 
 case $name in
-    nuclei3d) config=configs/lightsheet_cfos.py:supervised folder=$data/lightsheet_cfos ;;
+    nuclei3d) config=configs/nuclei3d.py folder=$data/lightsheet_cfos ;;
     *) config=configs/$name.py folder=$work/images && images "$name" "$folder" ;;
 esac
 python -m cellcount_jax.main --config="$config" --config.data.dir="$folder" --workdir="$work/run"
