@@ -57,10 +57,11 @@ def follow(
     """
     own, known = _flat(model.config), _flat(config)
     defaults = _flat(settings.default_config())
-    for key in _fixed(config):
+    fixed = _fixed(config)
+    for key in fixed:
         if key in given:
             _check(key, known[key], own[key], config)
-            continue
+    for key in fixed:
         if known[key] not in (own[key], defaults[key]):
             message = "config.%s = %r gives way to %r of the model %s"
             logging.info(message, key, known[key], own[key], config.init_from)
