@@ -2,10 +2,11 @@
 
     bash launch/models.sh nuclei3d
 
-trains as configs/lightsheet_cfos.py:supervised does, and writes `cellcount_jax/models/nuclei3d.zip`. Training
-on three brains was worse on others than on one (F1 0.59). What differs between brains is how faint
-a nucleus their annotators counted, so the threshold is that of the highest mean F1 over the brains
-969, 695 and 753: 0.667 at 0.30 (0.777, 0.826, 0.397), and 0.632 at 0.22, chosen on 969 alone.
+trains as configs/lightsheet_cfos.py:supervised does, and writes
+`cellcount_jax/models/nuclei3d.zip`. Training on three brains was worse on others than on one (F1
+0.59). What differs between brains is how faint a nucleus their annotators counted, so the threshold
+is that of the highest mean F1 over the brains 969, 695 and 753: 0.667 at 0.30 (0.777, 0.826,
+0.397), and 0.632 at 0.22, chosen on 969 alone.
 """
 
 import ml_collections

@@ -30,6 +30,7 @@ _LEAST_NOISE = 0.1
 # above the 2nd and 98th percentile of the rest, as a share of their distance.
 PADDING_SHARE = 0.02
 _PADDING_GAP = 0.05
+_RECORDED_SHARE = 0.05  # the least share of what is no padding
 # The brightness of tissue in units of its noise, and between what it is taken as measured: in 24
 # light-sheet volumes of two stains and many brains it is 16 to 57, 31 in the middle.
 _USUAL_BRIGHTNESS = 30.0
@@ -142,19 +143,32 @@ def _statistics(values: np.ndarray) -> tuple[float, float, float]:
         return float(lowest), 0.0, float(lowest)
     padded = values == lowest
     flat = padded[..., 1:] & padded[..., :-1]
-    if flat.mean() < PADDING_SHARE or not is_apart(float(lowest), values[~padded]):
+    if flat.mean() < PADDING_SHARE or not is_padding(float(lowest), [values]):
         return float(np.median(values)), _noise(values), math.nan
     return float(np.median(values[~padded])), _noise(values, ~padded), float(lowest)
 
 
-def is_apart(value: float, others: np.ndarray) -> bool:
-    """Whether an intensity of many pixels lies apart from all others, as padding does.
+def is_padding(value: float, parts: Sequence[np.ndarray]) -> bool:
+    """Whether an intensity of many pixels stands for 'nothing was recorded here'.
 
-    A background that was clipped to one intensity does not: the others begin right above it.
+    It lies apart from all others: a background that was clipped to one intensity does not, as the
+    others begin right above it. And the others hang together: what was recorded is one piece, where
+    cells on a background of one intensity are many.
+
+    Args:
+      value: the intensity.
+      parts: of the image, each `(*spatial,)`.
     """
+    others = np.concatenate([part[part != value] for part in parts])
+    if others.size < _RECORDED_SHARE * sum(part.size for part in parts):
+        return False
     low, high = np.percentile(others, (2, 98))
     gap = _PADDING_GAP * (high - low)
-    return bool(value < low - gap or value > high + gap)
+    if low - gap <= value <= high + gap:
+        return False
+    sizes = (np.bincount(ndimage.label(part != value)[0].ravel())[1:] for part in parts)
+    largest = sum(int(size.max(initial=0)) for size in sizes)
+    return bool(largest >= 0.5 * others.size)
 
 
 def background(blocks: Blocks, region: Region | None = None) -> np.ndarray:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
-from cellcount_jax.images.background import MAD_TO_DEVIATION, PADDING_SHARE, is_apart
+from cellcount_jax.images.background import MAD_TO_DEVIATION, PADDING_SHARE, is_padding
 from cellcount_jax.images.regions import Reader, Region
 
 _SMOOTH = 1.0  # sigma in pixels, against noise
@@ -179,11 +179,8 @@ def padding(tiles: Sequence[np.ndarray]) -> float | None:
         return None
     values, counts = np.unique(flat, return_counts=True)
     value = values[counts.argmax()]
-    pixels = np.concatenate([t.ravel() for t in tiles])
-    rest = pixels[pixels != value]
-    if counts.max() < PADDING_SHARE * len(pixels) or not rest.size:
-        return None
-    return float(value) if is_apart(float(value), rest) else None
+    large = counts.max() >= PADDING_SHARE * sum(tile.size for tile in tiles)
+    return float(value) if large and is_padding(float(value), tiles) else None
 
 
 def _is_flat(tile: np.ndarray) -> np.ndarray:

@@ -88,6 +88,13 @@ def test_a_clipped_background_is_no_padding() -> None:
     assert measure(image).diameter == pytest.approx(measure(disks(16)).diameter, rel=0.05)
 
 
+def test_a_background_without_noise_is_no_padding() -> None:
+    image = np.where(disks(16, noise=0.0) > 50, 100.0, 0.0)
+    found = measure(image)
+    assert (found.padding, found.background, found.cells) == (None, 0, 100)
+    assert found.diameter == pytest.approx(16, rel=0.1)
+
+
 def test_dark_cells_on_bright() -> None:
     image = disks(16)
     assert not measure(image).inverted
