@@ -118,7 +118,7 @@ def calibrate_on(
             f"{names}: the model does not fit: at the best threshold F1 is {found.f1.max():.2f} on"
             f" {count} dots, and {_LEAST_F1:g} is needed. If there are cells without a dot, say"
             " where all have one (--region, or blocks that are done); if all have one, train on"
-            " them: cellcount train FOLDER"
+            " them: cellcount train FOLDER --from MODEL"
         )
     chosen = found.choose()
     after = float(tried[chosen])
@@ -167,7 +167,7 @@ def lines(outcome: Outcome) -> list[str]:
     if o.lowest:
         told.append(
             "warning: this is the lowest threshold that there is; the model hardly sees these"
-            " cells, and training on them would help (cellcount train FOLDER)"
+            " cells, and training on them would help (cellcount train FOLDER --from MODEL)"
         )
     return told
 
