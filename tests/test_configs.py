@@ -21,7 +21,8 @@ from cellcount_jax.training.step import create_train_state, learning_rate_schedu
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 ALL = ("", *variants.VARIANTS)
-VARIANTS = {"smoke": ("",), "folder": (*ALL, "3d")}
+BUNDLED = ("microglia3d", "nuclei2d", "nuclei3d", "nuclei_he")
+VARIANTS = {"smoke": ("",), "folder": (*ALL, "3d"), **dict.fromkeys(BUNDLED, ("",))}
 PARTS = [(path, v) for path in FILES for v in VARIANTS.get(path.stem, ALL)]
 NAMES = [f"{path.stem}:{variant}" for path, variant in PARTS]
 
@@ -45,6 +46,7 @@ def test_the_files_of_the_project_are_there() -> None:
         "lightsheet_cfos",
         "lightsheet_microglia",
         "mbm",
+        *BUNDLED,
         "smoke",
         "vgg",
     ]
@@ -71,7 +73,11 @@ def test_an_unknown_variant_is_an_error_that_names_it(path: Path) -> None:
 def test_a_config_tells_its_command(path: Path) -> None:
     documentation = ast.get_docstring(ast.parse(path.read_text()))
     assert documentation is not None
-    assert f"python -m cellcount_jax.main --config=configs/{path.name}" in documentation
+    command = f"python -m cellcount_jax.main --config=configs/{path.name}"
+    if path.stem in BUNDLED:
+        command = f"bash launch/models.sh {path.stem}"
+        assert (path.parents[1] / "docs" / "models" / f"{path.stem}.md").exists()
+    assert command in documentation
     assert inspect.getdoc(module_of(path).get_config)
 
 
