@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ WORK = "work"
 # Nothing else is ever removed. The claim goes last: a folder that has lost other files is still
 # known as that of a count.
 _REMOVABLE = (*results.FILES, WORK, FILE)
-_FOLDERS = ("density.zarr", *tasks.FOLDERS)
+_FOLDERS = ("density.zarr", WORK, *tasks.FOLDERS)
 _REMOVABLE_WORK = (*tasks.FILES, *job_file.FILES)
 
 
@@ -52,7 +52,7 @@ def check(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False)
 
     Raises:
       InputError: it holds the results of another count, with the settings that differ; or files
-        with the names of results that no count wrote.
+        or folders with the names of results that no count wrote.
     """
     if not _is_claimed(folder):
         if taken := [name for name in _REMOVABLE if os.path.lexists(folder / name)]:
@@ -60,11 +60,14 @@ def check(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False)
                 f"{folder / taken[0]}: is not of a count, and would be replaced; move it, or give"
                 " another --output"
             )
-    elif not overwrite and (differing := _differing(folder, identity)):
-        raise InputError(
-            f"{folder}: holds the results of another count, which differs in"
-            f" {', '.join(differing)}; give another --output, or --overwrite to replace them"
-        )
+    elif differing := _differing(folder, identity):
+        if not overwrite:
+            raise InputError(
+                f"{folder}: holds the results of another count, which differs in"
+                f" {', '.join(differing)}; give another --output, or --overwrite to replace them"
+            )
+        for path in _results(folder):
+            _check_kind(path)
 
 
 def take(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> None:
@@ -81,26 +84,27 @@ def take(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False) 
 
 
 def _is_claimed(folder: Path) -> bool:
-    """Whether a folder holds the claim or the summary of a count, and not just such names."""
-    if {"input", "model", "version"} <= _parsed(folder / FILE).keys():
-        return True
-    versions = _parsed(folder / "summary.json").get("versions")
+    """Whether a folder holds the claim of a count, or without a whole one its summary."""
+    claim = _parsed(folder / FILE)
+    if claim is not None:
+        return isinstance(claim, dict) and {"input", "model", "version"} <= claim.keys()
+    summary = _parsed(folder / "summary.json")
+    versions = summary.get("versions") if isinstance(summary, dict) else None
     return isinstance(versions, dict) and "cellcount_jax" in versions
 
 
-def _parsed(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty where there is none, or it is no JSON object."""
+def _parsed(path: Path) -> Any:
+    """The content of a JSON file; None where there is none, or it is damaged."""
     try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _differing(folder: Path, identity: Mapping[str, Any]) -> list[str]:
     """The settings in which the count of a folder differs, as text."""
     stored = _parsed(folder / FILE)
-    if not stored:
+    if not isinstance(stored, dict):
         return [f"its settings ({FILE} is missing or damaged)"]
     given = json.loads(json.dumps(identity))
     return [
@@ -111,23 +115,36 @@ def _differing(folder: Path, identity: Mapping[str, Any]) -> list[str]:
 
 
 def _remove_results(folder: Path) -> None:
-    """Removes the files of a count, and nothing else."""
+    """Removes the files of a count, and nothing else; nothing at all where one is not a count's."""
+    found = list(_results(folder))
+    for path in found:
+        _check_kind(path)
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    work = folder / WORK
+    if work.is_dir() and not any(work.iterdir()):
+        work.rmdir()
+
+
+def _results(folder: Path) -> Iterator[Path]:
+    """What is there of the files, folders and links of a count, in the order of removal."""
     for name in _REMOVABLE:
         path = folder / name
-        if name == WORK and path.is_dir() and not path.is_symlink():
-            for part in _REMOVABLE_WORK:
-                _remove(path / part)
-            if not any(path.iterdir()):
-                path.rmdir()
-        else:
-            _remove(path)
+        inside = name == WORK and path.is_dir() and not path.is_symlink()
+        for found in [path / part for part in _REMOVABLE_WORK] if inside else [path]:
+            if os.path.lexists(found):
+                yield found
 
 
-def _remove(path: Path) -> None:
-    """Removes a file, a folder that a count makes, or a link but not its target."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-    elif path.name in _FOLDERS:
-        shutil.rmtree(path)
-    else:
-        raise InputError(f"{path}: is a folder, which no count makes; move it away")
+def _check_kind(path: Path) -> None:
+    """Makes sure that a folder has the name of a count's folder, and a file that of a file.
+
+    Raises:
+      InputError: it is the other of them. Of a link only the link is removed, so it is either.
+    """
+    if not path.is_symlink() and path.is_dir() != (path.name in _FOLDERS):
+        kind = "folder" if path.is_dir() else "file"
+        raise InputError(f"{path}: is a {kind}, which no count makes of this name; move it away")

@@ -88,10 +88,10 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
       `(*spatial)` bool.
 
     Raises:
-      InputError: as `read_image`.
+      InputError: as `open_source` and `Source.read_mask`.
     """
-    inside: np.ndarray = np.any(read_image(path).pixels != 0, axis=-1)
-    return inside
+    with open_source(path) as source:
+        return source.read_mask(all_of(source.shape))
 
 
 def read_dots(

@@ -114,7 +114,8 @@ class Source:
             # Always a copy, which outlives the file's memory map.
             pixels = np.array(values, dtype=np.float32, order="C")
         if self.dtype.kind == "f":
-            self._check_finite(pixels, start)
+            good = np.abs(pixels) < _TOO_LARGE  # NaN is not
+            self._check_all(good, f"NaN, infinite or above {_TOO_LARGE:g}", start)
         return pixels
 
     def read_labels(self, region: tuple[slice, ...]) -> np.ndarray:
@@ -141,6 +142,25 @@ class Source:
             )
         values, start = self._read(region)
         return exact_labels(values[..., 0], self.path, start)
+
+    def read_mask(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Reads a part of a mask: where any channel (apart from opacity) is not zero, as stored.
+
+        Args:
+          region: as for `read`.
+
+        Returns:
+          `(*region,)` bool; the caller's own copy.
+
+        Raises:
+          InputError: as `read`, but that a number may be as large or small as it likes.
+          ValueError: as `read`.
+        """
+        values, start = self._read(region)
+        if self.dtype.kind == "f":
+            self._check_all(np.isfinite(values), "NaN or infinite", start)
+        inside: np.ndarray = np.any(values != 0, axis=-1)
+        return inside
 
     def _read(self, region: tuple[slice, ...]) -> tuple[np.ndarray, list[int]]:
         """`(*region, channels)` of the stored type, maybe in the file; and its first voxel."""
@@ -192,18 +212,18 @@ class Source:
             return values if one is None else values[..., one : one + 1]
         return values
 
-    def _check_finite(self, pixels: np.ndarray, start: list[int]) -> None:
-        finite = np.abs(pixels) < _TOO_LARGE  # NaN is not
-        if finite.all():
+    def _check_all(self, good: np.ndarray, problem: str, start: list[int]) -> None:
+        """Makes sure that all of `(*region, channels)` is good; names the first that is not."""
+        if good.all():
             return
-        *voxel, channel = np.unravel_index(int(np.argmin(finite)), pixels.shape)
+        *voxel, channel = np.unravel_index(int(np.argmin(good)), good.shape)
         place = ", ".join(str(int(a) + b) for a, b in zip(voxel, start, strict=True))
         which = f" of channel {channel}" if self.channels > 1 else ""
         letters = ", ".join("zyx"[-len(start) :])
         raise InputError(
-            f"{self.path}: NaN, infinite or above {_TOO_LARGE:g} at ({letters}) ="
-            f" ({place}){which}; {int(pixels.size - finite.sum())} such values in the region read."
-            " Replace them, and save the file anew."
+            f"{self.path}: {problem} at ({letters}) = ({place}){which};"
+            f" {int(good.size - good.sum())} such values in the region read. Replace them, and save"
+            " the file anew."
         )
 
 

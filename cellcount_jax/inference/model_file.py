@@ -124,15 +124,18 @@ def about_parent(config: ml_collections.ConfigDict) -> str:
 def digest(model: Model) -> str:
     """A hash of all that a model's results depend on, whatever file it was read from.
 
-    Settings at their default are left out, so that a setting that a later version adds does not
-    make another model of it.
+    What is as if there were no such setting or attribute is left out, so that one that a later
+    version adds does not make another model of it.
     """
     given, default = (
         settings.flatten(settings.to_json(config))
         for config in (model.config, settings.default_config())
     )
+    default |= settings.BEFORE_ITS_TIME
     changed = {key: value for key, value in sorted(given.items()) if value != default.get(key)}
-    found = hashlib.sha256(_as_json([changed, to_json(model)]))
+    absent = {field.name: field.default for field in dataclasses.fields(TrainedModel)}
+    stored = {key: value for key, value in to_json(model).items() if value != absent.get(key)}
+    found = hashlib.sha256(_as_json([changed, stored]))
     for name, value in _named(model.variables).items():
         found.update(name.encode() + np.ascontiguousarray(value).tobytes())
     return found.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,9 +76,9 @@ def _record_of(path: Path) -> dict[str, str]:
         return {}
     try:
         stored = json.loads(path.read_text())
-    except ValueError:
+    except (OSError, ValueError):
         stored = None
-    if not isinstance(stored, dict) or "sha256" not in stored:
+    if not isinstance(stored, dict) or stored.keys() != {"sha256"}:
         raise InputError(f"{path}: is not the file of a run; give another --output.")
     return stored
 
@@ -115,12 +116,12 @@ def recorded(output: Path, digest: str) -> Iterator[None]:
 
 
 def remove_run(output: Path) -> None:
-    """Removes the files of a run, and nothing else.
+    """Removes the files of a run, and nothing else; of a link the link alone.
 
     Raises:
       InputError: the folder holds files of these names, but is not the folder of a run.
     """
-    present = [path for name in _OF_A_RUN if (path := output / name).exists()]
+    present = [path for name in _OF_A_RUN if os.path.lexists(path := output / name)]
     # A run that was killed before it began has left its record alone.
     begun = [path.name for path in present] == [_RECORD] and _record_of(output / _RECORD)
     if present and not begun and not run_folder.is_run(output):
@@ -130,7 +131,7 @@ def remove_run(output: Path) -> None:
             f" {names} there; give another --output."
         )
     for path in present:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()

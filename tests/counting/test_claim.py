@@ -201,13 +201,42 @@ def test_a_summary_of_something_else_is_no_count(tmp_path: Path, overwrite: bool
     assert digests(tmp_path) == before
 
 
-def test_a_folder_with_the_name_of_a_file_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("points.xml/mine.txt", "points.xml: is a folder"),
+        ("work/job.json/mine.txt", "job.json: is a folder"),
+        ("density.zarr", "density.zarr: is a file"),
+        ("work/peaks", "peaks: is a file"),
+        ("work", "work: is a file"),
+    ],
+)
+def test_a_folder_with_the_name_of_a_file_stays_or_the_other_way_round(
+    tmp_path: Path, name: str, words: str
+) -> None:
     claim.take(tmp_path, IDENTITY)
-    (tmp_path / "points.xml").mkdir()
-    (tmp_path / "points.xml" / "mine.txt").write_text("data")
-    with pytest.raises(InputError, match=r"points\.xml: is a folder, which no count makes"):
-        claim.take(tmp_path, {**IDENTITY, "input": "b"}, overwrite=True)
-    assert (tmp_path / "points.xml" / "mine.txt").read_text() == "data"
+    (tmp_path / "points.csv").write_text("y,x\n")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("data")
+    before = digests(tmp_path)
+    for refuse in (claim.check, claim.take):
+        with pytest.raises(InputError, match=f"{words}, which no count makes of this name"):
+            refuse(tmp_path, {**IDENTITY, "input": "b"}, overwrite=True)
+    assert digests(tmp_path) == before
+
+
+def test_a_count_json_of_something_else_is_no_count(tmp_path: Path) -> None:
+    """Not even beside the summary of a count; only a damaged one may have been a count's."""
+    (tmp_path / "summary.json").write_text('{"versions": {"cellcount_jax": "1"}}')
+    for text in ('{"cells": 12}', "[1, 2]", "12"):
+        (tmp_path / claim.FILE).write_text(text)
+        before = digests(tmp_path)
+        with pytest.raises(InputError, match="is not of a count"):
+            claim.take(tmp_path, IDENTITY, overwrite=True)
+        assert digests(tmp_path) == before
+    (tmp_path / claim.FILE).write_text("[" * 100_000)
+    claim.take(tmp_path, IDENTITY, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [claim.FILE]
 
 
 def test_a_count_that_was_faster_is_not_deleted(tmp_path: Path) -> None:

@@ -308,6 +308,22 @@ def test_a_mask_is_what_is_not_zero(tmp_path, colour):
         np.testing.assert_array_equal(read, mask)
 
 
+@pytest.mark.parametrize("value", [1e30, -1e35, 1e300, 1e-300, np.nextafter(0, 1)])
+def test_a_mask_may_hold_any_number(tmp_path, value):
+    mask = np.random.default_rng(0).random((6, 7)) < 0.5
+    tifffile.imwrite(tmp_path / "a.tif", np.where(mask, value, 0.0))
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), mask)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_mask_that_is_neither_in_nor_out(tmp_path, value):
+    array = np.zeros((6, 7), np.float32)
+    array[2, 3] = value
+    tifffile.imwrite(tmp_path / "a.tif", array)
+    with pytest.raises(InputError, match=r"a\.tif: NaN or infinite at \(y, x\) = \(2, 3\); 1 such"):
+        read_mask(tmp_path / "a.tif")
+
+
 def test_touching_dots_are_different_cells(tmp_path):
     dots = np.zeros((6, 8), bool)
     where = np.array([[0, 0], [2, 3], [2, 4], [3, 4], [5, 7]])

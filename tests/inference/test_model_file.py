@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import pickle
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 
+from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.image_files import read_image
 from cellcount_jax.inference import model_file
@@ -76,16 +78,40 @@ def test_a_model_of_an_older_version_has_the_defaults(exported: Path, tmp_path: 
         model_file.load_model(path)
 
 
-def test_a_setting_that_is_added_later_makes_no_other_model(exported: Path, tmp_path: Path) -> None:
+def test_what_is_added_later_makes_no_other_model(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = members(exported)
-    config = json.loads(content["config.json"])
-    del config["predict"]["estimate_diameter"], config["augment"]["blur"]
-    older = tmp_path / "older.zip"
-    write(older, {**content, "config.json": json.dumps(config).encode()})
-    model, before = model_file.load_model(exported), model_file.load_model(older)
-    assert model_file.digest(before) == model_file.digest(model)
-    other = model.with_settings({"predict.flips": True})
-    assert model_file.digest(other) != model_file.digest(model)
+    config, stored = (json.loads(content[name]) for name in ("config.json", "model.json"))
+    added = [key.split(".") for key in ("augment.blur", *settings.BEFORE_ITS_TIME)]
+    for section, name in added:
+        del config[section][name]
+    del stored["count_factor"]
+    changed = {"config.json": config, "model.json": stored}
+    write(
+        tmp_path / "older.zip",
+        content | {name: json.dumps(value).encode() for name, value in changed.items()},
+    )
+    older = model_file.load_model(tmp_path / "older.zip")
+    newer = model_file.load_model(exported).with_settings(settings.BEFORE_ITS_TIME)
+    newer = dataclasses.replace(newer, count_factor=1.0)
+    others = [
+        newer.with_settings({"predict.flips": True}),
+        newer.with_settings({"data.calibration_share": 0.3}),
+        dataclasses.replace(newer, count_factor=1.5),
+    ]
+    digest = model_file.digest(older)
+    assert model_file.digest(newer) == digest
+    assert len({digest, *map(model_file.digest, others)}) == 4
+
+    # And a version without these settings gave the model the same digest.
+    known = {section: dict(names) for section, names in settings.SETTINGS.items()}
+    there = older.config.copy_and_resolve_references()
+    for section, name in added:
+        del known[section][name], there[section][name]
+    monkeypatch.setattr(settings, "SETTINGS", known)
+    monkeypatch.setattr(settings, "BEFORE_ITS_TIME", {})
+    assert model_file.digest(dataclasses.replace(older, config=there)) == digest
 
 
 def test_a_run_that_went_on_after_its_evaluation(run_2d: Path, tmp_path: Path) -> None:

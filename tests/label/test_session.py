@@ -31,6 +31,7 @@ from hypothesis.stateful import (
 )
 
 from cellcount_jax.data.blocks import DONE, IN_PROGRESS, TO_DO, read_block_states
+from cellcount_jax.data.entries import entry_of, scan
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.points import check_points_inside, read_points
@@ -542,6 +543,21 @@ def test_what_is_saved_is_what_training_reads(image: Path) -> None:
         "cells.label.json",
         "cells.tif",
     ]
+
+
+@pytest.mark.parametrize("name", ["a .tif", "Fig..tif", " a.ome.tif", "a. .png"])
+def test_an_image_whose_name_ends_in_a_space_or_dot(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write_image(path, np.zeros((20, 24), np.uint8), ndim=2)
+    with Session(path, block=(10, 12)) as session:
+        session.add((3, 5))
+        session.mark([(0, 0)], DONE)
+    (entry,) = scan(tmp_path)
+    assert entry == entry_of(path)
+    assert entry.image == path and entry.points and entry.blocks
+    assert read_points(entry.points, ndim=2).tolist() == [[3, 5]]
+    with Session(path) as session:
+        assert session.dots.points.tolist() == [[3, 5]] and session.state.blocks[0, 0] == DONE
 
 
 def test_opening_and_closing_writes_nothing(image: Path) -> None:

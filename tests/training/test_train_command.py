@@ -23,7 +23,6 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.session import Session
-from cellcount_jax.overrides import override
 from cellcount_jax.training import command as training_command
 from cellcount_jax.training import labels_record, run_folder
 
@@ -316,24 +315,6 @@ def test_crops_fit_the_smallest_image() -> None:
     config = variants.folder_config(ndim=3)
     variants.use_sizes(config, [(13, 70, 300), (40, 300, 47)])
     assert config.train.crop == (12, 64, 40)
-
-
-@pytest.mark.parametrize(
-    ("text", "key", "value"),
-    [
-        ("train.steps=20", "train.steps", 20),
-        ("config.train.crop=16,32", "train.crop", (16, 32)),
-        ("optim.learning_rate=1", "optim.learning_rate", 1.0),
-        ("augment.flips=False", "augment.flips", False),
-        ("detect.rule=fidt", "detect.rule", "fidt"),
-        ("data.train_names='a',", "data.train_names", ("a",)),
-    ],
-)
-def test_a_setting_as_text(text: str, key: str, value: object) -> None:
-    config = variants.folder_config()
-    assert override(config, text) == key
-    section, name = key.split(".")
-    assert config[section][name] == value and type(config[section][name]) is type(value)
 
 
 @pytest.mark.parametrize(
