@@ -98,6 +98,6 @@ def test_dots_in_one_plane_cannot_be_cut():
 
 
 def test_why_nothing_is_left_out_stands_in_the_log(caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         split([labelled("a", 50)])
     assert "dots would be left out" in caplog.text
