@@ -61,12 +61,13 @@ def model_path(source: str | Path) -> Path:
     Raises:
       InputError: there is none.
     """
-    path = Path(source)
-    if path.is_dir():
+    path, bundled = Path(source), bundled_models()
+    # A folder of images may have the name of a bundled model.
+    of_a_run = any((path / name).exists() for name in (MODEL_FILE, "checkpoints", _CONFIG))
+    if path.is_dir() and (of_a_run or str(source) not in bundled):
         path = _in_workdir(path)
     if path.is_file():
         return path
-    bundled = bundled_models()
     if str(source) in bundled:
         return bundled[str(source)]
     raise InputError(

@@ -123,6 +123,19 @@ def test_a_run_that_went_on_after_its_evaluation(run_2d: Path, tmp_path: Path) -
         model_file.load_model(workdir)
 
 
+def test_a_folder_of_images_with_the_name_of_a_bundled_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "nuclei2d"
+    folder.mkdir()
+    (folder / "a.tif").touch()
+    assert model_file.model_path("nuclei2d") == model_file.bundled_models()["nuclei2d"]
+    (folder / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="the run was not evaluated"):
+        model_file.model_path("nuclei2d")
+
+
 def test_bundled_models_load(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
     for name, path in model_file.bundled_models().items():
         assert model_file.load_model(name).thresholds["peaks"] > 0
