@@ -5,8 +5,9 @@
 Sized for 2 cores, at 8 px: test F1 0.889, MAE 9.8, threshold from three images that were not
 learned from (seed 0; 47 seconds, AMD EPYC, 2 cores without AVX-512). With all learned from, and the
 threshold from them (`--config.data.calibration_share=0`, 2 seeds), 0.887 +- 0.004 and 14.0; there
-`:focal`, with the consistency loss, which sees the labelled images without their dots here, has 0.856 +- 0.048: 0.822 with the one seed and 0.890 with the
-other, on the training images 0.839 and 0.895, without it 0.891 and 0.890. It is not the default.
+`:focal`, with the consistency loss, which sees the labelled images without their dots here, has
+0.856 +- 0.048: 0.822 with the one seed and 0.890 with the other, on the training images 0.839 and
+0.895, without it 0.891 and 0.890. It is not the default.
 
 `:paper` is the full recipe (32 root features, 8 + 80 crops of 224, 12,750 steps) for an
 accelerator: not run.
