@@ -7,7 +7,7 @@ import dataclasses
 import importlib.metadata
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,13 @@ from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.inference import cells, doubts, model_file
 from cellcount_jax.inference.doubts import Doubt
-from cellcount_jax.inference.fitted import GIVEN, Fitted, voxel_size_doubt, voxel_size_warning
+from cellcount_jax.inference.fitted import (
+    GIVEN,
+    Fitted,
+    naming,
+    voxel_size_doubt,
+    voxel_size_warning,
+)
 from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
 from cellcount_jax.progress import reading
@@ -198,21 +204,10 @@ def count_source(
 def _fitted(model: TrainedModel, source: Source, options: Options) -> Fitted:
     """The image of an input as the model takes it."""
     spacing = source.spacing if options.rescale else None
-    with _naming(model, source, options):
+    with naming(model, source):
         return model.fitted(
             source, spacing=spacing, diameter=options.diameter, invert=options.invert
         )
-
-
-@contextlib.contextmanager
-def _naming(model: TrainedModel, source: Source, options: Options) -> Iterator[None]:
-    """Puts the file, and the remedy if it is a channel, into errors."""
-    try:
-        yield
-    except InputError as error:
-        several = options.selection.channel is None and source.channels > model.channels
-        hint = "; choose one with --channel" if several else ""
-        raise InputError(f"{source.path}: {error}{hint}") from error
 
 
 def _job(
@@ -225,7 +220,7 @@ def _job(
     stack: contextlib.ExitStack,
 ) -> Job:
     """The job of an input; the stack closes its mask."""
-    with _naming(model, source, options):
+    with naming(model, source):
         mask = None
         if options.mask is not None:
             labels = open_label_volume(options.mask, shape=source.shape, spacing=source.spacing)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from cellcount_jax.data.blocks import DONE, SUFFIX, read_block_states
+from cellcount_jax.data.blocks import DONE, SUFFIX, BlockStates, read_block_states
 from cellcount_jax.data.labelled_area import LabelledArea, parse_region
 from cellcount_jax.data.sample import Sample
 from cellcount_jax.errors import InputError
@@ -136,15 +136,9 @@ def labelled_area(entry: Entry, shape: tuple[int, ...], region: str = "") -> Lab
     Raises:
       InputError: a file that cannot be used or does not fit the image; or nothing is complete.
     """
-    blocks = mask = None
-    if entry.valid is not None:
-        mask = read_mask(entry.valid)
-        _check_shape(mask.shape, shape, entry.valid, entry.image)
-    if entry.blocks is not None:
-        blocks = read_block_states(entry.blocks)
-        _check_shape(blocks.grid.shape, shape, entry.blocks, entry.image)
-        if not (blocks.states == DONE).any():
-            raise InputError(none_is_labelled(entry))
+    mask, blocks = _mask_and_blocks(entry, shape)
+    if blocks is not None and not (blocks.states == DONE).any():
+        raise InputError(none_is_labelled(entry))
     area = LabelledArea(parse_region(region, shape), blocks, mask)
     if not area.touches(all_of(shape)):
         raise InputError(f"{entry.image}: its dots are complete nowhere in the region {region!r}.")
@@ -251,20 +245,28 @@ def without_dots(sample: Sample) -> Sample:
     return dataclasses.replace(sample, points=None, valid=None, labels=None)
 
 
-def _valid(entry: Entry, shape: tuple[int, ...]) -> np.ndarray | None:
-    """`(*shape)` bool: where the dots are complete; None = everywhere."""
-    valid = None
+def _mask_and_blocks(
+    entry: Entry, shape: tuple[int, ...]
+) -> tuple[np.ndarray | None, BlockStates | None]:
+    """`(*shape)` bool of the mask, and the blocks; None where there is no such file."""
+    mask = blocks = None
     if entry.valid is not None:
-        valid = read_mask(entry.valid)
-        _check_shape(valid.shape, shape, entry.valid, entry.image)
+        mask = read_mask(entry.valid)
+        _check_shape(mask.shape, shape, entry.valid, entry.image)
     if entry.blocks is not None:
         blocks = read_block_states(entry.blocks)
         _check_shape(blocks.grid.shape, shape, entry.blocks, entry.image)
-        if not (blocks.states == DONE).all():
-            valid = blocks.valid if valid is None else blocks.valid & valid
-            if not valid.any():
-                both = "" if entry.valid is None else f", within {entry.valid}"
-                raise InputError(f"{none_is_labelled(entry).split(';')[0]}{both}.")
+    return mask, blocks
+
+
+def _valid(entry: Entry, shape: tuple[int, ...]) -> np.ndarray | None:
+    """`(*shape)` bool: where the dots are complete; None = everywhere."""
+    valid, blocks = _mask_and_blocks(entry, shape)
+    if blocks is not None and not (blocks.states == DONE).all():
+        valid = blocks.valid if valid is None else blocks.valid & valid
+        if not valid.any():
+            both = "" if entry.valid is None else f", within {entry.valid}"
+            raise InputError(f"{none_is_labelled(entry).split(';')[0]}{both}.")
     return valid
 
 

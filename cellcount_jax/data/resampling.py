@@ -13,10 +13,13 @@ from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.data.scaled import scaled
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import levels
-from cellcount_jax.images.regions import Array, Readable, size_text
-
-_TOLERANCE = 0.01  # relative: voxels so near to those of the model are left as they are
-_MAX_FACTOR = 20  # that an axis may get longer; more is a mistake in a size
+from cellcount_jax.images.regions import (
+    MAX_RESAMPLING,
+    SAME_SIZE,
+    Array,
+    Readable,
+    size_text,
+)
 
 
 def resample(dataset: Dataset, data: Any) -> Dataset:
@@ -105,10 +108,10 @@ def factors(
         about = f"voxels of {size_text(tuple(map(float, spacing or ())))} um to {size_text(wanted)}"
     else:
         return None
-    if np.allclose(found, 1, rtol=_TOLERANCE):
+    if np.allclose(found, 1, rtol=SAME_SIZE):
         return None
     new = [round(n * f) for n, f in zip(shape, found, strict=True)]
-    if max(found) > _MAX_FACTOR or min(new) < 1:
+    if max(found) > MAX_RESAMPLING or min(new) < 1:
         raise InputError(
             f"{source}: {size_text(shape)} voxels, {about}: would become {size_text(new)}; is the"
             " size right?"

@@ -119,3 +119,20 @@ def voxels_inside(sample: Sample) -> np.ndarray:
     """Voxels `(N, D)` int32 of a labelled sample's dots that lie in its valid region."""
     voxels = voxels_of(np.asarray(sample.points)).astype(np.int32)
     return voxels if sample.valid is None else voxels[sample.valid[tuple(voxels.T)]]
+
+
+def valid_box(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """The first voxel `(D,)` of the box around the valid region, and one past its last.
+
+    Raises:
+      InputError: the region is empty.
+    """
+    if sample.valid is None:
+        return np.zeros(len(sample.shape), int), np.asarray(sample.shape)
+    if not sample.valid.any():
+        raise InputError(f"{sample.source or sample.name}: the valid region is empty")
+    axes = range(sample.valid.ndim)
+    used = [
+        np.flatnonzero(sample.valid.any(axis=tuple(a for a in axes if a != axis))) for axis in axes
+    ]
+    return np.array([u[0] for u in used]), np.array([u[-1] + 1 for u in used])

@@ -19,7 +19,7 @@ from cellcount_jax.images.points import check_points_inside, read_points
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
-from cellcount_jax.inference.fitted import voxel_size_warning
+from cellcount_jax.inference.fitted import naming, voxel_size_warning
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.progress import reading
 
@@ -125,17 +125,13 @@ def _open(
     source = stack.enter_context(open_source(entry.image, selection))
     if warning := voxel_size_warning(model, source, rescale=options.rescale):
         print(warning)
-    try:
+    with naming(model, source):
         fitted = model.fitted(
             source,
             spacing=source.spacing if options.rescale else None,
             diameter=options.diameter,
             invert=options.invert,
         )
-    except InputError as error:
-        several = selection.channel is None and source.channels > model.channels
-        hint = "; choose one with --channel" if several else ""
-        raise InputError(f"{source.path}: {error}{hint}") from error
     assert entry.points is not None
     dots = read_points(entry.points, ndim=len(source.shape))
     check_points_inside(dots, source.shape, entry.points)

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 Region = tuple[slice, ...]
+MAX_RESAMPLING = 20  # times that an axis may get longer; more is a mistake in a size
+SAME_SIZE = 0.01  # relative: sizes so near are one, and nothing is resampled
 # Gives a part of an image, `(*region, channels)`.
 Reader = Callable[[Region], np.ndarray]
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import levels
-from cellcount_jax.images.levels import Levels
-from cellcount_jax.images.regions import Inverted, Readable, Resampled, size_text
+from cellcount_jax.images.regions import (
+    MAX_RESAMPLING,
+    SAME_SIZE,
+    Inverted,
+    Readable,
+    Resampled,
+    size_text,
+)
 from cellcount_jax.images.sources import Source
 from cellcount_jax.inference import doubts
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.job import Model
 
 GIVEN, MEASURED, OF_TRAINING = "given", "measured", "as in training"
-_MAX_RESAMPLING = 20  # times that an axis may get longer; more is a mistake in the voxel size
 _READ_EDGE = 2048  # of the parts in which the highest intensity is looked for, in the last two axes
 
 
@@ -32,14 +38,12 @@ class Fitted:
       diameter: of the cells in pixels of the original, by which it was resampled; None if not.
       diameter_from: `GIVEN`, `MEASURED` in the image, or that `OF_TRAINING`, if its images
         were resampled by it; '' without a diameter.
-      levels: what was measured in the image; None for a model that measures nothing.
       inverted_from: the highest intensity, from which all were subtracted; None if they were not.
     """
 
     image: Readable
     diameter: float | None = None
     diameter_from: str = ""
-    levels: Levels | None = None
     inverted_from: float | None = None
 
     def back(self, points: np.ndarray) -> np.ndarray:
@@ -74,9 +78,11 @@ def fit(
         too many.
     """
     model.check_fits(len(image.shape), image.channels)
-    measures = model.config.predict.estimate_diameter
-    found = None
-    if measures and (diameter is None or invert is None):
+    if invert:
+        inverted_from = _highest(image) if inverted_from is None else inverted_from
+        image = Inverted(image, inverted_from)
+    measured = None
+    if model.config.predict.estimate_diameter and (diameter is None or invert is None):
         found = levels.measure(image.read, image.shape, channels=image.channels)[0]
         if invert is None and found.inverted:
             raise InputError(
@@ -84,23 +90,29 @@ def fit(
                 " on dark; --invert (invert=True) exchanges dark and bright, --no-invert"
                 " (invert=False) counts the image as it is"
             )
-    if invert:
-        inverted_from = _highest(image) if inverted_from is None else inverted_from
-        image = Inverted(image, inverted_from)
-        if found is not None:
-            found = levels.measure(image.read, image.shape, channels=image.channels)[0]
+        measured = found.diameter
     diameter_from = "" if diameter is None else GIVEN
-    if found is not None and diameter is None and found.diameter is not None:
-        diameter, diameter_from = found.diameter, MEASURED
+    if diameter is None and measured is not None:
+        diameter, diameter_from = measured, MEASURED
     elif diameter is None and spacing is None and model.usual_diameter is not None:
         diameter, diameter_from = model.usual_diameter, OF_TRAINING
     return Fitted(
         _resampled(model, image, spacing, diameter),
         diameter,
         diameter_from,
-        found,
         inverted_from if invert else None,
     )
+
+
+@contextlib.contextmanager
+def naming(model: Model, source: Source) -> Iterator[None]:
+    """Puts the file, and the remedy if it is a channel, into errors of fitting it to a model."""
+    try:
+        yield
+    except InputError as error:
+        several = source.selection.channel is None and source.channels > model.channels
+        hint = "; choose one with --channel" if several else ""
+        raise InputError(f"{source.path}: {error}{hint}") from error
 
 
 def voxel_size_warning(model: Model, source: Source, *, rescale: bool) -> str | None:
@@ -149,17 +161,17 @@ def _resampled(
             raise InputError("the model was trained on images without a voxel size: do not rescale")
         factors = tuple(ours / known for ours, known in zip(spacing, model.spacing, strict=True))
         given, trained = f"voxels of {tuple(spacing)} um", str(model.spacing)
-    if np.allclose(factors, 1, rtol=0.01):
+    if np.allclose(factors, 1, rtol=SAME_SIZE):
         return image
     shape = tuple(round(n * f) for n, f in zip(image.shape, factors, strict=True))
     if min(shape) < 1:
         raise InputError(
             f"{given}, where the model knows {trained}: nothing of {image.shape} would be left"
         )
-    if max(factors) > _MAX_RESAMPLING:
+    if max(factors) > MAX_RESAMPLING:
         raise InputError(
             f"{given}, where the model knows {trained}: the image would be over"
-            f" {_MAX_RESAMPLING} times as long; is the number right?"
+            f" {MAX_RESAMPLING} times as long; is the number right?"
         )
     return Resampled(image, shape)
 

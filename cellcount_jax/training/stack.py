@@ -16,7 +16,7 @@ from flax import struct
 from jax import Array
 from scipy import ndimage
 
-from cellcount_jax.data.sample import Dataset, Sample, voxels_inside
+from cellcount_jax.data.sample import Dataset, Sample, valid_box, voxels_inside
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.regions import size_text
@@ -174,18 +174,12 @@ def _cells(sample: Sample) -> np.ndarray:
 
 def _box(sample: Sample, window: Sequence[int]) -> tuple[list[int], list[int]]:
     """The box that crops come from: all of the image, or what holds its valid region."""
-    if sample.valid is None or sample.points is None:
+    if sample.points is None:
         return [0] * len(sample.shape), list(sample.shape)
-    low, high = [], []
-    for axis in range(sample.valid.ndim):
-        others = tuple(a for a in range(sample.valid.ndim) if a != axis)
-        used = np.flatnonzero(sample.valid.any(axis=others))
-        if not used.size:
-            raise InputError(f"{sample.source or sample.name}: the valid region is empty")
-        # A region smaller than the window may lie at the image's end: the window starts before it.
-        low.append(max(min(int(used[0]), sample.shape[axis] - window[axis]), 0))
-        high.append(int(used[-1]) + 1)
-    return low, high
+    low, high = (ends.tolist() for ends in valid_box(sample))
+    # A region smaller than the window may lie at the image's end: the window starts before it.
+    ends = zip(low, sample.shape, window, strict=True)
+    return [max(min(first, n - w), 0) for first, n, w in ends], high
 
 
 def _padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
