@@ -64,12 +64,6 @@ class Levels:
         return max(self.cells - self.background, _LEAST_CONTRAST * self.noise) or 1.0
 
     @property
-    def contrast(self) -> float:
-        """Cells above background in deviations of the noise; infinite without noise."""
-        step = self.cells - self.background
-        return step / self.noise if self.noise else math.inf if step else 0.0
-
-    @property
     def inverted(self) -> bool:
         """Whether the cells seem to be dark on a bright background.
 
