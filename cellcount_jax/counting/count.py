@@ -24,6 +24,7 @@ from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.fitted import (
     GIVEN,
     Fitted,
+    check_sizes,
     naming,
     voxel_size_doubt,
     voxel_size_warning,
@@ -265,12 +266,4 @@ def _check_options(model: TrainedModel, options: Options) -> None:
             f"--threshold {options.threshold}: must be at least {LOWEST_THRESHOLD}; lower peaks of"
             " the map are not kept"
         )
-    if options.diameter is not None and (options.diameter <= 0 or model.config.data.ndim == 3):
-        raise InputError(
-            f"--diameter {options.diameter}: is a positive number of pixels, for models of 2D"
-            " images; volumes are resampled with --rescale"
-        )
-    if options.diameter is not None and options.rescale:
-        raise InputError("--diameter and --rescale both resample the image; give one of them")
-    if options.rescale and not model.spacing_known:
-        raise InputError("--rescale: the model was trained on images without a voxel size")
+    check_sizes(model, rescale=options.rescale, diameter=options.diameter)

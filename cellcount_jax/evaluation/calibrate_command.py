@@ -19,7 +19,7 @@ from cellcount_jax.images.points import check_points_inside, read_points
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
-from cellcount_jax.inference.fitted import naming, voxel_size_warning
+from cellcount_jax.inference.fitted import check_sizes, naming, voxel_size_warning
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.progress import reading
 
@@ -76,10 +76,7 @@ def run(options: argparse.Namespace) -> int:
     if output.is_dir() or (output.exists() and not options.overwrite):
         raise InputError(f"{output}: is there already; give another --output, or --overwrite.")
     model = model_file.load_model(options.model)
-    if options.rescale and not model.spacing_known:
-        raise InputError("--rescale: the model was trained on images without a voxel size")
-    if options.rescale and options.diameter is not None:
-        raise InputError("--diameter and --rescale both resample the image; give one of them")
+    check_sizes(model, rescale=options.rescale, diameter=options.diameter)
     entries = _entries(options.images)
     with contextlib.ExitStack() as stack:
         dotted = [_open(entry, model, options, stack) for entry in entries]

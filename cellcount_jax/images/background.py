@@ -262,11 +262,16 @@ def _bounds(ends: Sequence[np.ndarray], group: Sequence[slice]) -> Region:
     return tuple(slice(int(e[g.start]), int(e[g.stop])) for e, g in zip(ends, group, strict=True))
 
 
+def noise_of(differences: np.ndarray) -> float:
+    """The noise's deviation from differences of neighbours, which few of them raise much."""
+    if not differences.size:
+        return 0.0
+    return MAD_TO_DEVIATION * float(np.median(np.abs(differences))) / math.sqrt(2)
+
+
 def _noise(values: np.ndarray, kept: np.ndarray | None = None) -> float:
-    between = np.abs(np.diff(values.astype(np.float64), axis=-1))
-    if kept is not None:
-        between = between[kept[..., 1:] & kept[..., :-1]]
-    return MAD_TO_DEVIATION * float(np.median(between)) / math.sqrt(2) if between.size else 0.0
+    between = np.diff(values.astype(np.float64), axis=-1)
+    return noise_of(between if kept is None else between[kept[..., 1:] & kept[..., :-1]])
 
 
 def _between(grid: np.ndarray, shape: Sequence[int], region: Region | None) -> np.ndarray:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
-from cellcount_jax.images.background import MAD_TO_DEVIATION, PADDING_SHARE, is_padding
+from cellcount_jax.images.background import PADDING_SHARE, is_padding, noise_of
 from cellcount_jax.images.regions import Reader, Region
 
 _SMOOTH = 1.0  # sigma in pixels, against noise
@@ -207,7 +207,5 @@ def _noise(tiles: Sequence[np.ndarray], kept: Sequence[np.ndarray]) -> float:
             for t, k in zip(tiles, kept, strict=True)
         ]
     )
-    if not differences.size:
-        return 0.0
-    middle = np.median(differences)
-    return float(MAD_TO_DEVIATION * np.median(np.abs(differences - middle)) / math.sqrt(2))
+    # Without the middle of them, which is a slope.
+    return noise_of(differences - np.median(differences)) if differences.size else 0.0

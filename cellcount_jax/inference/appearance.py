@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage, spatial
 
+from cellcount_jax.images.background import noise_of
 from cellcount_jax.images.levels import otsu, padding
 from cellcount_jax.images.regions import Readable, Region, all_of, lies_in
 from cellcount_jax.inference.cells import Found
@@ -256,7 +257,7 @@ def _of_objects(
     # Of the roots too, since cells beside much brighter ones are below the other threshold.
     threshold, root = otsu(pooled), otsu(np.sqrt(pooled - low))
     differences = np.concatenate([np.diff(w.raw, axis=-1).ravel() for w in sampled])
-    noise = 1.4826 * float(np.median(np.abs(differences))) / math.sqrt(2)
+    noise = noise_of(differences)
     if threshold is None or root is None:
         return unknown
     step = pooled[pooled > threshold].mean() - pooled[pooled <= threshold].mean()

@@ -104,6 +104,23 @@ def fit(
     )
 
 
+def check_sizes(model: Model, *, rescale: bool, diameter: float | None) -> None:
+    """Makes sure that the options of a command by which images are resampled fit a model.
+
+    Raises:
+      InputError: they do not, or exclude each other.
+    """
+    if diameter is not None and (diameter <= 0 or model.config.data.ndim == 3):
+        raise InputError(
+            f"--diameter {diameter}: is a positive number of pixels, for models of 2D"
+            " images; volumes are resampled with --rescale"
+        )
+    if diameter is not None and rescale:
+        raise InputError("--diameter and --rescale both resample the image; give one of them")
+    if rescale and not model.spacing_known:
+        raise InputError("--rescale: the model was trained on images without a voxel size")
+
+
 @contextlib.contextmanager
 def naming(model: Model, source: Source) -> Iterator[None]:
     """Puts the file, and the remedy if it is a channel, into errors of fitting it to a model."""

@@ -246,6 +246,7 @@ def test_blocks_that_are_done_and_a_mask(files: Path, capsys: pytest.CaptureFixt
         ([], "b.png", "b.png: no such file or folder"),
         ([], "c.png", "c.png: has no dots; c.csv beside it would be its dots"),
         (["--rescale"], "a.png", "trained on images without a voxel size"),
+        (["--diameter", "-3"], "a.png", "--diameter -3.0: is a positive number of pixels"),
         (["--diameter", "9"], "a.png", "a.png: the model does not say how large its cells are"),
     ],
 )
