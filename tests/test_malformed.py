@@ -414,6 +414,10 @@ BOMB = (
     )
     + "]><OME>&i;</OME>"
 )
+EXTERNAL = (
+    '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/hostname">]>'
+    "<OME><Image><Description>&e;</Description></Image></OME>"
+)
 OME: dict[str, tuple[dict[str, Any], str]] = {
     "of twice the width": ({"x": "40"}, ANY),
     "of twice the height": ({"y": "48"}, ANY),
@@ -445,6 +449,7 @@ OME: dict[str, tuple[dict[str, Any], str]] = {
     "without an image": ({"text": "<OME></OME>"}, "its OME metadata are damaged"),
     "that is broken off": ({"text": "<OME><Image><Pixels "}, "its OME metadata are damaged"),
     "that explodes": ({"text": BOMB}, ANY),
+    "that names another file": ({"text": EXTERNAL}, "its OME metadata are damaged"),
 }
 for _title, (_text, _words) in OME.items():
     add(f"OME {_title}", partial(ome, **_text), "a.ome.tif", _words, ndim=3)

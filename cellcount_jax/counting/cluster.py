@@ -36,6 +36,8 @@ _RETRIES = 3  # of a task whose error may pass, such as a disk that does not ans
 _CORES_PER_WORKER = 4  # on a CPU
 _TIMEOUT_S = 20
 _NAME = "cellcount_jax"
+# Whoever reaches a port of dask can run code.
+_LOOPBACK = "127.0.0.1"
 
 
 @contextlib.contextmanager
@@ -199,6 +201,7 @@ def _client(scheduler: str) -> Iterator[Client]:
                 address = stack.enter_context(_local_cluster())
             else:
                 resolve_address(scheduler)  # a client takes long to give up
+                _check_certificate(scheduler)
             client = Client(address, timeout=_TIMEOUT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(
@@ -206,6 +209,17 @@ def _client(scheduler: str) -> Iterator[Client]:
                 " scheduler logs when it starts, such as tcp://10.0.0.5:8786, or 'local'"
             ) from error
         yield stack.enter_context(client)
+
+
+def _check_certificate(scheduler: str) -> None:
+    """Raises an `InputError` where an encrypted connection would have no certificate."""
+    from distributed import Security
+
+    if scheduler.startswith("tls:") and not Security().get_connection_args("client")["ssl_context"]:
+        raise InputError(
+            f"--scheduler {scheduler}: dask's configuration names no certificate for it; see"
+            " 'Who can reach the scheduler' in docs/cluster.md"
+        )
 
 
 def _wait_for_workers(client: Client, scheduler: str) -> None:
@@ -246,14 +260,21 @@ def _local_cluster() -> Iterator[Any]:
                 # No limit: dask would stop a worker that takes more than its share.
                 "memory_limit": 0,
                 "env": environment,
+                "host": _LOOPBACK,
                 "dashboard": False,
+                "dashboard_address": f"{_LOOPBACK}:0",
                 "silence_logs": logging.WARNING,
                 "preload": [__name__],
             },
         }
         for number, environment in enumerate(_environments())
     }
-    options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": ":0"}
+    options = {
+        "host": _LOOPBACK,
+        "port": 0,
+        "dashboard": False,
+        "dashboard_address": f"{_LOOPBACK}:0",
+    }
     with SpecCluster(workers, {"cls": Scheduler, "options": options}) as cluster:
         yield cluster
 

@@ -150,11 +150,25 @@ def write_table(
     Args:
       path: the file; its folder is created where missing.
       header: names of the columns.
-      rows: a value a column each; None is an empty cell.
+      rows: a value a column each; None is an empty cell. Text that a spreadsheet would take for a
+        formula, such as the name of an image, gets an apostrophe before it.
       line_end: "\\r\\n" as spreadsheets write it, or "\\n".
+
+    Source of the apostrophe: OWASP, "CSV Injection".
     """
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator=line_end).writerows([header, *rows])
+        written = ([_no_formula(cell) for cell in row] for row in (header, *rows))
+        csv.writer(file, lineterminator=line_end).writerows(written)
+
+
+def _no_formula(cell: Any) -> Any:
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _unlinked(path: Path) -> Path:

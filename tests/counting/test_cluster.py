@@ -6,7 +6,9 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -339,3 +341,51 @@ def test_a_job_that_cannot_be_opened(tmp_path: Path, model: TrainedModel, volume
         (tmp_path / "job.json").write_text(json.dumps({**stored, **change}))
         wrong = cluster.run_on_worker(str(tmp_path), mark, task)
         assert isinstance(wrong, InputError) and words in str(wrong)
+
+
+@needs_dask
+def test_the_local_processes_listen_to_this_machine_alone() -> None:
+    psutil = pytest.importorskip("psutil")
+    with cluster._local_cluster() as started:
+        assert len(started.workers) >= 1
+        me = psutil.Process()
+        found = [
+            connection.laddr.ip
+            for process in (me, *me.children(recursive=True))
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    assert len(found) >= 3 and set(found) == {"127.0.0.1"}
+
+
+@needs_dask
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_scheduler_behind_tls_is_reached_with_a_certificate_alone(
+    tmp_path: Path, volume: Path, count: Callable[..., bytes]
+) -> None:
+    import dask
+    from distributed import LocalCluster, Security
+
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=me"]
+    request += ["-days", "2", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(request, check=True, capture_output=True)
+    names = {"tls_ca_file": str(certificate)}
+    for role in ("client", "scheduler", "worker"):
+        names |= {f"tls_{role}_key": str(key), f"tls_{role}_cert": str(certificate)}
+    security = Security(require_encryption=True, **names)
+    settings = {
+        "distributed.comm.tls.ca-file": str(certificate),
+        "distributed.comm.tls.client": {"key": str(key), "cert": str(certificate)},
+    }
+    options = {"processes": False, "n_workers": 1, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(security=security, protocol="tls", **options) as started:
+        address = started.scheduler_address
+        assert address.startswith("tls://")
+        with (
+            pytest.raises(InputError, match="names no certificate"),
+            cluster.engines_on(address),
+        ):
+            pass
+        with dask.config.set(settings), cluster.engines_on(address) as engine:
+            assert count(tmp_path / "tls", engine) == count(tmp_path / "threads")

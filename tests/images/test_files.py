@@ -1,14 +1,15 @@
-"""A folder that is replaced is the old one or the whole new one."""
+"""What is replaced is the old one or the whole new one; tables hold no formulas."""
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
 import pytest
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import replacing_folder
+from cellcount_jax.images.files import replacing_folder, write_table
 
 
 def make(folder: Path, text: str) -> None:
@@ -65,3 +66,12 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a file"), replacing_folder(tmp_path / "a.zarr"):
         raise AssertionError
     assert texts(tmp_path) == {"a.zarr": "mine"}
+
+
+def test_text_of_a_table_is_no_formula(tmp_path: Path) -> None:
+    cells = ["=1+1", "+a.tif", "-a.tif", "@sum", "\tx", "\rx", "a=b", "-1.5", "+3e5", -2, None, ""]
+    write_table(tmp_path / "a.csv", ["=header"], [[cell] for cell in cells])
+    with (tmp_path / "a.csv").open(newline="") as file:
+        written = [row[0] if row else "" for row in csv.reader(file)]
+    expected = ["'=1+1", "'+a.tif", "'-a.tif", "'@sum", "'\tx", "'\rx", "a=b", "-1.5", "+3e5", "-2"]
+    assert written == ["'=header", *expected, "", ""]

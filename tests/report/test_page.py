@@ -159,6 +159,16 @@ def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
     assert page.text("title").startswith(EVIL)
 
 
+def test_a_browser_runs_nothing_of_a_name(
+    tmp_path: Path, browser: Callable[..., tuple[np.ndarray, str]]
+) -> None:
+    name = '"><img src=x onerror=console.log("ran")><script>console.log("ran")</script>'
+    given = arguments(image_of(20, 20, 1), 3, title=name, facts={name: name})
+    page_of(tmp_path, given | {"regions": [{name: name, "count": 1}]})
+    _, log = browser(tmp_path / "page.html", 600, 600)
+    assert "CONSOLE" not in log
+
+
 def test_the_same_count_gives_the_same_bytes(tmp_path: Path) -> None:
     given = arguments(image_of(20, 40, 30, 1), 30)
     assert page_of(tmp_path, given).source == page_of(tmp_path, given).source
