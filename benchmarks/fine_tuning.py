@@ -6,9 +6,9 @@ stopped:
     python benchmarks/fine_tuning.py --model=nuclei2d --output=runs/fine_tuning.json
     python benchmarks/fine_tuning.py --model=nuclei2d --kinds=vgg --part=test --output=...
 
-A kind is `vgg` (one channel, the brightest of the three) or the images of one size in
-`nuclei2d/train`, such as `520x696`. Six tenths of a kind's training images are the ones that
-labelled images are drawn from, by the seed. Scores are on two tenths (`--part=develop`, on which
+A kind is `vgg` (one channel, the brightest of the three), `mbm` (in colour) or the images of one
+size in `nuclei2d/train`, such as `520x696`. Labelled images are drawn by the seed from six tenths
+of a kind's training images. Scores are on two tenths (`--part=develop`, on which
 the defaults of `cellcount train --from` were chosen), on the last two (`check`), or on the test
 images (`test`). Training is that of `cellcount train FOLDER --diameter D`, with and without
 `--from MODEL`; the model as it is, with its own threshold, is scored beside.
@@ -40,13 +40,13 @@ from cellcount_jax.training import command, fine_tuning, run_folder, train
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("develop", "check", "test")
-_VGG_DIAMETER = 10.2
+_DIAMETERS = {"vgg": 10.2, "mbm": 16.0}  # pixels; neither has labels to measure them in
 _SPLIT_SEED = 5455  # of the order of the images
 _MOST_SCORED = 20  # images
 
 
 class Kind(NamedTuple):
-    """Images of one kind, grey: those to draw labelled ones from, and those to score on."""
+    """Images of one kind: those to draw labelled ones from, and those to score on."""
 
     pool: Sequence[Sample]
     scored: Sequence[Sample]
@@ -101,12 +101,11 @@ def main() -> None:
 
 def read_kind(data: Path, name: str, part: str) -> Kind:
     """The images of a kind, in the order of the permutation by `_SPLIT_SEED`."""
-    if name == "vgg":
-        found = public_sets.load_vgg(
-            data / "vgg", num_labelled=-1, num_unlabelled=0, split_seed=_SPLIT_SEED
-        )
+    if name in _DIAMETERS:
+        load = public_sets.load_vgg if name == "vgg" else public_sets.load_mbm
+        found = load(data / name, num_labelled=-1, num_unlabelled=0, split_seed=_SPLIT_SEED)
         training, test = list(found.labelled), list(found.tests["test"])
-        diameter = _VGG_DIAMETER
+        diameter = _DIAMETERS[name]
     else:
         shape = tuple(map(int, name.split("x")))
         training, test = (_of_shape(data / "nuclei2d" / part, shape) for part in ("train", "test"))
@@ -114,7 +113,10 @@ def read_kind(data: Path, name: str, part: str) -> Kind:
         diameter = statistics.median(map(_diameter, training))
     six, eight = (len(training) * tenths // 10 for tenths in (6, 8))
     scored = {"develop": training[six:eight], "check": training[eight:], "test": test}[part]
-    return Kind(_grey(training[:six]), _grey(scored[:_MOST_SCORED]), diameter)
+    pool, scored = training[:six], scored[:_MOST_SCORED]
+    if name != "mbm":
+        pool, scored = _grey(pool), _grey(scored)
+    return Kind(pool, scored, diameter)
 
 
 def write_folder(folder: Path, kind: Kind, count: int, seed: int) -> None:
@@ -122,7 +124,8 @@ def write_folder(folder: Path, kind: Kind, count: int, seed: int) -> None:
     chosen = permuted(kind.pool, seed=seed)[:count]
     for place, samples in ((folder, chosen), (folder / "test", kind.scored)):
         for sample in samples:
-            write_image(place / f"{sample.name}.tif", sample.image[..., 0], ndim=2)
+            image = sample.image if sample.image.shape[-1] > 1 else sample.image[..., 0]
+            write_image(place / f"{sample.name}.tif", image, ndim=2)
             assert sample.points is not None
             write_points(place / f"{sample.name}.csv", sample.points)
 
