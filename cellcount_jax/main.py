@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from cellcount_jax import cache, overrides
+from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
 from cellcount_jax.inference import model_file
@@ -88,6 +89,8 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         # A config file that could not be read says so here, when the first setting is asked for.
         if not _CONFIG.value.name:
             raise InputError("config.name = '': must not be empty, the default workdir has it")
+        for key in settings.flatten(_CONFIG.value.to_dict()):
+            overrides.check_key(key)  # a config file can set what is no setting
         return remaining
     except (LookupError, AttributeError) as error:
         for argument in arguments:

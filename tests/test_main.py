@@ -59,6 +59,18 @@ def test_a_wrong_flag_is_one_line_that_names_it(
     assert not workdir.exists()
 
 
+def test_a_config_file_with_an_unknown_setting_is_an_error(tmp_path: Path, run_module: Run) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import smoke\n\n\ndef get_config():\n    config = smoke.get_config()\n"
+        "    config.train.step = 3\n    return config\n"
+    )
+    status, _, errors = run_module("main", f"--config={path}", f"--workdir={tmp_path / 'run'}")
+    assert status == 1 and errors.count("\n") == 1
+    assert "config.train.step: no such setting; did you mean config.train.steps?" in errors
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_batch_that_does_not_divide_over_the_devices_is_an_error(
     tmp_path: Path, run_module: Run
 ) -> None:
