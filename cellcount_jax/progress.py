@@ -21,14 +21,24 @@ def progress(title: str, total: int, *, unit: str = "tile") -> tqdm:
       total: units in all.
       unit: 'tile', or 'voxel' for millions of them.
     """
-    # Nothing is shown of work that takes less than two seconds.
-    options = {"desc": title, "unit": unit, "unit_scale": unit == "voxel", "delay": 2}
-    return _bar(total, _to_stderr, seconds_between_lines=60, **options)
+    options = {"desc": title, "unit": unit, "unit_scale": unit == "voxel"}
+    return _bar_of_count(total, **options)
 
 
 def reading(title: str, voxels: int) -> tqdm:
     """Progress of an image that is read part by part."""
     return progress(title, voxels, unit="voxel")
+
+
+def images(total: int) -> tqdm:
+    """Progress of a batch of images; none is shown of a single one."""
+    return _bar_of_count(total, desc="counting", unit=" images", disable=total < 2)
+
+
+def say(line: str) -> None:
+    """Prints a line, above the bars where they share a terminal with it."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
 
 
 class TrainingProgress:
@@ -66,6 +76,12 @@ class TrainingProgress:
             self._bar.refresh()
         else:
             logging.info("step %d of %d, %s (compiled)", step, self._bar.total, values)
+
+
+def _bar_of_count(total: int, **options: Any) -> tqdm:
+    # Nothing is shown of work that takes less than two seconds; of bars below others nothing stays.
+    options |= {"delay": 2, "leave": None}
+    return _bar(total, _to_stderr, seconds_between_lines=60, **options)
 
 
 def _bar(

@@ -7,6 +7,7 @@ tiny and untrained, since none of these may reach it.
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -1192,10 +1193,9 @@ def a_broken_file_in_a_folder(path: Path) -> None:
 
 
 @malformed("folder", "the model was trained on 2D", named="s0.tif")
-def a_folder_of_volumes_for_a_model_of_images(path: Path) -> None:
+def a_folder_with_a_volume_for_a_model_of_images(path: Path) -> None:
     path.mkdir()
-    for number in range(2):
-        write_plane(VOLUME)(path / f"s{number}.tif")
+    write_plane(VOLUME)(path / "s0.tif")
 
 
 @malformed("folder", "would both write results called 'a'", named="A.tif")
@@ -1418,7 +1418,10 @@ def assert_one_line(errors: str, named: str, words: str) -> None:
 
 def assert_no_results(output: Path) -> None:
     found = {path.name for path in output.rglob("*")} if output.exists() else set()
-    assert not found & {"counts.csv", "summary.json", "points.csv"}
+    assert not found & {"summary.json", "points.csv"}
+    for table in output.glob("counts.csv"):
+        with table.open(newline="", encoding="utf-8") as file:
+            assert all(row["error"] and not row["count"] for row in csv.DictReader(file))
 
 
 AS_ROOT = {"a_file_that_may_not_be_read", "a_folder_that_may_not_be_read"}

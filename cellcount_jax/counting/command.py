@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from cellcount_jax import cache
-from cellcount_jax.counting import cluster, count, engines, results
+from cellcount_jax.counting import cluster, count, counts_table, engines, results
 from cellcount_jax.images import inputs
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.job import Engine, Job
+from cellcount_jax.progress import say
 
 EXAMPLES = """\
 examples:
@@ -24,7 +28,8 @@ examples:
   cellcount count brain.ome.zarr --model nuclei3d --output counted/ --scheduler local
 
 For each input a folder with points.csv (id, place in voxels and in um, score), report.html to
-look at and summary.json with all that is needed to repeat it; counts.csv has a row an input.
+look at and summary.json with all that is needed to repeat it; counts.csv has a row an input, also
+of those that could not be counted, and of other counts into the same folder.
 A large image is counted in tiles; the same command goes on where it was stopped.
 """
 
@@ -35,8 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         type=Path,
-        help="TIFF, OME-TIFF, PNG, NumPy or OME-Zarr, or folders of them; for a model of volumes a"
-        " folder of 2D images is one volume of slices",
+        help="TIFF, OME-TIFF, PNG, NumPy or OME-Zarr, or folders of them, in which masks and labels"
+        " of other images are skipped; for a model of volumes a folder of 2D images is one volume"
+        " of slices",
     )
     parser.add_argument(
         "--model",
@@ -120,7 +126,9 @@ def run(options: argparse.Namespace) -> int:
         model = model.with_settings({"predict.max_voxels": options.max_voxels})
     if options.fast:
         model = model.with_settings({"predict.flips": False})
-    found = inputs.find_inputs(options.inputs, ndim=model.config.data.ndim)
+    found = inputs.find_inputs(
+        options.inputs, ndim=model.config.data.ndim, reserved=(counts_table.NAME,), show=say
+    )
     wanted = count.Options(
         threshold=options.threshold,
         rescale=options.rescale,
@@ -149,12 +157,24 @@ def run(options: argparse.Namespace) -> int:
             options.output,
             options=wanted,
             name=options.model,
-            show=lambda line: print(line, flush=True),
+            show=say,
+            failed=functools.partial(_tell, debug=options.debug),
             engine=engine,
         )
-    if options.dry_run:
-        return 0
-    total = sum(row["count"] for row in rows)
-    several = f"{total} cells in {len(rows)} inputs, " if len(rows) > 1 else ""
-    print(f"{several}written to {options.output}")
-    return 0
+    errors = [row["error"] for row in rows if row["error"]]
+    if not options.dry_run:
+        total = sum(row["count"] for row in rows if not row["error"])
+        counted = len(rows) - len(errors)
+        several = f"{total} cells in {counted} inputs, " if len(rows) > 1 else ""
+        print(f"{several}written to {options.output}", flush=True)
+    if errors:
+        print(f"error: {len(errors)} of {len(rows)} inputs were not counted:", file=sys.stderr)
+        print(*errors, sep="\n", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _tell(error: Exception, text: str, *, debug: bool) -> None:
+    """Says at once that an input failed; all of them are listed at the end."""
+    if debug:
+        traceback.print_exception(error)
+    say(f"not counted: {text}")

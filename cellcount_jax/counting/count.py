@@ -11,9 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cellcount_jax.counting import announce, claim, engines, job_file, region_counts, results
+from cellcount_jax.counting import (
+    announce,
+    batch,
+    claim,
+    counts_table,
+    engines,
+    job_file,
+    region_counts,
+    results,
+)
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import check_apart, write_table
+from cellcount_jax.images.files import check_apart
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
@@ -70,90 +79,117 @@ def count_files(
     options: Options,
     name: str,
     show: Callable[[str], None] = lambda _: None,
+    failed: Callable[[Exception, str], None] = lambda *_: None,
     engine: Callable[[Job], Engine] = engines.in_threads,
 ) -> list[dict[str, Any]]:
     """Counts the cells in files, one after the other.
 
-    A count that was stopped goes on when it is called again.
+    An input that cannot be counted does not keep the others from it. A count that was stopped goes
+    on when it is called again.
 
     Args:
       model: a trained model.
       inputs: from `inputs.find_inputs`.
       output: folder; each input gets one in it, with points.csv, pictures and summary.json, and
-        counts.csv has a row an input.
+        counts.csv a row an input, which is written as soon as it is counted and takes the place
+        of an earlier one, see `counts_table.merge`.
       options: see `Options`.
       name: of the model, for the summaries.
       show: called with each line that describes an input, its work or its result.
+      failed: called with the error of an input, and its text, if there are other inputs.
       engine: makes the engine that runs the tasks of an image in tiles, see `cluster.engines_on`.
 
     Returns:
-      The rows of counts.csv; none with `options.dry_run`.
+      The rows of counts.csv, which `options.dry_run` does not write; with an 'error' where an
+      input could not be counted.
 
     Raises:
-      InputError: a results folder is, holds or lies in a file that is read (nothing is done then);
-        a file cannot be read or does not fit the model, or its folder holds the results of another
-        count; the results of earlier inputs stay, and counts.csv is not written.
+      InputError: the options do not fit the model or each other; a results folder is, holds or lies
+        in a file that is read (nothing is done then); counts.csv cannot be written. And any error
+        of the only input: it cannot be read or does not fit the model, or its folder holds the
+        results of another count.
     """
     _check_options(model, options)
+    results.check_outputs(options.outputs)
     folders = [(output / item.name).resolve() for item in inputs]
     outside = (options.mask, options.outputs.regions, options.outputs.region_names)
-    check_apart(
-        folders, [*(item.path for item in inputs), *(p for p in outside if p and p.exists())]
-    )
-    table = output / "counts.csv"
-    claim.check_table(table, "input,count,", folders=folders)
+    for path in filter(None, outside):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    check_apart(folders, [*(item.path for item in inputs), *filter(None, outside)])
+    table = output / counts_table.NAME
+    claim.check_table(table, counts_table.HEADER, folders=folders)
     digest = model_file.digest(model)[:12]
-    rows = []
-    for item, folder in zip(inputs, folders, strict=True):
-        started = time.perf_counter()
-        with contextlib.ExitStack() as stack:
-            source = stack.enter_context(
-                open_source(item.path, options.selection, as_slices=item.as_slices)
-            )
-            show(announce.describe_image(source))
-            if warning := voxel_size_warning(model, source, rescale=options.rescale):
-                show(warning)
-            results.check(source, options.outputs)
-            fitted = _fitted(model, source, options)
-            if fitted.diameter is not None and fitted.diameter_from != GIVEN:
-                about = f"{fitted.diameter:.3g} pixels ({fitted.diameter_from})"
-                show(f"{item.path}: cells of about {about}")
-            origin = job_file.origin(
-                item.path,
-                options.selection,
-                as_slices=item.as_slices,
-                rescale=options.rescale,
-                diameter=fitted.diameter,
-                inverted_from=fitted.inverted_from,
-            )
-            job = _job(model, source, fitted, folder, options, origin, stack)
-            identity = _identity(model, source, fitted, options, digest)
-            claim.check(folder, identity, overwrite=options.overwrite)
-            if options.dry_run or not job.plan.whole:
-                # The speed of workers elsewhere is not known.
-                here = options.dry_run or engine is engines.in_threads
-                show(announce.describe_job(job, timed=here))
-            if options.dry_run:
-                continue
-            summary, reasons = count_source(
-                job, source, fitted, identity, options=options, name=name, engine=engine(job)
-            )
-        seconds = time.perf_counter() - started
-        show(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
-        if line := announce.describe_doubts(item.path, reasons):
-            show(line)
-        rows.append(
-            {
-                "input": str(item.path),
-                "count": summary["count"],
-                **({} if summary["integral"] is None else {"integral": summary["integral"]}),
-                "voxels": math.prod(summary["shape"]),
-                "doubts": "; ".join(doubt.kind for doubt in reasons),
-            }
+
+    def count(item: Input) -> dict[str, Any]:
+        folder = (output / item.name).resolve()
+        return _count_input(
+            model, item, folder, digest, options=options, name=name, show=show, engine=engine
         )
-    if rows:
-        write_table(table, rows[0], (row.values() for row in rows))
-    return rows
+
+    return batch.count_each(inputs, None if options.dry_run else table, count, failed=failed)
+
+
+def _count_input(
+    model: TrainedModel,
+    item: Input,
+    folder: Path,
+    digest: str,
+    *,
+    options: Options,
+    name: str,
+    show: Callable[[str], None],
+    engine: Callable[[Job], Engine],
+) -> dict[str, Any]:
+    """Counts one input; see `count_files`.
+
+    Returns:
+      Values for its row of counts.csv; none with `options.dry_run`.
+    """
+    started = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(
+            open_source(item.path, options.selection, as_slices=item.as_slices)
+        )
+        show(announce.describe_image(source))
+        if warning := voxel_size_warning(model, source, rescale=options.rescale):
+            show(warning)
+        results.check_labels(source, options.outputs)
+        fitted = _fitted(model, source, options)
+        if fitted.diameter is not None and fitted.diameter_from != GIVEN:
+            about = f"{fitted.diameter:.3g} pixels ({fitted.diameter_from})"
+            show(f"{item.path}: cells of about {about}")
+        origin = job_file.origin(
+            item.path,
+            options.selection,
+            as_slices=item.as_slices,
+            rescale=options.rescale,
+            diameter=fitted.diameter,
+            inverted_from=fitted.inverted_from,
+        )
+        job = _job(model, source, fitted, folder, options, origin, stack)
+        identity = _identity(model, source, fitted, options, digest)
+        with batch.claiming():
+            claim.check(folder, identity, overwrite=options.overwrite)
+        if options.dry_run or not job.plan.whole:
+            # The speed of workers elsewhere is not known.
+            here = options.dry_run or engine is engines.in_threads
+            show(announce.describe_job(job, timed=here))
+        if options.dry_run:
+            return {}
+        summary, reasons = count_source(
+            job, source, fitted, identity, options=options, name=name, engine=engine(job)
+        )
+    seconds = time.perf_counter() - started
+    show(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
+    if line := announce.describe_doubts(item.path, reasons):
+        show(line)
+    return {
+        "count": summary["count"],
+        **({} if summary["integral"] is None else {"integral": summary["integral"]}),
+        "voxels": math.prod(summary["shape"]),
+        "doubts": "; ".join(doubt.kind for doubt in reasons),
+    }
 
 
 def count_source(
@@ -175,12 +211,14 @@ def count_source(
     threshold = model.threshold_from(options.threshold)
     if not job.plan.whole:
         # Tiles leave their results in the folder; an image in one piece only if it can be counted.
-        claim.take(folder, identity, overwrite=options.overwrite)
+        with batch.claiming():
+            claim.take(folder, identity, overwrite=options.overwrite)
     found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
     reasons = doubts.find(model, job.image, found, mask=job.mask)
     if voxels := voxel_size_doubt(model, source, rescale=options.rescale):
         reasons = (voxels, *reasons)
-    claim.take(folder, identity, overwrite=options.overwrite)
+    with batch.claiming():
+        claim.take(folder, identity, overwrite=options.overwrite)
     found = found.moved(fitted.back)
     resampled = isinstance(fitted.image, Resampled)
     summary = {

@@ -55,12 +55,12 @@ class Outputs:
     region_names: Path | None = None
 
 
-def check(source: Source, wanted: Outputs) -> None:
-    """Makes sure, before an image is counted, that its files can be written.
+def check_outputs(wanted: Outputs) -> None:
+    """Makes sure, before anything is counted, that its files can be written.
 
     Raises:
-      InputError: the extra for Parquet is not installed; the bins have no size; the labels do not
-        fit the image, or their names cannot be read.
+      InputError: the extra for Parquet is not installed; the bins have no size; the names of
+        regions cannot be read.
     """
     if wanted.parquet:
         exports.require_parquet()
@@ -69,6 +69,14 @@ def check(source: Source, wanted: Outputs) -> None:
     if wanted.region_names is not None and wanted.regions is None:
         raise InputError("--region-names: are those of --regions; give both")
     _names(wanted)
+
+
+def check_labels(source: Source, wanted: Outputs) -> None:
+    """Makes sure, before an image is counted, that the labels of its regions are of its extent.
+
+    Raises:
+      InputError: they are not.
+    """
     if wanted.regions is not None:
         open_label_volume(wanted.regions, shape=source.shape, spacing=source.spacing).close()
 

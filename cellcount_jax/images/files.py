@@ -52,7 +52,7 @@ def check_apart(folders: Iterable[Path], files: Iterable[Path]) -> None:
       InputError: with the folder and the file.
     """
     # A link belongs to the user as much as its target.
-    own = {place: path for path in files for place in (path.resolve(), _unlinked(path))}
+    own = {place: path for path in files for place in (path.resolve(), unlinked(path))}
     holders = {parent: path for place, path in own.items() for parent in place.parents}
     for folder in folders:
         inside = next((own[parent] for parent in folder.parents if parent in own), None)
@@ -66,6 +66,15 @@ def check_apart(folders: Iterable[Path], files: Iterable[Path]) -> None:
                     f"{folder}: the folder for the results {relation} {found}, which is read;"
                     " give another --output"
                 )
+
+
+def unlinked(path: Path) -> Path:
+    """The path of a link itself, with its parents resolved; of anything else its target.
+
+    Args:
+      path: a file, a folder or a link.
+    """
+    return path.parent.resolve() / path.name if path.is_symlink() else path.resolve()
 
 
 @contextlib.contextmanager
@@ -157,11 +166,12 @@ def write_table(
     Source of the apostrophe: OWASP, "CSV Injection".
     """
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        written = ([_no_formula(cell) for cell in row] for row in (header, *rows))
+        written = ([no_formula(cell) for cell in row] for row in (header, *rows))
         csv.writer(file, lineterminator=line_end).writerows(written)
 
 
-def _no_formula(cell: Any) -> Any:
+def no_formula(cell: Any) -> Any:
+    """What a cell of a table becomes, so that no spreadsheet computes it, see `write_table`."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell
     try:
@@ -169,8 +179,3 @@ def _no_formula(cell: Any) -> Any:
     except ValueError:
         return f"'{cell}"
     return cell
-
-
-def _unlinked(path: Path) -> Path:
-    """The path of a link itself, with its parents resolved; of anything else its target."""
-    return path.parent.resolve() / path.name if path.is_symlink() else path.resolve()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import collections
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import logging
-
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.companions import companions, describe
+from cellcount_jax.images.files import unlinked
 from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, open_stored, short_name
 from cellcount_jax.images.slices import natural_order, slice_files
@@ -32,13 +32,20 @@ class Input(NamedTuple):
     as_slices: bool = False
 
 
-def find_inputs(paths: Iterable[str | os.PathLike[str]], *, ndim: int) -> list[Input]:
+def find_inputs(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    ndim: int,
+    reserved: Collection[str] = (),
+    show: Callable[[str], None] = lambda _: None,
+) -> list[Input]:
     """The inputs among files and folders, in the order given, a folder's in natural order.
 
     A Zarr folder is one input. Of another folder, every image file (and Zarr folder) in it is an
     input; but where `ndim` is 3 and they are 2D, they are the slices of one volume. Files that
-    begin with a dot, other files, and the labels and masks of images (`a_labels.tif`,
-    `a_valid.tif` beside `a.tif`) are not; its subfolders are not looked at.
+    begin with a dot, other files, and the labels and masks of images (`companions.py`:
+    `a_labels.tif` beside `a.tif`) are not; its subfolders are not looked at. A file that cannot be
+    read is an input, so that its error is that of one input. A link is an input by its own name.
 
     Inputs of one name are told apart by their endings (`a_tif`, `a_png`) or their folders
     (`x_a`, `y_a`).
@@ -46,6 +53,8 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]], *, ndim: int) -> list[I
     Args:
       paths: files and folders.
       ndim: spatial dimensions that the model takes.
+      reserved: names that no input may have.
+      show: called with a line about what was skipped in a folder, and about links to one file.
 
     Returns:
       The inputs, at least one.
@@ -59,7 +68,7 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]], *, ndim: int) -> list[I
     for path in map(Path, paths):
         with naming(path, "an image or a folder of images"):
             if path.is_dir() and not is_zarr(path):
-                found += _in_folder(path, ndim)
+                found += _in_folder(path, ndim, show)
             elif not path.exists():
                 raise InputError(f"{path}: no such file or folder.")
             elif path.is_dir() or path.suffix.lower() in SOURCE_SUFFIXES:
@@ -71,47 +80,55 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]], *, ndim: int) -> list[I
                 )
     if not found:
         raise InputError("no input: give image files, or folders of them.")
-    whole = [path.resolve() for path, _ in found]
-    for path, number in collections.Counter(whole).items():
+    for path, number in collections.Counter(unlinked(path) for path, _ in found).items():
         if number > 1:
             raise InputError(f"{path}: is given {number} times; once is enough.")
     for path, _ in found:
         if any("\ud800" <= character <= "\udfff" for character in str(path)):
             raise InputError(f"{path}: the name is not valid UTF-8; rename the file or folder.")
-    names = _unique_names([path for path, _ in found])
+    targets: dict[Path, list[str]] = {}
+    for path, _ in found:
+        targets.setdefault(path.resolve(), []).append(str(path))
+    for target, links in targets.items():
+        if len(links) > 1:
+            show(f"{' and '.join(links)}: are links to one file, {target}; each is an input")
+    names = _unique_names([path for path, _ in found], reserved)
     return [Input(n, path, as_slices) for n, (path, as_slices) in zip(names, found, strict=True)]
 
 
-def _in_folder(folder: Path, ndim: int) -> list[tuple[Path, bool]]:
-    images = []
-    everything = sorted(folder.iterdir(), key=natural_order)
-    stems = {short_name(path) for path in everything if _is_image(path)}
-    for path in everything:
-        name = short_name(path)
-        if path.name.startswith("."):
-            continue
-        bases = [name.removesuffix(role) for role in ("_labels", "_valid") if name.endswith(role)]
-        if not _is_image(path) or any(base in stems for base in bases):
-            logging.info("%s: not an image to work on, ignored.", path)
-        else:
-            images.append(path)
+def _in_folder(folder: Path, ndim: int, show: Callable[[str], None]) -> list[tuple[Path, bool]]:
+    everything = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    images = sorted(filter(_is_image, everything), key=natural_order)
+    if skipped := companions(images):
+        show(describe(folder, skipped))
+        images = [path for path in images if path not in skipped]
     if not images:
+        others = "; what was skipped is counted if it is named" if skipped else ""
         raise InputError(
             f"{folder}: has no image ({', '.join(SOURCE_SUFFIXES)}, .zarr); its subfolders are not"
-            " looked at."
+            f" looked at{others}."
         )
     if ndim == 2:
         return [(path, False) for path in images]
-    dimensions = {path: _spatial_ndim(path) for path in images}
-    if set(dimensions.values()) == {3}:
+    dimensions: dict[Path, int] = {}
+    errors: dict[Path, InputError] = {}
+    for path in images:
+        try:
+            dimensions[path] = _spatial_ndim(path)
+        except InputError as error:
+            errors[path] = error
+    flat, volumes = ([p for p, found in dimensions.items() if found == n] for n in (2, 3))
+    if not flat:
         return [(path, False) for path in images]
-    flat = next(path for path in images if dimensions[path] == 2)
-    if 3 in dimensions.values():
-        volume = next(path for path in images if dimensions[path] == 3)
+    if volumes:
         raise InputError(
-            f"{folder}: holds 2D images ({flat.name}) beside volumes ({volume.name}); put the"
-            " slices of a volume in a folder of their own."
+            f"{folder}: holds 2D images ({flat[0].name}) beside volumes ({volumes[0].name}); put"
+            " the slices of a volume in a folder of their own."
         )
+    # A broken slice is told when the volume is opened; a link to nothing, or a pipe, only here.
+    for path, why in errors.items():
+        if not path.is_file() and not path.is_dir():
+            raise why
     for path in sorted({*images} ^ {*slice_files(folder)}):
         raise InputError(
             f"{path}: is among the slices of a volume, which are TIFF or PNG files with no labels"
@@ -135,22 +152,24 @@ def _spatial_ndim(path: Path) -> int:
             stored.close()
 
 
-def _unique_names(paths: Sequence[Path]) -> list[str]:
+def _unique_names(paths: Sequence[Path], reserved: Collection[str]) -> list[str]:
     """Names for output files: the shortest kind by which those of one name differ."""
     names = [_folder_name(path) for path in paths]
     for longer in (_with_ending, _with_folder, _with_both):
-        clashing = _repeated(names)
+        clashing = _repeated([*names, *reserved])
         again = [longer(path) for path in paths]
         for name in clashing:
             members = [i for i, other in enumerate(names) if other.casefold() == name]
             if not _repeated([again[i] for i in members]):
                 for i in members:
                     names[i] = again[i]
-    for name in _repeated(names):
-        first, second = [p for n, p in zip(names, paths, strict=True) if n.casefold() == name][:2]
+    for name in _repeated([*names, *reserved]):
+        first, *others = [p for n, p in zip(names, paths, strict=True) if n.casefold() == name]
+        if not others:
+            raise InputError(f"{first}: no results can be called {name!r}; rename the input.")
         raise InputError(
-            f"{first}: and {second} would both write results called {name!r}; rename one, or give"
-            " them one at a time."
+            f"{first}: and {others[0]} would both write results called {name!r}; rename one, or"
+            " give them one at a time."
         )
     return names
 

@@ -246,13 +246,3 @@ def test_a_count_that_was_faster_is_not_deleted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds the results of another count"):
         claim.take(tmp_path, IDENTITY)
     assert digests(tmp_path) == before
-
-
-def test_an_input_called_as_the_table(
-    tmp_path: Path, run_2d: Path, cells_2d: Path, call: Call, capsys: Capture
-) -> None:
-    image = tmp_path / "counts.csv.png"
-    image.write_bytes((cells_2d / "test" / "t0.png").read_bytes())
-    assert call("count", image, "--model", run_2d, "--output", tmp_path / "out") == 1
-    assert "is the table of all counts; rename the input" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()

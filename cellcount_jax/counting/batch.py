@@ -1,0 +1,84 @@
+"""The inputs of a count, one after the other: a row each in counts.csv, also of those that fail."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cellcount_jax.counting import counts_table
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.inputs import Input
+from cellcount_jax.progress import images
+
+
+class TakenError(InputError):
+    """The folder for the results of an input may not be written to."""
+
+
+@contextlib.contextmanager
+def claiming() -> Iterator[None]:
+    """Makes a `TakenError` of an input error: of what claims the folder for the results."""
+    try:
+        yield
+    except InputError as error:
+        raise TakenError(str(error)) from error
+
+
+def count_each(
+    inputs: Sequence[Input],
+    table: Path | None,
+    count: Callable[[Input], Mapping[str, Any]],
+    *,
+    failed: Callable[[Exception, str], None],
+) -> list[dict[str, Any]]:
+    """Counts inputs, and keeps the row of each as soon as it is known.
+
+    Args:
+      inputs: the inputs.
+      table: counts.csv; None = not written.
+      count: counts an input; gives values for its row.
+      failed: called with the error of an input that could not be counted, and its text, if it is
+        not the only one.
+
+    Returns:
+      A row an input, with an 'error' where it could not be counted.
+
+    Raises:
+      InputError: the table cannot be written. Of the only input any error is raised.
+    """
+    rows: list[dict[str, Any]] = []
+    with images(len(inputs)) as bar:
+        for item in inputs:
+            row: dict[str, Any] = dict.fromkeys(("input", "count", "voxels", "doubts", "folder"))
+            row |= {"input": os.path.abspath(item.path), "folder": item.name, "error": ""}
+            error = None
+            try:
+                row |= count(item)
+            except Exception as caught:
+                error, row["error"] = caught, _in_words(item.path, caught)
+            rows.append(row)
+            if table is not None:
+                # Results that are not touched keep their row.
+                counts_table.merge(table, row, replace=not isinstance(error, TakenError))
+            if error is not None:
+                if len(inputs) == 1:
+                    raise error
+                failed(error, row["error"])
+            bar.update()
+    return rows
+
+
+def _in_words(path: Path, error: Exception) -> str:
+    """An error of an input in a line, with the file."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        text = f"the memory is too small ({error}); a smaller --max-voxels needs less"
+    elif isinstance(error, OSError):
+        path, text = error.filename or path, error.strerror or str(error)
+    else:
+        text = f"an unexpected error, please report it ({type(error).__name__}: {error})"
+    return str(InputError(f"{path}: {text}"))

@@ -1,0 +1,79 @@
+"""counts.csv: a row an input, of all counts into one folder, by whatever processes."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import no_formula, write_table
+
+NAME = "counts.csv"
+# The first columns, by which a table is known as one of counts.
+HEADER = "input,count,"
+# Further ones of an older or changed table stay, behind these.
+_COLUMNS = ("input", "count", "integral", "voxels", "doubts", "folder", "error")
+_PATIENCE_S = 120.0
+
+
+def merge(path: Path, row: Mapping[str, Any], *, replace: bool = True) -> None:
+    """Puts the row of an input into the table, whole and at once, whoever else does so too.
+
+    It takes the place of an earlier row of this input, or of one whose results were in the same
+    folder; else it is the last.
+
+    Args:
+      path: the table; it is created where it is missing.
+      row: a value a column, with 'input' and 'folder'.
+      replace: whether an earlier row goes; if not, that one stays.
+
+    Raises:
+      InputError: the file is no table of counts, or cannot be read or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=_PATIENCE_S):
+            rows = _read(path)
+            # As the earlier row says it.
+            new = {n: "" if v is None else no_formula(str(v)) for n, v in row.items()}
+            same = [i for i, old in enumerate(rows) if _is_same(old, new)]
+            if same and not replace:
+                return
+            place = same[0] if same else len(rows)
+            rows = [old for i, old in enumerate(rows) if i not in same]
+            rows.insert(place, new)
+            given = {name for one in rows for name in one}
+            others = dict.fromkeys(n for one in rows for n in one if n not in _COLUMNS)
+            header = [*(name for name in _COLUMNS if name in given), *others]
+            write_table(path, header, ([one.get(name) for name in header] for one in rows))
+    except filelock.Timeout as error:
+        raise InputError(
+            f"{path}: another process has held its lock for {_PATIENCE_S:g} s; is one stopped?"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _is_same(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    """Whether two rows are of one input, or of one folder of results."""
+    return any(old.get(name) and old.get(name) == new.get(name) for name in ("input", "folder"))
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not os.path.lexists(path):
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file, strict=True)
+        if not ",".join(header).startswith(HEADER):
+            raise ValueError("the header is another")
+        return [dict(zip(header, line, strict=True)) for line in lines]
+    except (ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path}: is no table of counts ({error}); move it away, or give another --output"
+        ) from error
