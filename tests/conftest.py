@@ -44,6 +44,11 @@ jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of this project's tests."""
+    parser.addoption("--fuzz", type=int, help="examples of a test in test_fuzz.py, random ones")
+
+
 @contextlib.contextmanager
 def _quickly() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)

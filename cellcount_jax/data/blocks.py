@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from cellcount_jax.images.regions import size_text, voxels_of
 SUFFIX = ".label.json"
 FORMAT = "cellcount_jax labels"
 VERSION = 1
+_MAX_BLOCKS = 10**8
 
 TO_DO, IN_PROGRESS, DONE = range(3)
 NAMES = ("to do", "in progress", "done")
@@ -113,6 +115,8 @@ def read_block_states(path: str | os.PathLike[str]) -> BlockStates:
     try:
         shape, block = _sizes("shape", stored["shape"]), _sizes("block", stored["block"])
         grid = Grid(shape, block)
+        if math.prod(grid.counts) > _MAX_BLOCKS:
+            raise ValueError(f"{math.prod(grid.counts)} blocks, no image has so many")
         states = np.full(grid.counts, TO_DO, np.uint8)
         for key, state in (("in_progress", IN_PROGRESS), ("done", DONE)):
             for index in _indices(key, stored[key], grid.counts):

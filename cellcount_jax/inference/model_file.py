@@ -230,7 +230,7 @@ def _read_variables(archive: zipfile.ZipFile, model: TrainedModel, path: Path) -
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(existing_file(path))
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise InputError(
             f"{path}: is not a model file ({error}); cellcount export writes one"
         ) from error
