@@ -100,6 +100,7 @@ def _seconds(job: Job) -> float:
         started = time.perf_counter()
         tiled_maps.compute(probe.config, probe.variables, values)
         taken = time.perf_counter() - started
-    voxels = math.prod(plan.window_shape) * len(plan.tiles) * len(plan.flips)
+    computed = plan.padded_shape if plan.whole else plan.window_shape
+    voxels = math.prod(computed) * len(plan.tiles) * len(plan.flips)
     # The encoder runs twice where there are tiles, see tiled_maps.py.
     return taken / float(np.prod(shape)) * voxels * (1 if plan.whole else 1.35)

@@ -20,6 +20,11 @@ from cellcount_jax.images.regions import Reader, Region, extent
 from cellcount_jax.inference import tiles
 from cellcount_jax.network.sau_net import tile_radius
 
+# Of the sides of the arrays in which planes are computed: the shortest, in voxels, and how many
+# lengths there are up to twice a length; other ones if the array has more voxels.
+_SMALLEST, _STEPS_AN_OCTAVE = 128, 2
+_LARGE, _STEPS_IF_LARGE = 1_200_000, 4
+
 
 class Plan(NamedTuple):
     """The tiles of an image.
@@ -34,7 +39,8 @@ class Plan(NamedTuple):
       tiles: to encode, on a mirror image padded to multiples of the stride.
       cores: `(*core,)` of each tile, the region of the image that its map covers.
       halo: `(D,)` voxels that are read at least around a core.
-      window_shape: `(D,)` size of the region that is read to decode a core.
+      window_shape: `(D,)` size of the region that is read to decode a core; of an image in one
+        piece that of the array in which it is computed, see `array_shape`.
     """
 
     shape: tuple[int, ...]
@@ -50,8 +56,7 @@ class Plan(NamedTuple):
     @property
     def padded_shape(self) -> tuple[int, ...]:
         """The image's size, rounded up to multiples of the stride."""
-        sizes = zip(self.shape, self.stride, strict=True)
-        return tuple(-(-size // step) * step for size, step in sizes)
+        return _rounded_up(self.shape, self.stride)
 
     @property
     def coarse_shape(self) -> tuple[int, ...]:
@@ -117,7 +122,7 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
         tiles=(tiles.Tile(whole, whole, whole),),
         cores=(whole,),
         halo=(0,) * len(shape),
-        window_shape=tuple(shape),
+        window_shape=array_shape(config, shape),
     )
     if math.prod(shape) <= config.predict.max_voxels:
         return plan
@@ -140,6 +145,45 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
     return plan._replace(
         window_shape=tuple(_longest_window(plan, axis) for axis in range(len(shape)))
     )
+
+
+def array_shape(config: ml_collections.ConfigDict, shape: Sequence[int]) -> tuple[int, ...]:
+    """The size of the array at whose beginning an image in one piece is computed.
+
+    A program is compiled for a size, which takes longer than the computation of a small image, and
+    keeps its memory. So the sizes of planes are few: the long side is a power of the square root of
+    two, the short one as long or half of it; a large plane, which takes longer than its program, is
+    padded less. The map is as without padding, see `SAUNet`; where it would not be, for volumes,
+    which are rarely of many sizes, and where it would exceed `config.predict.max_voxels`, only
+    the last stride is filled.
+
+    Args:
+      config: of the experiment.
+      shape: `(D,)` of the image.
+
+    Returns:
+      `(D,)` multiples of the stride.
+    """
+    stride = settings.total_stride(config)
+    least = _rounded_up(shape, stride)
+    if len(shape) != 2 or config.model.norm != "batch" or config.model.attention == "global":
+        return least
+    long = _power(max(least), _STEPS_AN_OCTAVE)
+    short = max(long / 2, _SMALLEST) if min(least) <= long / 2 else long
+    found = _rounded_up((long, short) if least[0] >= least[1] else (short, long), stride)
+    if math.prod(found) > _LARGE:
+        found = _rounded_up([_power(n, _STEPS_IF_LARGE) for n in least], stride)
+    return found if math.prod(found) <= config.predict.max_voxels else least
+
+
+def _power(size: int, steps: int) -> float:
+    """The least power of 2 ** (1 / steps) that is not below a size, and at least `_SMALLEST`."""
+    exponent = math.ceil(math.log2(max(size, _SMALLEST)) * steps - 1e-9)
+    return max(size, 2.0 ** (exponent / steps))
+
+
+def _rounded_up(sizes: Sequence[float], stride: Sequence[int]) -> tuple[int, ...]:
+    return tuple(math.ceil(size / step) * step for size, step in zip(sizes, stride, strict=True))
 
 
 def mirrored(region: Region, shape: Sequence[int], flip: Sequence[int]) -> Region:

@@ -128,7 +128,10 @@ def decode(
     for number, flip in enumerate(plan.flips):
         window = plan.window(core, flip)
         if plan.whole:
-            found = _on_device(_whole(frozen), variables, np.flip(read(core), flip)[None])[0]
+            ends = [(0, n - k) for n, k in zip(plan.window_shape, plan.shape, strict=True)]
+            values = np.pad(np.flip(read(core), flip), [*ends, (0, 0)])
+            size = np.asarray(plan.padded_shape, np.int32)
+            found = _on_device(_whole(frozen), variables, values[None], size)[0]
         else:
             region = plan.coarse_needed(index, flip)
             level = _attend(frozen, variables, read_coarse(number, region), plan.block)
@@ -184,7 +187,9 @@ def _blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Region]:
 
 @functools.cache
 def _whole(config: ml_collections.FrozenConfigDict) -> Compiled:
-    return jax.jit(create_model(config).apply)
+    """Image, at the beginning of an array, to the map."""
+    model = create_model(config)
+    return jax.jit(lambda variables, x, size: model.apply(variables, x, size=size))
 
 
 @functools.cache

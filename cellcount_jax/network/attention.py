@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from cellcount_jax.network.layers import Conv, Norm, at_least_float32
+from cellcount_jax.network.layers import Conv, Norm, at_least_float32, inside
 
 
 class SelfAttention(nn.Module):
@@ -29,6 +29,9 @@ class SelfAttention(nn.Module):
       block: size of the attention blocks in voxels of x, on a grid from the origin;
         None = the whole image is one block.
       dropout: rate on the attention weights, where `keys` are given.
+
+    With a `size`, `(D,)` int32, the image is that large, from the beginning of x; a voxel does not
+    look at what is behind it.
     """
 
     block: Sequence[int] | None
@@ -37,7 +40,9 @@ class SelfAttention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool, keys: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, *, train: bool, keys: Array | None = None, size: Array | None = None
+    ) -> Array:
         batch, *grid, features = x.shape
         window = (1,) * len(grid)
         block = [min(b, g) for b, g in zip(self.block or grid, grid, strict=True)]
@@ -46,10 +51,13 @@ class SelfAttention(nn.Module):
             return to_blocks(Conv(features, window, dtype=self.dtype, name=name)(x), block)
 
         theta, phi, g = projected("theta"), projected("phi"), projected("g")
-        inside = to_blocks(jnp.ones((1, *grid, 1), bool), block)[..., 0]
+        filled = jnp.ones(grid, bool) if size is None else inside(grid, size)
+        seen_in = to_blocks(filled[None, ..., None], block)[..., 0]
+        # Where nothing is, the result does not matter, but that it is a number.
+        seen_in = seen_in | ~seen_in.any(-1, keepdims=True)
         wide = at_least_float32(self.dtype)
         scores = jnp.einsum("bnic,bnjc->bnij", theta, phi, preferred_element_type=wide)
-        scores = jnp.where(inside[:, :, None, :], scores, -jnp.inf)
+        scores = jnp.where(seen_in[:, :, None, :], scores, -jnp.inf)
         weights = nn.softmax(scores)
         if keys is not None and self.dropout > 0:
             keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.dropout, weights.shape[1:]))

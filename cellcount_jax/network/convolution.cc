@@ -4,6 +4,8 @@
 // window, y (n, d, h, w, o). A 2D convolution has d = kd = 1. The input's gradient is a
 // convolution of dy with the mirrored kernel.
 //
+// An image may fill only the beginning of its array: then the rest is as padding to it, and 0 in y.
+//
 // Everything is the product of a panel: a few rows of A times a few vectors of B, the results in
 // registers. In the convolution the rows are pixels next to each other and the sum runs over
 // (kw, c), which lie next to each other in memory; in the weight gradient the rows are input
@@ -211,6 +213,13 @@ void ParallelFor(ffi::ThreadPool& pool, Index count, const Task& task) {
 
 struct Shape {
   Index n, d, h, w, c, o, kd, kh, kw;
+  // Of the arrays, from their beginning the image is (d, h, w).
+  Index all_d = d, all_h = h, all_w = w;
+
+  // Where a row of the image begins, in pixels of the arrays; plane in [0, n * d).
+  Index Row(Index plane, Index y) const {
+    return ((plane / d * all_d + plane % d) * all_h + y) * all_w;
+  }
 
   Index padded_width() const { return w + kw - 1; }
   // Rows of the output whose padded input, `channels` wide, fits the scratch memory.
@@ -229,12 +238,12 @@ const float* PaddedRows(const Shape& s, const float* x, Index plane, Index y0, I
   const Index z0 = plane % s.d - s.kd / 2;
   for (Index tap = 0; tap < s.kd; ++tap) {
     if (z0 + tap < 0 || z0 + tap >= s.d) continue;
-    const float* const source = x + (plane - s.kd / 2 + tap) * s.h * s.w * s.c + c0;
+    const float* const source = x + s.Row(plane - s.kd / 2 + tap, 0) * s.c + c0;
     for (Index i = 0; i < height; ++i) {
       const Index y = y0 - s.kh / 2 + i;
       if (y < 0 || y >= s.h) continue;
       float* const to = scratch.data() + (tap * height + i) * row + s.kw / 2 * channels;
-      const float* const from = source + y * s.w * s.c;
+      const float* const from = source + y * s.all_w * s.c;
       if (channels == s.c) {
         std::memcpy(to, from, s.w * s.c * sizeof(float));
       } else {
@@ -277,7 +286,7 @@ void Convolve(ffi::ThreadPool& pool, const Shape& s, const float* x, const float
             const Index line = i / s.kh * height + row + i % s.kh;
             a[i] = padded + (line * s.padded_width() + x0) * s.c;
           }
-          float* const out = y + ((plane * s.h + y0 + row) * s.w + x0) * s.o + block * columns;
+          float* const out = y + (s.Row(plane, y0 + row) + x0) * s.o + block * columns;
           const Index pixels = std::min(step, s.w - x0);
           panels.by_rows[pixels]({a.data(), b.data(), taps, length}, s.c, columns, out, s.o, false);
         }
@@ -340,11 +349,26 @@ void WeightGradient(ffi::ThreadPool& pool, const Shape& s, const float* x, const
 }
 
 using Array = ffi::Buffer<ffi::F32, 5>;
+using Sizes = ffi::Buffer<ffi::S32, 1>;
 using Result = ffi::Result<Array>;
 
-ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array kernel, Result y) {
+// Zeros where the image is not: after its rows, after its planes' last rows, after its planes.
+void ClearOutside(ffi::ThreadPool& pool, const Shape& s, float* y) {
+  if (s.d == s.all_d && s.h == s.all_h && s.w == s.all_w) return;
+  ParallelFor(pool, s.n * s.all_d * s.all_h, [&](Index row) {
+    const bool inside = row % s.all_h < s.h && row / s.all_h % s.all_d < s.d;
+    const Index from = inside ? s.w : 0;
+    std::fill_n(y + (row * s.all_w + from) * s.o, (s.all_w - from) * s.o, 0.0f);
+  });
+}
+
+ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array kernel, Sizes size, Result y) {
   const auto a = x.dimensions(), k = kernel.dimensions();
-  const Shape shape{a[0], a[1], a[2], a[3], a[4], k[4], k[0], k[1], k[2]};
+  Index filled[3];
+  for (int i = 0; i < 3; ++i) filled[i] = std::clamp<Index>(size.typed_data()[i], 0, a[i + 1]);
+  const Shape shape{a[0], filled[0], filled[1], filled[2], a[4], k[4],
+                    k[0], k[1],      k[2],      a[1],      a[2], a[3]};
+  ClearOutside(pool, shape, y->typed_data());
   Convolve(pool, shape, x.typed_data(), kernel.typed_data(), y->typed_data());
   return ffi::Error::Success();
 }
@@ -360,7 +384,12 @@ ffi::Error WeightGradientHandler(ffi::ThreadPool pool, Array x, Array dy, Result
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     convolve, ConvolveHandler,
-    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>().Ret<Array>());
+    ffi::Ffi::Bind()
+        .Ctx<ffi::ThreadPool>()
+        .Arg<Array>()
+        .Arg<Array>()
+        .Arg<Sizes>()
+        .Ret<Array>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     weight_gradient, WeightGradientHandler,

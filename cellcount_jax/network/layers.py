@@ -33,12 +33,14 @@ def at_least_float32(dtype: Any) -> Any:
     return jnp.dtype(jnp.float32) if dtype == jnp.bfloat16 else jnp.dtype(dtype)
 
 
-def convolve(x: Array, kernel: Array) -> Array:
+def convolve(x: Array, kernel: Array, size: Array | None = None) -> Array:
     """Convolution with stride 1 and zero padding to the same size.
 
     Args:
       x: `(batch, *spatial, in)`.
       kernel: `(*window, in, out)`, odd window.
+      size: `(D,)` int32, of the images, from the beginning of x: what is behind them is taken for
+        zeros. None = all of x. With it there is no gradient.
 
     Returns:
       `(batch, *spatial, out)`.
@@ -46,21 +48,34 @@ def convolve(x: Array, kernel: Array) -> Array:
     window = kernel.shape[:-2]
     if all(size == 1 for size in window):
         return x @ kernel.reshape(kernel.shape[-2:])
-    if jax.default_backend() != "cpu":
-        return _xla(x, kernel)
-    if x.dtype == jnp.bfloat16:
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu and x.dtype == jnp.bfloat16:
         # As an accelerator does it: sums in float32, the result rounded.
-        return convolve(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
-    if x.dtype == jnp.float32 and native.available():
-        return _in_volumes(x, kernel)
+        return convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), size).astype(x.dtype)
+    if on_cpu and x.dtype == jnp.float32 and native.available():
+        return _in_volumes(x, kernel, size)
+    if size is not None:
+        x = jnp.where(inside(x.shape[1:-1], size)[None, ..., None], x, 0)
+    if not on_cpu:
+        return _xla(x, kernel)
     return _convolve_plane(x, kernel) if len(window) == 2 else _convolve_by_depth(x, kernel)
 
 
-def _in_volumes(x: Array, kernel: Array) -> Array:
+def inside(shape: Sequence[int], size: Array) -> Array:
+    """`(*shape,)` bool: where an array is filled by an image `(D,)` large, from its beginning."""
+    within = jnp.ones((), bool)
+    for axis in range(len(shape)):
+        at = jax.lax.broadcasted_iota(jnp.int32, tuple(shape), axis)
+        within = within & (at < size[axis])
+    return within
+
+
+def _in_volumes(x: Array, kernel: Array, size: Array | None) -> Array:
     """The C++ convolution; a plane is a volume of one slice."""
-    if kernel.ndim == 5:
-        return _convolve_volume(x, kernel)
-    return jnp.squeeze(_convolve_volume(x[:, None], kernel[None]), 1)
+    if kernel.ndim == 4:
+        one = None if size is None else jnp.concatenate([jnp.ones(1, size.dtype), size])
+        return jnp.squeeze(_in_volumes(x[:, None], kernel[None], one), 1)
+    return _convolve_volume(x, kernel) if size is None else native.convolve(x, kernel, size)
 
 
 @jax.custom_vjp
@@ -185,8 +200,8 @@ class Conv(_Affine):
     """Convolution, stride 1, zero padding: `(batch, *spatial, in)` to `(..., features)`."""
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        return self.apply_kernel(x, convolve)
+    def __call__(self, x: Array, size: Array | None = None) -> Array:
+        return self.apply_kernel(x, functools.partial(convolve, size=size))
 
 
 class ConvTranspose(_Affine):

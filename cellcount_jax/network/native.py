@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import jaxlib
 from absl import logging
 from jax import Array
@@ -35,17 +36,20 @@ _TIMEOUT_S = 300
 _SLOW = "convolutions on the CPU are 2 to 3 times slower than they could be"
 
 
-def convolve(x: Array, kernel: Array) -> Array:
+def convolve(x: Array, kernel: Array, size: Array | None = None) -> Array:
     """Convolution with stride 1 and zero padding to the same size; `available()` must be true.
 
     Args:
       x: `(batch, depth, height, width, in)` float32.
       kernel: `(*window, in, out)` float32, odd window of three axes.
+      size: `(3,)` int32, of the images, from the beginning of x: what is behind them does not
+        count, takes no time, and is 0 in the result. None = all of x.
 
     Returns:
       `(batch, depth, height, width, out)` float32.
     """
-    return _call("convolve", (*x.shape[:-1], kernel.shape[-1]), x, kernel)
+    size = jnp.asarray(x.shape[1:-1], jnp.int32) if size is None else size
+    return _call("convolve", (*x.shape[:-1], kernel.shape[-1]), x, kernel, size)
 
 
 def weight_gradient(x: Array, dy: Array, window: tuple[int, ...]) -> Array:
@@ -68,7 +72,7 @@ def available() -> bool:
 
 
 def _call(name: str, shape: tuple[int, ...], *operands: Array) -> Array:
-    result = jax.ShapeDtypeStruct(shape, operands[0].dtype)
+    result = jax.ShapeDtypeStruct(shape, jnp.float32)
     return jax.ffi.ffi_call(f"{_prefix()}_{name}", result, vmap_method="sequential")(*operands)
 
 

@@ -38,9 +38,9 @@ class ConvLevel(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, size: Array | None = None) -> Array:
         for i in range(2):
-            x = Conv(self.features, (3,) * self.ndim, dtype=self.dtype, name=f"conv_{i}")(x)
+            x = Conv(self.features, (3,) * self.ndim, dtype=self.dtype, name=f"conv_{i}")(x, size)
             x = Norm(**self.norm, name=f"norm_{i}")(nn.relu(x), train=train)
         return x
 
@@ -60,15 +60,16 @@ class Encoder(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Levels:
+    def __call__(self, x: Array, *, train: bool, size: Array | None = None) -> Levels:
         levels: Levels = ()
         ndim = x.ndim - 2
         level = _level(self.remat)
         for i in range(len(self.strides) + 1):
             if i:
                 x = max_pool(x, self.strides[i - 1])
+                size = _pooled(size, self.strides[i - 1])
             features = self.features * 2**i
-            x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train)
+            x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train, size)
             levels += (x,)
         return levels
 
@@ -93,8 +94,11 @@ class Decoder(nn.Module):
     count_scale: float
 
     @nn.compact
-    def __call__(self, levels: Levels, *, train: bool) -> Array:
+    def __call__(self, levels: Levels, *, train: bool, size: Array | None = None) -> Array:
         x = levels[-1]
+        sizes = [size]
+        for stride in self.strides:
+            sizes.append(_pooled(sizes[-1], stride))
         ndim = x.ndim - 2
         level = _level(self.remat)
         for i in reversed(range(len(self.strides))):
@@ -102,7 +106,7 @@ class Decoder(nn.Module):
             x = ConvTranspose(features, self.strides[i], dtype=self.dtype, name=f"up_{i}")(x)
             x = Norm(**self.norm, name=f"up_norm_{i}")(nn.relu(x), train=train)
             x = jnp.concatenate([levels[i], x], axis=-1)
-            x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train)
+            x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train, sizes[i])
         # Not in bfloat16: neighbours on a peak would come out equal.
         exact = at_least_float32(self.dtype)
         bias = nn.initializers.constant(self.head_bias)
@@ -116,6 +120,10 @@ class Decoder(nn.Module):
 
 class SAUNet(nn.Module):
     """Image to maps, `(batch, *spatial, channels)` to `(batch, *spatial, 1 or 2)`, any size.
+
+    With a `size`, `(D,)` int32, which divides by the stride, the images are that large, from the
+    beginning of larger arrays: so images of many sizes are computed by one program. Their maps are
+    as without what is behind them, but with norm 'instance'; behind them maps mean nothing.
 
     Attributes:
       features: channels of the finest level, doubling per level.
@@ -170,27 +178,43 @@ class SAUNet(nn.Module):
             count_scale=self.count_scale,
         )
 
-    def encode(self, x: Array, *, train: bool = False) -> Levels:
+    def encode(self, x: Array, *, train: bool = False, size: Array | None = None) -> Levels:
         """The encoder's levels, finest first; the spatial sizes must divide by the stride."""
-        return self.encoder(x, train=train)
+        return self.encoder(x, train=train, size=size)
 
-    def attend(self, levels: Levels, *, train: bool = False, keys: Array | None = None) -> Levels:
+    def attend(
+        self,
+        levels: Levels,
+        *,
+        train: bool = False,
+        keys: Array | None = None,
+        size: Array | None = None,
+    ) -> Levels:
         """Self-attention on the coarsest level; `keys` `(batch,)` switch dropout on."""
         if self.block == ():
             return levels
-        return (*levels[:-1], self.attention(levels[-1], train=train, keys=keys))
+        size = _pooled(size, self._total_stride())
+        return (*levels[:-1], self.attention(levels[-1], train=train, keys=keys, size=size))
 
-    def decode(self, levels: Levels, *, train: bool = False) -> Array:
+    def decode(self, levels: Levels, *, train: bool = False, size: Array | None = None) -> Array:
         """The maps from attended levels."""
-        return self.decoder(levels, train=train)
+        return self.decoder(levels, train=train, size=size)
 
-    def __call__(self, x: Array, *, train: bool = False, keys: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        *,
+        train: bool = False,
+        keys: Array | None = None,
+        size: Array | None = None,
+    ) -> Array:
         """The maps of an image of any size: padded with zeros at the far ends, then cut."""
         spatial = x.shape[1:-1]
         ends = [-n % s for n, s in zip(spatial, self._total_stride(), strict=True)]
         x = jnp.pad(x, ((0, 0), *((0, e) for e in ends), (0, 0)))
-        levels = self.attend(self.encode(x, train=train), train=train, keys=keys)
-        full = self.decode(levels, train=train)
+        levels = self.encode(x, train=train, size=size)
+        levels = self.attend(levels, train=train, keys=keys, size=size)
+        full = self.decode(levels, train=train, size=size)
         return full[(slice(None), *(slice(n) for n in spatial))]
 
     def _total_stride(self) -> tuple[int, ...]:
@@ -262,6 +286,11 @@ def tile_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
         on_map = 4 * sum(finer) + finer[-1] - 1
         radii.append(max(on_coarsest, on_map))
     return tuple(radii)
+
+
+def _pooled(size: Array | None, stride: Sequence[int]) -> Array | None:
+    """The size of an image after pooling."""
+    return None if size is None else size // jnp.asarray(stride, size.dtype)
 
 
 def _divide(block: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:

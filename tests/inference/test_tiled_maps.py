@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.regions import Array
 from cellcount_jax.inference import plan as plans
 from cellcount_jax.inference import tiled_maps
-from cellcount_jax.inference.plan import make_plan
+from cellcount_jax.inference.plan import array_shape, make_plan
+from cellcount_jax.network.sau_net import create_model
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -76,6 +79,51 @@ def test_tiles_give_the_maps_of_one_piece(
     assert whole.shape == (*shape, 1 + (changed is DENSITY))
     assert (whole.std(tuple(range(ndim))) > 1e-3).all()
     np.testing.assert_allclose(one.map(), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [{"predict.flips": True}, DENSITY], ids=str)
+def test_planes_of_many_sizes_have_the_maps_of_few_programs(
+    network: Callable[..., Network], caplog: pytest.LogCaptureFixture, changed: dict[str, Any]
+) -> None:
+    one = network(2, **changed)
+    sizes = [(93, 131), (93, 90), (60, 131), (9, 17), (1, 1), (33, 60), (64, 64), (40, 104)]
+    sizes += [(71, 23), (92, 130), (90, 93), (16, 24)]
+    images = [one.values[tuple(slice(n) for n in size)] for size in sizes]
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        found = [tiled_maps.compute(one.config, one.variables, image) for image in images]
+    programs = sum("Finished XLA compilation" in record.message for record in caplog.records)
+    assert 0 < programs <= 3
+    model = create_model(one.config)
+    for image, maps in list(zip(images, found, strict=True))[::4]:
+        # As the network is defined, without an array around the image.
+        flips = [(), (0,), (1,), (0, 1)] if "predict.flips" in changed else [()]
+        expected = np.zeros_like(maps)
+        for flip in flips:
+            values = np.flip(image, flip)
+            part = np.asarray(jax.jit(model.apply)(one.variables, values[None]))[0]
+            part = 1 / (1 + np.exp(-part)) if changed is not DENSITY else part
+            expected += np.flip(part, flip) / len(flips)
+        np.testing.assert_allclose(maps, expected, atol=1e-6)
+
+
+def test_the_sizes_of_arrays(small_config: Callable[..., ml_collections.ConfigDict]) -> None:
+    config = small_config(2, **{"predict.max_voxels": 8_000_000})
+    rng = np.random.default_rng(0)
+    small = [tuple(map(int, rng.integers(1, 700, 2))) for _ in range(400)]
+    assert len({array_shape(config, shape) for shape in small}) <= 18
+    assert len({array_shape(config, (max(shape),) * 2) for shape in small}) <= 6
+    for shape in [*small, (1040, 1388), (956, 2017), (2800, 2800), (300, 8000)]:
+        array, least = array_shape(config, shape), make_plan(config, shape).padded_shape
+        assert all(n >= k and n % 4 == 0 for n, k in zip(array, least, strict=True))
+        assert max(array) <= max(128, 1.45 * max(least))
+        assert np.prod(array) <= 8_000_000
+        if np.prod(array) > 1_200_000:
+            assert np.prod(array) < 1.5 * np.prod(least)
+    # Where the map would be another, or the memory more than wanted, an image is not padded.
+    others = {"model.norm": "instance"}, {"model.attention": "global"}, {"predict.max_voxels": 9000}
+    for changed in others:
+        assert array_shape(small_config(2, **changed), (93, 131)) == (96, 132)
+    assert array_shape(small_config(3), (27, 67, 50)) == (28, 68, 52)
 
 
 def test_the_tiles_need_their_halo(

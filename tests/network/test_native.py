@@ -90,6 +90,30 @@ def test_equals_the_sums_at_sizes_that_are_cut(
     check(batch, spatial, window, inputs, outputs)
 
 
+@pytest.mark.parametrize(
+    ("spatial", "size", "window"),
+    [
+        ((1, 9, 40), (1, 7, 29), (1, 3, 3)),
+        ((5, 8, 9), (3, 8, 4), (3, 3, 3)),
+        ((4, 6, 7), (4, 6, 7), (3, 1, 5)),
+        ((2, 300, 70), (2, 211, 66), (1, 3, 3)),
+        ((2, 4, 4), (2, 0, 3), (3, 3, 3)),
+    ],
+)
+def test_an_image_at_the_beginning_of_an_array(
+    spatial: tuple[int, ...], size: tuple[int, ...], window: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(0)
+    kernel = jnp.asarray(rng.normal(size=(*window, 24, 16)), jnp.float32)
+    image = (slice(None), *(slice(n) for n in size))
+    x = np.full((2, *spatial, 24), np.nan, np.float32)
+    x[image] = rng.normal(size=(2, *size, 24))
+    found = np.array(native.convolve(jnp.asarray(x), kernel, jnp.asarray(size)))
+    np.testing.assert_array_equal(found[image], native.convolve(jnp.asarray(x[image]), kernel))
+    found[image] = 0
+    assert not found.any(), "what is behind the image is not 0"
+
+
 def test_nothing_gives_nothing() -> None:
     x = jnp.zeros((0, 2, 4, 4, 3))
     assert native.convolve(x, jnp.ones((1, 3, 3, 3, 5))).shape == (0, 2, 4, 4, 5)

@@ -14,6 +14,7 @@ import pytest
 from jax import Array
 
 from cellcount_jax.config import default_config
+from cellcount_jax.network import native
 from cellcount_jax.network.layers import max_pool
 from cellcount_jax.network.sau_net import SAUNet, create_model, tile_radius
 
@@ -92,6 +93,40 @@ def test_the_parts_make_the_whole_and_padding_is_with_zeros() -> None:
     assert together.shape == (2, 16, 20, 1) and float(together.std()) > 0.03
     np.testing.assert_allclose(separate, together, atol=1e-5)
     np.testing.assert_allclose(whole(variables, cut), together[:, :13, :18], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "strides", "block", "size", "larger"),
+    [
+        ("native", ((2, 2),) * 2, (8, 12), (20, 12), (24, 44)),
+        ("of XLA", ((2, 2),) * 2, (8, 12), (4, 8), (8, 24)),
+        ("native", ((2, 2),), None, (20, 12), (24, 16)),
+        ("native", ((1, 2, 2),), (2, 4, 4), (3, 6, 4), (5, 6, 14)),
+    ],
+)
+def test_what_is_behind_an_image_in_its_array_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch,
+    kernels: str,
+    strides: tuple[tuple[int, ...], ...],
+    block: tuple[int, ...] | None,
+    size: tuple[int, ...],
+    larger: tuple[int, ...],
+) -> None:
+    if kernels == "of XLA":
+        monkeypatch.setattr(native, "available", lambda: False)
+    model = SAUNet(features=2, strides=strides, block=block, linear=True, output_scale=1.0)
+    image = random_image((2, *size, 1))
+    variables = random_variables(model, image)
+    array = 100 * random_image((2, *larger, 1), seed=2)
+    part = (slice(None), *(slice(n) for n in size))
+    array = array.at[part].set(image)
+    found = jax.jit(lambda v, x, n: model.apply(v, x, size=n))(variables, array, jnp.asarray(size))
+    assert jnp.isfinite(found).all()
+    alone = jax.jit(model.apply)(variables, image)
+    assert float(alone.std()) > 0.03
+    np.testing.assert_allclose(found[part], alone, atol=1e-6)
+    unaware = jax.jit(model.apply)(variables, array)
+    assert np.abs(unaware[part] - alone).max() > 0.1
 
 
 @pytest.mark.usefixtures("strict_dtypes")
