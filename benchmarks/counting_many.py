@@ -3,11 +3,11 @@
     python benchmarks/counting_many.py [--inputs FOLDER]
 
 Each row is a process of its own, `cellcount count` with the bundled model nuclei2d, which resamples
-each image to the size of its cells, and an empty cache of programs. `padded`: as it is, in arrays of
-few sizes (`plan.array_shape`); `exact`: an array, and so a program, for each size. The cells found
-are compared. `network s` are CPU seconds of the compiled network alone, on the same images in arrays
-of their own sizes. Without a folder, round cells of many diameters are generated in planes of twelve
-sizes from 161 x 519 to 256 x 320 pixels.
+each image to the size of its cells, and an empty cache of programs. `padded`: as it is, in arrays
+of few sizes (`plan.array_shape`); `exact`: an array, and so a program, for each size. The points
+found are compared. `network s` are CPU seconds of the compiled network alone, on the same images in
+arrays of their own sizes. Without a folder, round cells of many diameters are generated in planes
+of twelve sizes from 161 x 519 to 256 x 320 pixels.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def run(
         ("scaling", ["--tiny", "--repeats=1", "--features=2", "--grows=dots"]),
         ("counting", ["--tiny", "--only=sparse"]),
         ("counting_speed", ["--tiny", "--repeats=1"]),
-        ("counting_many", ["--images=3"]),
+        ("counting_many", ["--images=2"]),
         ("step", ["--repeats=1", "--features=2", "--ndim=2", "--crop", "16", "16"]),
     ],
 )
@@ -97,8 +97,8 @@ def test_a_tiny_run(
         if name == "targets":
             assert row["ours / edt"] == pytest.approx(row["ours ms"] / row["edt ms"])
         if name == "counting_many":
-            assert row["images"] == 3 and row["programs"] <= row["sizes"] <= 3
-            assert last == "3 of 3 tables of points are the same bytes"
+            assert row["images"] == 2 and 1 <= row["programs"] <= row["sizes"] == 2
+            assert last == "2 of 2 tables of points are the same bytes"
         if name == "counting":
             assert row["cells"] == row["alone"] > 40 and 0 < row["skipped"] < row["tiles"]
         if row.get("size") == "exponent":
