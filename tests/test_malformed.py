@@ -290,7 +290,6 @@ LIES: dict[str, tuple[Writer, str]] = {
     "0 bits": (lie({BITS: 0}), ANY),
     "16 bits of 8": (lie({BITS: 16}), "promises 960 bytes, and 480 are stored"),
     "64 bits of 8": (lie({BITS: 64}), ANY),
-    "7 bits": (lie({BITS: 7}), ANY),
     "1000 bits": (lie({BITS: 1000}), ANY),
     "complex integers": (lie({BITS: 32, FORMAT: 5, WIDTH: 5}), ANY),
     "complex floats": (lie({BITS: 64, FORMAT: 6, WIDTH: 2}), "real numbers are needed|of type"),
@@ -420,11 +419,16 @@ EXTERNAL = (
     "<OME><Image><Description>&e;</Description></Image></OME>"
 )
 OME: dict[str, tuple[dict[str, Any], str]] = {
-    "of twice the width": ({"x": "40"}, ANY),
-    "of twice the height": ({"y": "48"}, ANY),
+    "of twice the width": ({"x": "40"}, "promise planes of 24 x 40 pixels"),
+    "of twice the height": ({"y": "48"}, "promise planes of 48 x 20 pixels"),
     "of more planes": ({"z": "9"}, "plane 7 of 9 is missing"),
     "of a million planes": ({"z": "1000000"}, "plane 7 of 1000000 is missing"),
-    "of 10^12 planes": ({"z": "1000000000000"}, ANY),
+    "of 10^12 planes": ({"z": "1000000000000"}, "plane 7 of 10+ is missing"),
+    "of 10^9 time points": ({"t": "999999999"}, "plane 7 of 5999999994 is missing"),
+    "of 10^9 planes in a piece": (
+        {"data": '<TiffData PlaneCount="999999999"/>'},
+        "plane 7 of 999999999 is missing",
+    ),
     "of a negative number of planes": ({"z": "-6"}, ANY),
     "of no plane": ({"z": "0"}, ANY),
     "of planes by a word": ({"z": "six"}, ANY),
@@ -433,8 +437,8 @@ OME: dict[str, tuple[dict[str, Any], str]] = {
     "of time points, of which none was chosen": ({"t": "6", "z": "1"}, "6 time points; choose one"),
     "in an order of none": ({"order": "ABCDE"}, ANY),
     "in an order of two": ({"order": "XY"}, ANY),
-    "with files that are missing": ({"data": data("missing{}.ome.tif")}, ANY),
-    "with one file that is a folder": ({"data": data("..")}, ANY),
+    "with files that are missing": ({"data": data("missing{}.ome.tif")}, "name 6 linked file"),
+    "with one file that is a folder": ({"data": data("..")}, "name 6 linked file"),
     "with a companion file alone": (
         {"text": '<OME><BinaryOnly MetadataFile="a.companion.ome" UUID="urn:uuid:1"/></OME>'},
         "its OME metadata are in a.companion.ome",

@@ -24,6 +24,7 @@ from cellcount_jax.images.image_files import (
     read_instance_labels,
     read_mask,
 )
+from cellcount_jax.images.linked_inputs import LinkedInputs
 from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
 from cellcount_jax.images.points import check_points_inside, read_points
@@ -96,7 +97,21 @@ def scan(directory: Path) -> list[Entry]:
         for role in ("labels", "valid"):
             if role in files and "points" not in files:
                 raise InputError(f"{files[role]}: goes with dots, but there is no {name}.csv.")
+    _join_linked(found)
     return [Entry(name, **files) for name, files in sorted(found.items())]
+
+
+def _join_linked(found: dict[str, dict[str, Path]]) -> None:
+    """Leaves one file, that with dots, of an image in linked OME-TIFF files."""
+    linked = LinkedInputs(logging.info)
+    for name, files in sorted(found.items(), key=lambda item: "points" not in item[1]):
+        if not linked.join([files["image"]]):
+            if "points" in files:
+                raise InputError(
+                    f"{files['points']}: its image is linked with one that has dots too; an image"
+                    " in several OME-TIFF files has one file of dots."
+                )
+            del found[name]
 
 
 def entry_of(image: Path) -> Entry:

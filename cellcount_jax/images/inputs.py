@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.companions import companions, describe
 from cellcount_jax.images.files import unlinked
+from cellcount_jax.images.linked_inputs import LinkedInputs
 from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, open_stored, short_name
 from cellcount_jax.images.slices import natural_order, slice_files
@@ -46,6 +47,8 @@ def find_inputs(
     begin with a dot, other files, and the labels and masks of images (`companions.py`:
     `a_labels.tif` beside `a.tif`) are not; its subfolders are not looked at. A file that cannot be
     read is an input, so that its error is that of one input. A link is an input by its own name.
+    Linked OME-TIFF files with the planes and channels of one image are one input, by the file of
+    the first plane, also where only some of them are given.
 
     Inputs of one name are told apart by their endings (`a_tif`, `a_png`) or their folders
     (`x_a`, `y_a`).
@@ -65,14 +68,15 @@ def find_inputs(
         are not Unicode, since results could not name them.
     """
     found: list[tuple[Path, bool]] = []
+    linked = LinkedInputs(show)
     for path in map(Path, paths):
         with naming(path, "an image or a folder of images"):
             if path.is_dir() and not is_zarr(path):
-                found += _in_folder(path, ndim, show)
+                found += _in_folder(path, ndim, linked, show)
             elif not path.exists():
                 raise InputError(f"{path}: no such file or folder.")
             elif path.is_dir() or path.suffix.lower() in SOURCE_SUFFIXES:
-                found.append((path, False))
+                found += [(one, False) for one in linked.join([path])]
             else:
                 raise InputError(
                     f"{path}: the name of an image must end in {', '.join(SOURCE_SUFFIXES)} or be"
@@ -96,7 +100,9 @@ def find_inputs(
     return [Input(n, path, as_slices) for n, (path, as_slices) in zip(names, found, strict=True)]
 
 
-def _in_folder(folder: Path, ndim: int, show: Callable[[str], None]) -> list[tuple[Path, bool]]:
+def _in_folder(
+    folder: Path, ndim: int, linked: LinkedInputs, show: Callable[[str], None]
+) -> list[tuple[Path, bool]]:
     everything = [path for path in folder.iterdir() if not path.name.startswith(".")]
     images = sorted(filter(_is_image, everything), key=natural_order)
     if skipped := companions(images):
@@ -108,6 +114,7 @@ def _in_folder(folder: Path, ndim: int, show: Callable[[str], None]) -> list[tup
             f"{folder}: has no image ({', '.join(SOURCE_SUFFIXES)}, .zarr); its subfolders are not"
             f" looked at{others}."
         )
+    images = linked.join(images)
     if ndim == 2:
         return [(path, False) for path in images]
     dimensions: dict[Path, int] = {}
@@ -125,6 +132,7 @@ def _in_folder(folder: Path, ndim: int, show: Callable[[str], None]) -> list[tup
             f"{folder}: holds 2D images ({flat[0].name}) beside volumes ({volumes[0].name}); put"
             " the slices of a volume in a folder of their own."
         )
+    linked.check_slices(flat)
     # A broken slice is told when the volume is opened; a link to nothing, or a pipe, only here.
     for path, why in errors.items():
         if not path.is_file() and not path.is_dir():

@@ -47,6 +47,7 @@ class Source:
       spacing_source: its origin in words; 'unknown' where there is none.
       chunks: `(D,)` size that is cheap to read at once; None where any region is.
       levels: how many resolutions the file holds.
+      files: all files that are read, where these are more than `path`: linked OME-TIFFs.
       selection: what was asked for.
     """
 
@@ -63,6 +64,7 @@ class Source:
     spacing_source: str
     chunks: tuple[int, ...] | None
     levels: int
+    files: tuple[Path, ...]
     selection: Selection
     _file: _OpenFile = dataclasses.field(repr=False)
     _spatial: str = dataclasses.field(repr=False)  # the letters of `shape` in `axes`
@@ -287,6 +289,7 @@ def _select(stored: Stored, path: Path, selection: Selection) -> Source:
         spacing_source=spacing_source,
         chunks=tuple(int(chunks[axis]) for axis in spatial) if chunks else None,
         levels=stored.levels,
+        files=stored.files,
         selection=selection,
         _file=_OpenFile(stored),
         _spatial=spatial,

@@ -47,6 +47,7 @@ class Stored:
       channel_names: one a channel; empty where the file has none.
       chunks: per axis, what is cheap to read at once; None where any region is.
       levels: how many resolutions the file holds.
+      files: all files that are read, where these are more than the one that was opened.
       close: frees the file; `array` is not to be used after it.
     """
 
@@ -59,6 +60,7 @@ class Stored:
     channel_names: tuple[str, ...] = ()
     chunks: tuple[int, ...] | None = None
     levels: int = 1
+    files: tuple[Path, ...] = ()
     close: Callable[[], None] = lambda: None
 
 

@@ -6,6 +6,8 @@ or strip by strip where a page is large, or tile by tile.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import math
 import warnings
@@ -20,28 +22,44 @@ import zarr
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file, replacing
+from cellcount_jax.images.linked_files import few
+from cellcount_jax.images.linked_ome import LinkedImages, linked_images
 from cellcount_jax.images.stored import LazyArray, Stored, check_level, naming
-from cellcount_jax.images.tiff_checks import check_chain, check_complete, no_complaints, only_series
+from cellcount_jax.images.tiff_checks import (
+    check_chain,
+    check_codec,
+    check_complete,
+    check_ome_sizes,
+    file_of,
+    no_complaints,
+    only_series,
+)
+from cellcount_jax.images.tiff_values import as_intensities
 from cellcount_jax.images.voxel_size import voxel_size
 
 # A compressed page up to this size is decoded whole, which is faster than strip by strip: many
 # files have a strip per row.
 _WHOLE_PAGE_BYTES = 64 * 2**20
 
+_OPEN_FILES = 8  # at a time, of linked ones; as many as tifffile has where it decodes
+
 
 def open_tiff(path: Path, *, level: int = 0) -> Stored:
     """Opens the one image or volume of a TIFF file (plain, BigTIFF, ImageJ, OME).
+
+    One that is spread over linked OME-TIFF files is opened whole by any of them.
 
     Args:
       path: the file.
       level: of a pyramid; 0 is the finest.
 
     Returns:
-      The image as stored; close it.
+      The image as stored, brighter pixels higher; close it.
 
     Raises:
       InputError: not a TIFF file, truncated or damaged as far as the headers show it, several
-        images in it, or no such level.
+        images in it, a linked file that is missing, a compression that cannot be read, or no such
+        level.
     """
     existing_file(path)
     tiff = None
@@ -50,25 +68,66 @@ def open_tiff(path: Path, *, level: int = 0) -> Stored:
             warnings.simplefilter("ignore")
             check_chain(path)
             tiff = tifffile.TiffFile(path)
+            linked = linked_images(tiff, path) if tiff.is_ome else None
+            if linked is not None:
+                tiff.close()
+                tiff = _open_linked(linked, path)
+            check_ome_sizes(tiff, path, linked=linked is not None)
             stored = _stored(tiff, path, level)
     except InputError:
         if tiff is not None:
             tiff.close()
         raise
-    return stored
+    if linked is None or len(linked.files) == 1:
+        return stored
+    kind = f"{stored.kind} of {len(linked.files)} linked files"
+    return dataclasses.replace(stored, kind=kind, files=linked.files)
+
+
+def linked_to(path: Path) -> LinkedImages | None:
+    """The files that an OME-TIFF file is linked with.
+
+    Args:
+      path: any TIFF file.
+
+    Returns:
+      The files of the images of which it has planes; None if it names no other file.
+
+    Raises:
+      InputError: as `open_tiff`.
+    """
+    with naming(path, "a TIFF file"), no_complaints(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_chain(path)
+        with tifffile.TiffFile(path) as tiff:
+            return linked_images(tiff, path) if tiff.is_ome else None
+
+
+def _open_linked(linked: LinkedImages, path: Path) -> tifffile.TiffFile:
+    if linked.missing:
+        count = len(linked.files) + len(linked.missing)
+        raise InputError(
+            f"{path}: belongs to an image in {count} linked OME-TIFF files, of which"
+            f" {len(linked.missing)} cannot be found: {few(linked.missing)}; put what is missing"
+            " beside the others."
+        )
+    return tifffile.TiffFile(linked.files[0], omexml=linked.text)
 
 
 def _stored(tiff: tifffile.TiffFile, path: Path, level: int) -> Stored:
     base = only_series(tiff, path)
     check_level(level, len(base.levels), path)
     series = base.levels[level]
-    check_complete(series, path)
     page = series.keyframe
+    check_codec(page, path)
+    check_complete(series, path)
     voxel = {
         axis: edge * _reduction(base, series, axis)
         for axis, edge in voxel_size(tiff, base.keyframe).items()
     }
     array, chunks = _lazy(tiff, series, path)
+    array, meaning = as_intensities(array, page, path, imagej=tiff.is_imagej)
+    colours = len(array.shape) - len(series.shape)
     if tiff.is_ome:
         kind, source = "OME-TIFF", "OME metadata"
     elif tiff.is_imagej:
@@ -77,13 +136,13 @@ def _stored(tiff: tifffile.TiffFile, path: Path, level: int) -> Stored:
         kind, source = "BigTIFF" if tiff.is_bigtiff else "TIFF", "resolution tags"
     return Stored(
         array=array,
-        axes=series.axes,
-        kind=kind,
+        axes=series.axes + "S" * colours,
+        kind=f"{kind} ({meaning})" if meaning else kind,
         voxel=voxel,
         voxel_source=source,
         alpha=any(int(extra) in (1, 2) for extra in page.extrasamples),
         channel_names=_channel_names(tiff.ome_metadata) if tiff.is_ome else (),
-        chunks=chunks,
+        chunks=chunks and (*chunks, *array.shape[len(chunks) :]),
         levels=len(base.levels),
         close=tiff.close,
     )
@@ -93,10 +152,11 @@ def _lazy(
     tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path
 ) -> tuple[LazyArray, tuple[int, ...] | None]:
     """The array of a series, and its chunks."""
-    if series.transform is None and not series.is_multifile:
+    if series.transform is None:
         dtype = np.dtype(tiff.byteorder + series.dtype.char)
-        if series.dataoffset is not None:
-            return np.memmap(path, dtype, "r", series.dataoffset, series.shape), None
+        if series.dataoffset is not None and not series.is_multifile:
+            place = file_of(series.keyframe, path)
+            return np.memmap(place, dtype, "r", series.dataoffset, series.shape), None
         if all(page is not None and _is_plain(page) for page in series):
             return _MappedPages(path, dtype, series), None
     page = series.keyframe
@@ -116,30 +176,34 @@ def _is_plain(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
 
 
 class _MappedPages:
-    """Pages that lie in the file with something between them, as Bio-Formats writes them."""
+    """Pages that lie in files with something between them, as Bio-Formats writes them."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any], series: tifffile.TiffPageSeries):
         self.shape: tuple[int, ...] = tuple(series.shape)
         self.dtype = dtype
-        self._bytes = np.memmap(path, np.uint8, "r")
-        self._offsets = [page.dataoffsets[0] for page in series if page is not None]
+        self._places = [
+            (file_of(page, path), page.dataoffsets[0]) for page in series if page is not None
+        ]
+        # Of linked files a few are open at a time.
+        self._bytes = functools.lru_cache(_OPEN_FILES)(lambda file: np.memmap(file, np.uint8, "r"))
         # The series has dropped axes of length 1 that the page may still have.
         self._leading = next(
             number
             for number in range(len(self.shape) + 1)
             if math.prod(self.shape[number:]) == series.keyframe.size
-            and math.prod(self.shape[:number]) == len(self._offsets)
+            and math.prod(self.shape[:number]) == len(self._places)
         )
 
     def __getitem__(self, index: tuple[int | slice, ...], /) -> np.ndarray:
         pages, within = index[: self._leading], index[self._leading :]
-        numbers = np.arange(len(self._offsets)).reshape(self.shape[: self._leading])[pages]
+        numbers = np.arange(len(self._places)).reshape(self.shape[: self._leading])[pages]
         found = [self._page(int(number))[within] for number in np.ravel(numbers)]
         return np.reshape(found, np.shape(numbers) + found[0].shape)
 
     def _page(self, number: int) -> np.ndarray:
+        file, offset = self._places[number]
         shape = self.shape[self._leading :]
-        return np.ndarray(shape, self.dtype, self._bytes, self._offsets[number])
+        return np.ndarray(shape, self.dtype, self._bytes(file), offset)
 
 
 class _Complaining:

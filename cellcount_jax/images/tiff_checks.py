@@ -7,6 +7,7 @@ an error, since zeros would be counted as background.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import math
 import re
@@ -14,6 +15,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import tifffile
 
@@ -45,7 +47,7 @@ def no_complaints(path: Path) -> Iterator[None]:
 
     logger = logging.getLogger("tifffile")
     level, disabled = logger.level, logger.disabled
-    logger.addFilter(collect)
+    logger.filters.insert(0, collect)  # before those of blocks around this one
     logger.setLevel(logging.WARNING)
     logger.disabled = False
     try:
@@ -115,6 +117,82 @@ def check_chain(path: Path) -> None:
             (offset,) = struct.unpack(pointer, found)
 
 
+def check_ome_sizes(tiff: tifffile.TiffFile, path: Path, *, linked: bool) -> None:
+    """Compares the sizes that the OME text has with the pages, before tifffile makes room for them.
+
+    Args:
+      tiff: the open file; one without OME metadata is passed over, and so is a text that is not
+        understood.
+      path: its path, for errors.
+      linked: whether planes are in other files too; their number is not compared then.
+
+    Raises:
+      InputError: more planes than pages, or planes of another width or height.
+    """
+    if not tiff.is_ome:
+        return
+    pages = len(tiff.pages)
+    for x, y, planes, place in _ome_sizes(tiff.ome_metadata or ""):
+        page = tiff.pages[place if place < pages else 0].aspage()
+        if (x, y) != (page.imagewidth, page.imagelength):
+            raise InputError(
+                f"{path}: its OME metadata promise planes of {y} x {x} pixels, and page"
+                f" {place + 1} has {page.imagelength} x {page.imagewidth}; save it anew."
+            )
+        planes //= page.samplesperpixel * page.imagedepth
+        if planes > pages and not linked:
+            raise InputError(
+                f"{path}: plane {pages + 1} of {planes} is missing: its OME metadata promise so"
+                f" many, and it has {pages} page(s); copy it again."
+            )
+
+
+def _ome_sizes(text: str) -> list[tuple[int, int, int, int]]:
+    """Width, height, planes and first page of each image in an OME text that is understood."""
+    sizes = []
+    try:
+        for pixels in ElementTree.fromstring(text).iterfind(".//{*}Pixels"):
+            x, y, *others = (int(pixels.attrib[f"Size{axis}"]) for axis in "XYZCT")
+            pieces = pixels.findall("{*}TiffData")
+            first = int(pieces[0].get("IFD", 0)) if pieces else 0
+            counts = (int(one.get("PlaneCount", one.get("NumPlanes", 0))) for one in pieces)
+            sizes.append((x, y, max([math.prod(others), *counts]), max(first, 0)))
+    except (ElementTree.ParseError, KeyError, ValueError):
+        return []
+    return sizes
+
+
+def check_codec(page: tifffile.TiffPage, path: Path) -> None:
+    """Checks that the pixels of a page can be decoded with what is installed.
+
+    Args:
+      page: the first one of an image.
+      path: its file, for errors.
+
+    Raises:
+      InputError: the package imagecodecs is needed and missing, or the compression is unknown.
+    """
+    missing = importlib.util.find_spec("imagecodecs") is None
+    codec = page.compression
+    known = codec in tifffile.TIFF.DECOMPRESSORS
+    if codec not in tifffile.TIFF.IMAGE_COMPRESSIONS:
+        # tifffile itself takes numbers of these sizes out of their bytes.
+        unpacked = not missing or page.bitspersample in (1, 8, 16, 32, 64)
+        known = known and unpacked and page.predictor in tifffile.TIFF.UNPREDICTORS
+    if known:
+        return
+    name = getattr(codec, "name", str(codec)).replace("_", " ")
+    what = f"of {page.bitspersample}-bit numbers" if codec == 1 else f"compressed with {name}"
+    what += f" and predictor {page.predictor}" if page.predictor != 1 else ""
+    what = what[:80]  # a damaged tag is long
+    if missing:
+        raise InputError(
+            f"{path}: is {what}, for which a package is not installed: pip install imagecodecs. Or"
+            " save it without compression."
+        )
+    raise InputError(f"{path}: is {what}, which cannot be read; save it without compression.")
+
+
 def only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
     """The one image of a file.
 
@@ -148,12 +226,18 @@ def only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
 
 
 def check_complete(series: tifffile.TiffPageSeries, path: Path) -> None:
-    """Compares what the headers promise with what the file has."""
+    """Compares what the headers promise with what the files have."""
+    first = series.keyframe
+    needed = _stored_bytes(first)
     for number, page in enumerate(series.pages):
         if page is None:
             raise InputError(f"{path}: plane {number + 1} of {len(series.pages)} is missing.")
-        first = series.keyframe
-        needed = _stored_bytes(first)
+        place = file_of(page, path) if series.is_multifile else path
+        if series.is_multifile and page.hash != first.hash:
+            raise InputError(
+                f"{place}: plane {number + 1} of {len(series.pages)} has another size, type or"
+                f" compression than the first one, in {path.name}; save the image as one file."
+            )
         stored = sum(page.databytecounts)
         if (
             len(page.dataoffsets) != math.prod(first.chunked)
@@ -162,13 +246,27 @@ def check_complete(series: tifffile.TiffPageSeries, path: Path) -> None:
             or stored < needed
         ):
             raise InputError(
-                f"{path}: the header of plane {number + 1} does not fit its pixels: it promises"
+                f"{place}: the header of plane {number + 1} does not fit its pixels: it promises"
                 f" {first.nbytes} bytes, and {stored} are stored."
             )
         ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
-        _check_end(max(ends), page, path)
+        _check_end(max(ends), page, place)
     if series.dataoffset is not None:
         _check_end(series.dataoffset + series.nbytes, series.keyframe, path)
+
+
+def file_of(page: Any, path: Path) -> Path:
+    """The file of a page.
+
+    Args:
+      page: of the file or of one that is linked with it.
+      path: the file, as its errors name it.
+
+    Returns:
+      Its path, beside `path` where it lies there.
+    """
+    place = Path(page.parent.filehandle.path)
+    return path.parent / place.name if place.parent == path.parent.absolute() else place
 
 
 def _check_end(end: int, page: Any, path: Path) -> None:

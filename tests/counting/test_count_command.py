@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -252,6 +253,17 @@ def test_the_bundled_models_are_listed_and_the_doctor_is_content(
     assert call("doctor") == 0
     out = capsys.readouterr().out
     assert "microglia3d finds 64 of 64 generated cells" in out and "all is well" in out
+    assert "compressed TIFF files: imagecodecs 20" in out
+
+
+def test_the_doctor_says_that_compressed_files_cannot_be_read(
+    call: Call, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    monkeypatch.setattr(model_file, "bundled_models", dict)
+    assert call("doctor") == 1
+    out = capsys.readouterr().out
+    assert "compressed TIFF files: NOT as it should be" in out and "pip install imagecodecs" in out
 
 
 def test_the_doctors_cells_are_found_by_the_other_model_of_volumes() -> None:

@@ -1,0 +1,78 @@
+"""Which of the inputs of a command are one image: linked OME-TIFF files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.linked_ome import LinkedImages
+from cellcount_jax.images.tiff import linked_to
+
+
+class LinkedInputs:
+    """The linked files that were found so far, so that an image is an input once.
+
+    It is known by the file with its first plane, whichever of its files is given. The other files
+    are not opened again.
+    """
+
+    def __init__(self, show: Callable[[str], None]):
+        """Knows no file; `show` is called with a line about each image of several files."""
+        self._found: dict[Path, LinkedImages] = {}
+        self._show = show
+
+    def join(self, paths: Sequence[Path]) -> list[Path]:
+        """The paths, with one file in the place of all that are linked with it.
+
+        Args:
+          paths: files and folders.
+
+        Returns:
+          Those that are images not seen before; a file that cannot be read is one of them.
+        """
+        joined = []
+        for path in paths:
+            if path.resolve() in self._found:
+                continue
+            linked = _linked(path)
+            if linked is None:
+                joined.append(path)
+                continue
+            first, others = linked.files[0], len(linked.files) + len(linked.missing) - 1
+            known = first.resolve() in self._found  # by another copy of a file
+            self._found |= {file.resolve(): linked for file in (path, *linked.files)}
+            if known:
+                continue
+            if others:
+                self._show(f"{first}: is one image with {others} linked OME-TIFF file(s)")
+            joined.append(first)
+        return joined
+
+    def check_slices(self, paths: Collection[Path]) -> None:
+        """Checks that 2D images that are to be slices are no positions or time points.
+
+        Args:
+          paths: of files that were joined.
+
+        Raises:
+          InputError: with the first that is one.
+        """
+        for path in paths:
+            linked = self._found.get(path.resolve())
+            if linked is not None and not linked.alone:
+                raise InputError(
+                    f"{path}: is a 2D position or time point of a set of linked OME-TIFF files, and"
+                    " no plane of a volume. Count it with a model of 2D images, or, if these files"
+                    " are planes, save them as one file, for example with ImageJ."
+                )
+
+
+def _linked(path: Path) -> LinkedImages | None:
+    """The files that a file is linked with; None of what is not, or cannot be read."""
+    if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
+        return None
+    try:
+        return linked_to(path)
+    except InputError:
+        return None
