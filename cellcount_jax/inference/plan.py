@@ -25,6 +25,8 @@ from cellcount_jax.network.sau_net import tile_radius
 _SMALLEST, _STEPS_AN_OCTAVE = 128, 2
 _LARGE, _STEPS_IF_LARGE = 1_200_000, 4
 
+_MOST_TILES = 10**6  # they are listed in memory, and each leaves a file
+
 
 class Plan(NamedTuple):
     """The tiles of an image.
@@ -132,6 +134,12 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
             f" {config.predict.max_voxels}, and a model with model.norm ="
             f" {config.model.norm!r} and model.attention = {config.model.attention!r} cannot be"
             " predicted in tiles: its result would depend on them"
+        )
+    if math.prod(shape) > _MOST_TILES * config.predict.max_voxels:
+        raise InputError(
+            f"the image has {math.prod(shape):.3g} voxels, which are more than {_MOST_TILES} tiles"
+            f" of config.predict.max_voxels = {config.predict.max_voxels}; allow larger tiles"
+            " (--max-voxels), or count a part of the image or a coarser level of it (--level)"
         )
     halo, padded = tile_radius(settings.strides(config)), plan.padded_shape
     core = tiles.choose_core(padded, halo=halo, block=stride, max_voxels=config.predict.max_voxels)

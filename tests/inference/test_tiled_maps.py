@@ -160,3 +160,11 @@ def test_an_image_that_cannot_be_cut_into_tiles(
     config = small_config(2, **changed, **{"predict.max_voxels": 500})
     with pytest.raises(InputError, match=words):
         make_plan(config, (40, 26))
+
+
+def test_an_image_of_too_many_tiles_is_refused_before_they_are_listed(
+    small_config: Callable[..., ml_collections.ConfigDict],
+) -> None:
+    config = small_config(2, **{"model.norm": "batch", "model.attention": "none"})
+    with pytest.raises(InputError, match=r"1e\+18 voxels, .* coarser level of it \(--level\)"):
+        make_plan(config, (10**9, 10**9))
