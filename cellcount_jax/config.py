@@ -81,6 +81,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         # Share of the training labels that are not learned from but choose the threshold; 0 = the
         # training images choose it. See data/calibration_part.py.
         "calibration_share": number(0.2, at_least=0, at_most=0.5),
+        "scene": "",  # folder, volumes: number or name of one image in files of several
         "channel": "",  # folder, volumes: number or name of the one to use; '' = all
         "time": number(-1, at_least=-1),  # and the time point; -1 = the labelled or only one
         "level": number(0, at_least=0),  # of a pyramid; 0 = the labelled one or the finest

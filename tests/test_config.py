@@ -94,6 +94,7 @@ OTHERS = {
     "init_from",
     "init_digest",
     "data.dir",
+    "data.scene",
     "data.channel",
     "data.train_names",
     "data.unlabelled_names",

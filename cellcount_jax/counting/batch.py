@@ -11,6 +11,7 @@ from typing import Any
 from cellcount_jax.counting import counts_table
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.inputs import Input
+from cellcount_jax.images.zarr_stores import Remote
 from cellcount_jax.progress import images
 
 
@@ -53,7 +54,10 @@ def count_each(
     with images(len(inputs)) as bar:
         for item in inputs:
             row: dict[str, Any] = dict.fromkeys(("input", "count", "voxels", "doubts", "folder"))
-            row |= {"input": os.path.abspath(item.path), "folder": item.name, "error": ""}
+            remote = isinstance(item.path, Remote)
+            place = str(item.path) if remote else os.path.abspath(item.path)
+            row |= {"input": place, "folder": item.name, "error": ""}
+            row |= {} if item.scene is None else {"scene": item.scene}
             error = None
             try:
                 row |= count(item)

@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         type=Path,
-        help="TIFF, OME-TIFF, PNG, NumPy or OME-Zarr, or folders of them, in which masks and labels"
-        " of other images are skipped; for a model of volumes a folder of 2D images is one volume"
-        " of slices",
+        help="TIFF, OME-TIFF, PNG, NumPy or OME-Zarr (folder, zip, https://...), or folders, in"
+        " which masks and labels of other images are skipped; for a model of volumes a folder of 2D"
+        " images is one volume of slices",
     )
     parser.add_argument(
         "--model",
@@ -127,7 +127,11 @@ def run(options: argparse.Namespace) -> int:
     if options.fast:
         model = model.with_settings({"predict.flips": False})
     found = inputs.find_inputs(
-        options.inputs, ndim=model.config.data.ndim, reserved=(counts_table.NAME,), show=say
+        options.inputs,
+        ndim=model.config.data.ndim,
+        scene=options.scene,
+        reserved=(counts_table.NAME,),
+        show=say,
     )
     wanted = count.Options(
         threshold=options.threshold,

@@ -28,6 +28,7 @@ from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
+from cellcount_jax.images.zarr_stores import Remote, as_path
 from cellcount_jax.inference import cells, doubts, model_file
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.fitted import (
@@ -291,7 +292,12 @@ def _identity(
 
 
 def _modified(path: Path) -> list[int] | None:
-    """Size and time of a file; None for a folder, since its time is not that of its files."""
+    """Size and time of a file; None for a folder, since its time is not that of its files.
+
+    None for an address too.
+    """
+    if isinstance(as_path(path), Remote):
+        return None
     found = path.stat()
     return None if path.is_dir() else [found.st_size, found.st_mtime_ns]
 

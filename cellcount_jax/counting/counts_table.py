@@ -24,8 +24,8 @@ _PATIENCE_S = 120.0
 def merge(path: Path, row: Mapping[str, Any], *, replace: bool = True) -> None:
     """Puts the row of an input into the table, whole and at once, whoever else does so too.
 
-    It takes the place of an earlier row of this input, or of one whose results were in the same
-    folder; else it is the last.
+    It takes the place of an earlier row of this input (and scene of it), or of one whose results
+    were in the same folder; else it is the last.
 
     Args:
       path: the table; it is created where it is missing.
@@ -60,8 +60,12 @@ def merge(path: Path, row: Mapping[str, Any], *, replace: bool = True) -> None:
 
 
 def _is_same(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
-    """Whether two rows are of one input, or of one folder of results."""
-    return any(old.get(name) and old.get(name) == new.get(name) for name in ("input", "folder"))
+    """Whether two rows are of one input and scene of it, or of one folder of results."""
+    same = {n for n in ("input", "folder") if old.get(n) and old.get(n) == new.get(n)}
+    scene = old.get("scene") or ""
+    # A file of several scenes of which none was chosen has failed as a whole.
+    replaced = scene == new.get("scene", "") or (not scene and bool(old.get("error")))
+    return "folder" in same or ("input" in same and replaced)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -17,6 +17,7 @@ from cellcount_jax import cache
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files, sources
 from cellcount_jax.images.selection import Selection
+from cellcount_jax.images.zarr_stores import Remote, as_path
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.fitted import fit
 from cellcount_jax.inference.job import Job
@@ -100,8 +101,8 @@ def reopen(folder: Path, mark: str) -> Job:
             f"{folder}: is being counted by cellcount_jax {stored['version']}, and here is {ours};"
             " install the same version everywhere"
         )
-    path = Path(stored["path"])
-    if not os.path.lexists(path):
+    path = as_path(stored["path"])
+    if not isinstance(path, Remote) and not os.path.lexists(path):
         raise InputError(f"{path}: no such file or folder; {_SHARED}")
     model = model_file.load_model(folder / _MODEL)
     selection = Selection.from_json(stored["selection"])

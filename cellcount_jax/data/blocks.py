@@ -184,6 +184,7 @@ def _check_about(about: Mapping[str, Any], ndim: int) -> None:
             lambda value: value is None or (_is_list(value, _is_size) and len(value) == ndim),
             f"null or {ndim} positive numbers",
         ),
+        "scene": (lambda value: isinstance(value, str), "a text"),
         "time": (_is_index, "a whole number"),
         "level": (_is_index, "a whole number"),
         "place": (lambda value: _is_list(value, _is_number), "a list of numbers"),

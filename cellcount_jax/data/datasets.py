@@ -129,7 +129,8 @@ _READERS: Mapping[str, Callable[[Path, Any, int], Dataset]] = {
 
 def selection_of(data: Any) -> Selection:
     """The part of each image that is used, of the `data` part of a config."""
-    return Selection(data.channel or None, None if data.time < 0 else data.time, data.level)
+    time = None if data.time < 0 else data.time
+    return Selection(data.channel or None, time, data.level, scene=data.scene or None)
 
 
 def _counts(data: Any) -> dict[str, int]:

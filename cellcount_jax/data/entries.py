@@ -25,11 +25,11 @@ from cellcount_jax.images.image_files import (
     read_mask,
 )
 from cellcount_jax.images.linked_inputs import LinkedInputs
-from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
 from cellcount_jax.images.points import check_points_inside, read_points
 from cellcount_jax.images.regions import all_of, size_text
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
+from cellcount_jax.images.zarr_stores import is_zarr
 
 _BESIDE_DOTS = tuple(suffix for suffix in SOURCE_SUFFIXES if suffix not in IMAGE_SUFFIXES)
 # The images of which a folder is scanned, for messages.
@@ -161,14 +161,14 @@ def labelled_area(entry: Entry, shape: tuple[int, ...], region: str = "") -> Lab
 
 
 def selected(entry: Entry, selection: Selection) -> Selection:
-    """The part of an image that is trained on: time point and level as they were labelled.
+    """The part of an image that is trained on: scene, time point and level as labelled.
 
     Args:
       entry: the files.
       selection: the part of images that no labelling tool has labelled.
 
     Raises:
-      InputError: another time point or level was labelled than the one that is asked for.
+      InputError: another scene, time point or level was labelled than the one that is asked for.
     """
     if entry.blocks is None:
         return selection
@@ -180,7 +180,13 @@ def selected(entry: Entry, selection: Selection) -> Selection:
             f" config.data.time = {selection.time} and config.data.level = {selection.level} do not"
             " fit."
         )
-    return dataclasses.replace(selection, time=time, level=level)
+    scene = about.get("scene", selection.scene)
+    if selection.scene not in (None, scene):
+        raise InputError(
+            f"{entry.blocks}: scene {scene} was labelled; config.data.scene = {selection.scene}"
+            " does not fit."
+        )
+    return dataclasses.replace(selection, time=time, level=level, scene=scene)
 
 
 def labelled_share(entry: Entry) -> float:
@@ -289,7 +295,7 @@ def _is_image_beside_dots(path: Path) -> bool:
     """Whether it is an image where dots are beside it; a TIFF or PNG file is one in any case."""
     if path.name.startswith("."):
         return False
-    return is_zarr(path) if path.is_dir() else path.suffix.lower() in _BESIDE_DOTS
+    return is_zarr(path) or (not path.is_dir() and path.suffix.lower() in _BESIDE_DOTS)
 
 
 def _role_and_name(path: Path) -> tuple[str, str] | None:

@@ -14,10 +14,10 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import calibration
 from cellcount_jax.evaluation.calibration import Dotted
 from cellcount_jax.images import inputs
-from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.points import check_points_inside, read_points
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import open_source
+from cellcount_jax.images.zarr_stores import is_zarr
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.fitted import check_sizes, naming, voxel_size_warning
 from cellcount_jax.inference.trained_model import TrainedModel

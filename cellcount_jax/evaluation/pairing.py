@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from cellcount_jax.data.blocks import SUFFIX
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
 from cellcount_jax.images.slices import natural_order
+from cellcount_jax.images.zarr_stores import is_zarr
 
 _POINTS = (".csv", ".xml")
 _NAMED = 5  # of a list of names in a message
@@ -219,7 +219,7 @@ def _role_and_name(path: Path) -> tuple[str, str] | None:
     suffix = path.suffix.lower()
     if suffix in _POINTS:
         return "points", path.stem
-    if suffix not in SOURCE_SUFFIXES and not path.is_dir():
+    if suffix not in SOURCE_SUFFIXES and not is_zarr(path):
         return None
     name = short_name(path)
     for role in ("labels", "valid"):

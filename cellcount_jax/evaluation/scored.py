@@ -16,11 +16,11 @@ from cellcount_jax.evaluation.pairing import Side
 from cellcount_jax.evaluation.tolerance import Tolerance, tolerance_of
 from cellcount_jax.images.exports import read_cellfinder
 from cellcount_jax.images.image_files import read_instance_labels, read_mask
-from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.points import read_points, read_table, table_ndim
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
+from cellcount_jax.images.zarr_stores import is_zarr
 
 _MARGIN = 1.0  # voxels that a point may lie outside the image: a click on its border
 
@@ -187,15 +187,16 @@ def _selection(found: Side, true: Side, given: Selection) -> Selection:
             told |= read_block_states(side.blocks).about
         if side.summary is not None:
             told |= {**side.summary, "spacing": side.summary["spacing_um"]}
-        for name in ("time", "level"):
-            # None, of a file with one time point, is its first.
-            if {name} <= told.keys() & known.keys() and (told[name] or 0) != (known[name] or 0):
+        for name in ("scene", "time", "level"):
+            # None, of a file with one scene or time point, is its first.
+            both = {name} <= told.keys() & known.keys()
+            if both and str(told[name] or 0) != str(known[name] or 0):
                 raise InputError(
                     f"{side.path}: is of {name} {told[name]}, {true.path} of {known[name]}; points"
-                    " and dots of one time point and level are needed."
+                    " and dots of one time point, level and scene are needed."
                 )
         known |= {name: v for name, v in told.items() if v is not None or name == "time"}
-    part = {name: getattr(given, name) for name in ("channel", "time", "level", "spacing")}
+    part = {name: getattr(given, name) for name in ("scene", "channel", "time", "level", "spacing")}
     for name, value in part.items():
         if value is None or (name, value) == ("level", 0):
             part[name] = known.get(name, value)

@@ -39,7 +39,7 @@ def read_image(path: str | os.PathLike[str], selection: Selection = WHOLE_FILE) 
     """Reads all pixels of an image or volume of any format that `open_source` opens.
 
     Args:
-      path: an image file or a Zarr folder.
+      path: an image file, a Zarr folder or the address of one.
       selection: the part of it that is used; default: all of what has one time point.
 
     Returns:

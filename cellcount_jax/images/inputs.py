@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +14,10 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.companions import companions, describe
 from cellcount_jax.images.files import unlinked
 from cellcount_jax.images.linked_inputs import LinkedInputs
-from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, open_stored, short_name
 from cellcount_jax.images.slices import natural_order, slice_files
 from cellcount_jax.images.stored import naming, spatial_axes
+from cellcount_jax.images.zarr_stores import as_path, is_zarr
 
 
 class Input(NamedTuple):
@@ -26,17 +27,20 @@ class Input(NamedTuple):
       name: for its output files; unique among the inputs, also where case does not count.
       path: for `open_source`.
       as_slices: whether it is a folder of slices, for `open_source`.
+      scene: number or name of the image in a file of several, as it was given.
     """
 
     name: str
     path: Path
     as_slices: bool = False
+    scene: str | None = None
 
 
 def find_inputs(
     paths: Iterable[str | os.PathLike[str]],
     *,
     ndim: int,
+    scene: str | None = None,
     reserved: Collection[str] = (),
     show: Callable[[str], None] = lambda _: None,
 ) -> list[Input]:
@@ -56,6 +60,8 @@ def find_inputs(
     Args:
       paths: files and folders.
       ndim: spatial dimensions that the model takes.
+      scene: number or name of the image that is used of each file, which the results are named
+        after as well (`brain_scene_2`).
       reserved: names that no input may have.
       show: called with a line about what was skipped in a folder, and about links to one file.
 
@@ -69,18 +75,20 @@ def find_inputs(
     """
     found: list[tuple[Path, bool]] = []
     linked = LinkedInputs(show)
-    for path in map(Path, paths):
+    for path in map(as_path, paths):
         with naming(path, "an image or a folder of images"):
-            if path.is_dir() and not is_zarr(path):
-                found += _in_folder(path, ndim, linked, show)
+            if is_zarr(path):
+                found.append((path, False))
+            elif path.is_dir():
+                found += _in_folder(path, ndim, scene, linked, show)
             elif not path.exists():
                 raise InputError(f"{path}: no such file or folder.")
-            elif path.is_dir() or path.suffix.lower() in SOURCE_SUFFIXES:
+            elif path.suffix.lower() in SOURCE_SUFFIXES:
                 found += [(one, False) for one in linked.join([path])]
             else:
                 raise InputError(
-                    f"{path}: the name of an image must end in {', '.join(SOURCE_SUFFIXES)} or be"
-                    " a .zarr folder."
+                    f"{path}: the name of an image must end in {', '.join(SOURCE_SUFFIXES)}, or be"
+                    " a .zarr folder or .zarr.zip."
                 )
     if not found:
         raise InputError("no input: give image files, or folders of them.")
@@ -96,12 +104,13 @@ def find_inputs(
     for target, links in targets.items():
         if len(links) > 1:
             show(f"{' and '.join(links)}: are links to one file, {target}; each is an input")
+    ending = "" if scene is None else "_scene_" + re.sub(r"[^\w.-]+", "_", scene)
     names = _unique_names([path for path, _ in found], reserved)
-    return [Input(n, path, as_slices) for n, (path, as_slices) in zip(names, found, strict=True)]
+    return [Input(f"{n}{ending}", *of, scene) for n, of in zip(names, found, strict=True)]
 
 
 def _in_folder(
-    folder: Path, ndim: int, linked: LinkedInputs, show: Callable[[str], None]
+    folder: Path, ndim: int, scene: str | None, linked: LinkedInputs, show: Callable[[str], None]
 ) -> list[tuple[Path, bool]]:
     everything = [path for path in folder.iterdir() if not path.name.startswith(".")]
     images = sorted(filter(_is_image, everything), key=natural_order)
@@ -121,7 +130,7 @@ def _in_folder(
     errors: dict[Path, InputError] = {}
     for path in images:
         try:
-            dimensions[path] = _spatial_ndim(path)
+            dimensions[path] = _spatial_ndim(path, scene)
         except InputError as error:
             errors[path] = error
     flat, volumes = ([p for p, found in dimensions.items() if found == n] for n in (2, 3))
@@ -146,14 +155,12 @@ def _in_folder(
 
 
 def _is_image(path: Path) -> bool:
-    if path.is_dir():
-        return is_zarr(path)
-    return path.suffix.lower() in SOURCE_SUFFIXES
+    return is_zarr(path) or (not path.is_dir() and path.suffix.lower() in SOURCE_SUFFIXES)
 
 
-def _spatial_ndim(path: Path) -> int:
+def _spatial_ndim(path: Path, scene: str | None) -> int:
     with naming(path, "an image"):
-        stored = open_stored(path)
+        stored = open_stored(path, scene=scene)
         try:
             return len(spatial_axes(stored, path))
         finally:
@@ -213,6 +220,11 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--channel", help="number, from 0, or name of the channel to use (default: all)"
+    )
+    parser.add_argument(
+        "--scene",
+        help="number, from 0, or name of the image to use in a file of several (CZI, LIF, ND2,"
+        " OME-TIFF, OME-Zarr)",
     )
     parser.add_argument("--time", type=int, help="number, from 0, of the time point to use")
     parser.add_argument(

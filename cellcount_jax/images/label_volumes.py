@@ -16,10 +16,10 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file
-from cellcount_jax.images.ome_zarr import is_zarr
 from cellcount_jax.images.points import from_corner
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.sources import Source, open_source
+from cellcount_jax.images.zarr_stores import is_zarr
 
 # Labels that are in memory at once: 128 MB.
 _BLOCK_VOXELS = 2**24

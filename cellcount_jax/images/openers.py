@@ -1,11 +1,10 @@
-"""The opener of a file or folder, by its name and content; .npy and vendors' files are opened here.
+"""The opener of a file, folder or address, by its name and content; .npy files are opened here.
 
-TIFF, PNG, Zarr and folders of slices have modules of their own.
+TIFF, PNG, Zarr, folders of slices and files of microscope makers have modules of their own.
 """
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from pathlib import Path
 
@@ -13,23 +12,27 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file
-from cellcount_jax.images.ome_zarr import is_zarr, open_zarr
+from cellcount_jax.images.ome_zarr import open_zarr
 from cellcount_jax.images.png import open_png
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.slices import open_slices
-from cellcount_jax.images.stored import Stored, check_level, naming
+from cellcount_jax.images.stored import Stored, check_level, choose_scene, naming
 from cellcount_jax.images.tiff import open_tiff
+from cellcount_jax.images.vendor import VENDOR_SUFFIXES, open_vendor
+from cellcount_jax.images.zarr_stores import ZARR_ENDINGS, is_zarr
 
-VENDOR_SUFFIXES = (".czi", ".nd2", ".lif")
 SOURCE_SUFFIXES = (".tif", ".tiff", ".png", ".npy", *VENDOR_SUFFIXES)
 
 
-def open_stored(path: Path, *, level: int = 0, as_slices: bool = False) -> Stored:
+def open_stored(
+    path: Path, *, level: int = 0, scene: int | str | None = None, as_slices: bool = False
+) -> Stored:
     """Opens a file or folder by its format, without choosing anything of it.
 
     Args:
       path: as for `open_source`.
       level: of a pyramid; 0 is the finest.
+      scene: number or name of one of several images in the file; None = the only one.
       as_slices: the path is a folder of slices.
 
     Returns:
@@ -39,9 +42,10 @@ def open_stored(path: Path, *, level: int = 0, as_slices: bool = False) -> Store
       InputError: as `open_source`.
     """
     if is_zarr(path):
-        return open_zarr(path, level=level)
+        return open_zarr(path, level=level, scene=scene)
     if path.is_dir() and as_slices:
         check_level(level, 1, path)
+        choose_scene(scene, ("",), path)
         return open_slices(path)
     if path.is_dir():
         raise InputError(
@@ -51,15 +55,16 @@ def open_stored(path: Path, *, level: int = 0, as_slices: bool = False) -> Store
     suffix = path.suffix.lower()
     if suffix not in SOURCE_SUFFIXES:
         raise InputError(
-            f"{path}: the name of an image must end in {', '.join(SOURCE_SUFFIXES)} or be a .zarr"
-            " folder."
+            f"{path}: the name of an image must end in {', '.join(SOURCE_SUFFIXES)}, or be a .zarr"
+            " folder or .zarr.zip."
         )
     if suffix in (".tif", ".tiff"):
-        return open_tiff(path, level=level)
+        return open_tiff(path, level=level, scene=scene)
     check_level(level, 1, path)
-    if suffix == ".png":
-        return open_png(path)
-    return _open_npy(path) if suffix == ".npy" else open_vendor(path)
+    if suffix in VENDOR_SUFFIXES:
+        return open_vendor(path, scene=scene)
+    choose_scene(scene, ("",), path)
+    return open_png(path) if suffix == ".png" else _open_npy(path)
 
 
 def short_name(path: Path) -> str:
@@ -72,7 +77,7 @@ def short_name(path: Path) -> str:
       For example `brain`, which the files beside it begin with.
     """
     name = (path if path.name.strip(".") else path.resolve()).name
-    for ending in (*SOURCE_SUFFIXES, ".zarr"):
+    for ending in (*SOURCE_SUFFIXES, *ZARR_ENDINGS):
         if name.lower().endswith(ending) and len(name) > len(ending):
             name = name[: -len(ending)]
             break
@@ -93,46 +98,3 @@ def _open_npy(path: Path) -> Stored:
             " or 3 (z, y, x) are needed. Save one channel and time point, or use TIFF."
         )
     return Stored(array, axes, ".npy array")
-
-
-def open_vendor(path: Path) -> Stored:
-    """Opens the one image of a CZI, ND2 or LIF file.
-
-    Args:
-      path: the file.
-
-    Returns:
-      The image as stored; read chunk by chunk.
-
-    Raises:
-      InputError: bioio or its part for the format is not installed; several images (scenes) in
-        the file; or what bioio cannot read.
-    """
-    existing_file(path)
-    suffix = path.suffix.lower()[1:]
-    try:
-        bioio = importlib.import_module("bioio")
-        reader = importlib.import_module(f"bioio_{suffix}").Reader
-    except ImportError as error:
-        raise InputError(
-            f"{path}: a .{suffix} file needs packages that are not installed: pip install bioio"
-            f" bioio-{suffix}. Or save it as OME-TIFF."
-        ) from error
-    with naming(path, f"a {suffix.upper()} file"):
-        image = bioio.BioImage(path, reader=reader)
-        if len(image.scenes) != 1:
-            raise InputError(
-                f"{path}: holds {len(image.scenes)} images ({', '.join(image.scenes[:4])}); save"
-                " the one to use on its own, for example as OME-TIFF."
-            )
-        edges = image.physical_pixel_sizes
-        array = image.dask_data
-        return Stored(
-            array=array,
-            axes=str(image.dims.order),
-            kind=suffix.upper(),
-            voxel={axis: float(edge) for axis, edge in zip("ZYX", edges, strict=True) if edge},
-            voxel_source=f"{suffix.upper()} metadata",
-            channel_names=tuple(map(str, image.channel_names or ())),
-            chunks=tuple(array.chunksize),
-        )

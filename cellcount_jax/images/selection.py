@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.stored import number_of
 from cellcount_jax.images.voxel_size import shortest
 
 
@@ -23,17 +24,20 @@ class Selection:
       time: the time point, from 0; needed where there are several.
       level: of a pyramid; 0 is the finest.
       spacing: `(D,)` voxel edges in micrometres that replace those of the file; None = the file's.
+      scene: number or name of one of several images in the file, see `stored.choose_scene`;
+        needed where there are several.
     """
 
     channel: int | str | None = None
     time: int | None = None
     level: int = 0
     spacing: tuple[float, ...] | None = None
+    scene: int | str | None = None
 
     @classmethod
     def from_arguments(cls, options: argparse.Namespace) -> Selection:
         """The selection of a command line, from the arguments of `inputs.add_source`."""
-        return cls(options.channel, options.time, options.level, options.spacing)
+        return cls(options.channel, options.time, options.level, options.spacing, options.scene)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Selection:
@@ -49,17 +53,7 @@ class Selection:
         """
         if self.channel is None:
             return None
-        numbers = [number for number, name in enumerate(names) if name == self.channel]
-        if not numbers and (isinstance(self.channel, int) or self.channel.isdecimal()):
-            numbers = [int(self.channel)] if 0 <= int(self.channel) < count else []
-        if len(numbers) == 1:
-            return numbers[0]
-        listed = [f"{number} ({name})" for number, name in enumerate(names)]
-        there = ", ".join(listed or map(str, range(count)))
-        problem = "there are several of this name" if numbers else "is not there"
-        raise InputError(
-            f"{path}: channel {self.channel!r}: {problem}; it has {count} channel(s): {there}."
-        )
+        return number_of(self.channel, names or [""] * count, "channel", path)
 
     def time_of(self, points: int, path: Path) -> int:
         """The number of the time point in a file that has `points` of them.
@@ -106,8 +100,9 @@ class Selection:
 
     @property
     def part(self) -> dict[str, Any]:
-        """Channel, time point and level by their names, without the voxel size."""
-        return {"channel": self.channel, "time": self.time, "level": self.level}
+        """Scene, channel, time point and level by their names, without the voxel size."""
+        part = ("scene", "channel", "time", "level")
+        return {name: getattr(self, name) for name in part}
 
 
 WHOLE_FILE = Selection()

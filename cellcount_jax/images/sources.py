@@ -18,6 +18,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.openers import open_stored, short_name
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
 from cellcount_jax.images.stored import Stored, exact_labels, naming, spatial_axes, without_alpha
+from cellcount_jax.images.zarr_stores import as_path
 
 _TOO_LARGE = 1e30  # its square is beyond 32-bit floats
 
@@ -241,7 +242,8 @@ def open_source(
     z, y, x. Axes of length 1 other than y and x are dropped, so a volume of one plane is an image.
 
     Args:
-      path: a TIFF, PNG, .npy, CZI, ND2 or LIF file, a Zarr folder, or a folder of slices.
+      path: a TIFF, PNG, .npy, CZI, ND2 or LIF file, a Zarr folder, zip file or address
+        (https://...), or a folder of slices.
       selection: the part of it that is used; default: all of what has one time point.
       as_slices: the path is a folder of 2D images, one a plane in natural order of the names.
 
@@ -250,11 +252,14 @@ def open_source(
 
     Raises:
       InputError: missing, unreadable or damaged; more axes than time, z, y, x and channels; not
-        real numbers; no such channel, time point or level; a spacing that does not fit.
+        real numbers; no such scene, channel, time point or level; several scenes or time points and
+        none is chosen; a spacing that does not fit.
     """
-    path = Path(path)
+    path = as_path(path)
     with naming(path, "an image"):
-        stored = open_stored(path, level=selection.level, as_slices=as_slices)
+        stored = open_stored(
+            path, level=selection.level, scene=selection.scene, as_slices=as_slices
+        )
         try:
             return _select(stored, path, selection)
         except BaseException:

@@ -13,6 +13,7 @@ import numpy as np
 from cellcount_jax.errors import InputError
 
 _MAX_CHARACTERS = 300  # of a library; some messages repeat the file
+_LISTED = 24  # channels or images that a message names
 
 
 class LazyArray(Protocol):
@@ -120,6 +121,59 @@ def check_level(level: int, levels: int, path: Path) -> None:
             f"{path}: level {level} is not there; it has {levels} resolution level(s), so"
             f" {allowed} can be chosen."
         )
+
+
+def number_of(wanted: int | str, names: Sequence[str], what: str, path: Path) -> int:
+    """The number of a channel or of an image in a file, by its number or its name.
+
+    Args:
+      wanted: a number, or a name; a text of digits is a number unless it is a name.
+      names: one a channel or image; empty texts where they have none.
+      what: "channel" or "scene", for the message.
+      path: the file, for the message.
+
+    Raises:
+      InputError: it is not there, or there are several of the name.
+    """
+    numbers = [number for number, name in enumerate(names) if name and name == wanted]
+    if not numbers and (isinstance(wanted, int) or wanted.isdecimal()):
+        numbers = [int(wanted)] if 0 <= int(wanted) < len(names) else []
+    if len(numbers) == 1:
+        return numbers[0]
+    problem = "there are several of this name" if numbers else "is not there"
+    raise InputError(
+        f"{path}: {what} {wanted!r}: {problem}; it has {len(names)} {what}(s): {_listed(names)}."
+    )
+
+
+def choose_scene(scene: int | str | None, names: Sequence[str], path: Path) -> int:
+    """The number of the image to use in a file that may hold several.
+
+    Args:
+      scene: its number or name; None = the only one.
+      names: of all images in the file; empty texts where they have none.
+      path: the file, for the messages.
+
+    Raises:
+      InputError: it is not there, none is chosen of several, or there is none.
+    """
+    if not names:
+        raise InputError(f"{path}: holds no image.")
+    if scene is not None:
+        return number_of(scene, names, "scene", path)
+    if len(names) == 1:
+        return 0
+    raise InputError(
+        f"{path}: holds {len(names)} images: {_listed(names)}; choose one with --scene, by number"
+        " or name, for training with --set data.scene=."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Numbers with names, the first of them where there are many."""
+    listed = [str(k) if name in ("", str(k)) else f"{k} ({name})" for k, name in enumerate(names)]
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return ", ".join(listed[:_LISTED]) + more
 
 
 def exact_labels(values: np.ndarray, path: Path, start: Sequence[int]) -> np.ndarray:

@@ -24,15 +24,16 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file, replacing
 from cellcount_jax.images.linked_files import few
 from cellcount_jax.images.linked_ome import LinkedImages, linked_images
+from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.stored import LazyArray, Stored, check_level, naming
 from cellcount_jax.images.tiff_checks import (
     check_chain,
     check_codec,
     check_complete,
     check_ome_sizes,
+    choose_series,
     file_of,
     no_complaints,
-    only_series,
 )
 from cellcount_jax.images.tiff_values import as_intensities
 from cellcount_jax.images.voxel_size import voxel_size
@@ -44,22 +45,23 @@ _WHOLE_PAGE_BYTES = 64 * 2**20
 _OPEN_FILES = 8  # at a time, of linked ones; as many as tifffile has where it decodes
 
 
-def open_tiff(path: Path, *, level: int = 0) -> Stored:
-    """Opens the one image or volume of a TIFF file (plain, BigTIFF, ImageJ, OME).
+def open_tiff(path: Path, *, level: int = 0, scene: int | str | None = None) -> Stored:
+    """Opens one image or volume of a TIFF file (plain, BigTIFF, ImageJ, OME).
 
     One that is spread over linked OME-TIFF files is opened whole by any of them.
 
     Args:
       path: the file.
       level: of a pyramid; 0 is the finest.
+      scene: number or name of one of several images; None = the only one.
 
     Returns:
       The image as stored, brighter pixels higher; close it.
 
     Raises:
       InputError: not a TIFF file, truncated or damaged as far as the headers show it, several
-        images in it, a linked file that is missing, a compression that cannot be read, or no such
-        level.
+        images in it and none is chosen, a linked file that is missing, a compression that cannot be
+        read, or no such level or image.
     """
     existing_file(path)
     tiff = None
@@ -73,7 +75,7 @@ def open_tiff(path: Path, *, level: int = 0) -> Stored:
                 tiff.close()
                 tiff = _open_linked(linked, path)
             check_ome_sizes(tiff, path, linked=linked is not None)
-            stored = _stored(tiff, path, level)
+            stored = _stored(tiff, path, level, scene)
     except InputError:
         if tiff is not None:
             tiff.close()
@@ -114,8 +116,9 @@ def _open_linked(linked: LinkedImages, path: Path) -> tifffile.TiffFile:
     return tifffile.TiffFile(linked.files[0], omexml=linked.text)
 
 
-def _stored(tiff: tifffile.TiffFile, path: Path, level: int) -> Stored:
-    base = only_series(tiff, path)
+def _stored(tiff: tifffile.TiffFile, path: Path, level: int, scene: int | str | None) -> Stored:
+    number = choose_series(tiff, path, scene)
+    base = tiff.series[number]
     check_level(level, len(base.levels), path)
     series = base.levels[level]
     page = series.keyframe
@@ -123,7 +126,7 @@ def _stored(tiff: tifffile.TiffFile, path: Path, level: int) -> Stored:
     check_complete(series, path)
     voxel = {
         axis: edge * _reduction(base, series, axis)
-        for axis, edge in voxel_size(tiff, base.keyframe).items()
+        for axis, edge in voxel_size(tiff, base.keyframe, image=number).items()
     }
     array, chunks = _lazy(tiff, series, path)
     array, meaning = as_intensities(array, page, path, imagej=tiff.is_imagej)
@@ -134,6 +137,8 @@ def _stored(tiff: tifffile.TiffFile, path: Path, level: int) -> Stored:
         kind, source = "ImageJ TIFF", "ImageJ metadata"
     else:
         kind, source = "BigTIFF" if tiff.is_bigtiff else "TIFF", "resolution tags"
+    if len(tiff.series) > 1:
+        kind += f", scene {number} of {len(tiff.series)} ({base.name or size_text(base.shape)})"
     return Stored(
         array=array,
         axes=series.axes + "S" * colours,
@@ -141,7 +146,7 @@ def _stored(tiff: tifffile.TiffFile, path: Path, level: int) -> Stored:
         voxel=voxel,
         voxel_source=source,
         alpha=any(int(extra) in (1, 2) for extra in page.extrasamples),
-        channel_names=_channel_names(tiff.ome_metadata) if tiff.is_ome else (),
+        channel_names=_channel_names(tiff.ome_metadata, number) if tiff.is_ome else (),
         chunks=chunks and (*chunks, *array.shape[len(chunks) :]),
         levels=len(base.levels),
         close=tiff.close,
@@ -233,10 +238,10 @@ def _reduction(base: tifffile.TiffPageSeries, series: tifffile.TiffPageSeries, a
     return float(whole) if exact else fine / coarse
 
 
-def _channel_names(xml: str | None) -> tuple[str, ...]:
+def _channel_names(xml: str | None, image: int) -> tuple[str, ...]:
     """The names of the channels in OME's metadata; none unless every channel has one."""
-    pixels = ElementTree.fromstring(xml or "<OME/>").find(".//{*}Pixels")
-    names = [] if pixels is None else [c.get("Name") for c in pixels.findall("{*}Channel")]
+    pixels = ElementTree.fromstring(xml or "<OME/>").findall(".//{*}Pixels")[image:]
+    names = [channel.get("Name") for channel in pixels[0].findall("{*}Channel")] if pixels else []
     return tuple(name for name in names if name) if all(names) else ()
 
 

@@ -21,6 +21,7 @@ import tifffile
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.stored import choose_scene
 
 # How much shorter than its pixels a page can be at most, by its compression: none, LZW, deflate
 # and its older number, PackBits. A header that promises more would ask for any memory.
@@ -193,36 +194,40 @@ def check_codec(page: tifffile.TiffPage, path: Path) -> None:
     raise InputError(f"{path}: is {what}, which cannot be read; save it without compression.")
 
 
-def only_series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
-    """The one image of a file.
+def choose_series(tiff: tifffile.TiffFile, path: Path, scene: int | str | None) -> int:
+    """The number of the image to use in a file.
 
     Args:
       tiff: the open file.
       path: its path, for errors.
+      scene: number or name of one of several images; None = the only one.
 
     Raises:
-      InputError: there is none, or several; or pages that the OME text
-        does not describe as it should.
+      InputError: there is none, or no such one; several, and none is chosen or the OME text
+        describes another number; or pages that the OME text does not describe as it should.
     """
-    series = tiff.series
-    if not series:
+    if not tiff.series:
         raise InputError(f"{path}: a TIFF file without an image in it.")
-    if len(series) > 1:
-        sizes = ", ".join(size_text(one.shape) for one in series[:4])
+    names = [series.name or size_text(series.shape) for series in tiff.series]
+    number = choose_scene(scene, names, path)
+    chosen = tiff.series[number]
+    described = len(re.findall(r"<(?:\w+:)?Pixels\b", tiff.ome_metadata or ""))
+    if tiff.is_ome and len(names) > 1 and described != len(names):
         raise InputError(
-            f"{path}: holds {len(series)} images ({sizes}); save the one to use on its own."
+            f"{path}: holds {len(names)} images, but its OME metadata describe {described}; save"
+            " the one to use on its own."
         )
     text = tiff.pages.first.description[:1000]
     of_ome = re.search(r"<(\w+:)?OME\b", text)
     # Without usable metadata tifffile takes the pages for any.
-    if of_ome and series[0].kind in ("uniform", "generic") and len(series[0]) > 1:
+    if of_ome and chosen.kind in ("uniform", "generic") and len(chosen) > 1:
         elsewhere = re.search(r'BinaryOnly\b[^>]*MetadataFile="([^"]*)"', text)
         where = f"are in {elsewhere[1]}" if elsewhere else "are damaged"
         raise InputError(
-            f"{path}: which planes or channels its {len(series[0])} pages are is not known, since"
+            f"{path}: which planes or channels its {len(chosen)} pages are is not known, since"
             f" its OME metadata {where}; save all of it as one OME-TIFF or ImageJ TIFF."
         )
-    return series[0]
+    return number
 
 
 def check_complete(series: tifffile.TiffPageSeries, path: Path) -> None:

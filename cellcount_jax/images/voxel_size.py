@@ -45,7 +45,9 @@ _PLAUSIBLE = (0.002, 20.0)
 _RELATIVE_STEP = 3e-6
 
 
-def voxel_size(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, float]:
+def voxel_size(
+    tiff: tifffile.TiffFile, page: tifffile.TiffPage, *, image: int = 0
+) -> dict[str, float]:
     """Reads the voxel edges from the metadata of an open TIFF file.
 
     They are OME's PhysicalSize, or ImageJ's spacing and unit with the resolution tags, or the
@@ -55,12 +57,13 @@ def voxel_size(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, fl
     Args:
       tiff: the open file.
       page: the first page of its image.
+      image: its number among those of OME's metadata.
 
     Returns:
       Edges in micrometres by axis ("Z", "Y", "X"), those that the file gives.
     """
     if tiff.is_ome:
-        sizes = _ome_voxel(tiff.ome_metadata or "")
+        sizes = _ome_voxel(tiff.ome_metadata or "", image)
     elif tiff.is_imagej:
         sizes = _imagej_voxel(tiff.imagej_metadata or {}, page)
     else:
@@ -70,11 +73,11 @@ def voxel_size(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, fl
     return {axis: shortest(size) for axis, size in sizes.items() if 0 < size < math.inf}
 
 
-def _ome_voxel(xml: str) -> dict[str, float]:
-    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
-    if pixels is None:
+def _ome_voxel(xml: str, image: int) -> dict[str, float]:
+    found = ElementTree.fromstring(xml).findall(".//{*}Pixels")[image:]
+    if not found:
         return {}
-    sizes = {}
+    pixels, sizes = found[0], {}
     for axis in "ZYX":
         size = pixels.get(f"PhysicalSize{axis}")
         unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")  # the schema's default

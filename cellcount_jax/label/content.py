@@ -29,11 +29,13 @@ class Origin:
       spacing: `(D,)` voxel edges in micrometres; None where they are unknown.
       time: the time point; 0 where there is only one.
       level: of a pyramid.
+      scene: number or name of the image in a file of several, as it was chosen; "0" where none was.
     """
 
     spacing: tuple[float, ...] | None
     time: int
     level: int
+    scene: str = "0"
 
     @property
     def unit(self) -> str:
@@ -162,12 +164,12 @@ def with_radius(content: Content, radius: float | None) -> Content:
 
 
 def check_fits(path: Path, about: Mapping[str, Any], shape: tuple[int, ...], new: Content) -> None:
-    """Refuses labels of another image than `new`'s, another time point or level.
+    """Refuses labels of another image than `new`'s, another scene, time point or level.
 
     Raises:
-      InputError: `shape`, or `time` and `level` in `about` where it has them, are others.
+      InputError: `shape`, or `scene`, `time` and `level` in `about` where it has them, are others.
     """
-    for key, name in (("time", "time point"), ("level", "level")):
+    for key, name in (("scene", "scene"), ("time", "time point"), ("level", "level")):
         now = getattr(new.origin, key)
         if about.get(key, now) != now:
             raise InputError(

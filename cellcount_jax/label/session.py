@@ -21,6 +21,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.regions import Region, voxels_of
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
 from cellcount_jax.images.sources import open_source
+from cellcount_jax.images.zarr_stores import Remote, as_path
 from cellcount_jax.label import acts, files, journal
 from cellcount_jax.label.acts import Act, State
 from cellcount_jax.label.blobs import local_maximum
@@ -67,6 +68,8 @@ class Session:
           InputError: an image, CSV file or journal that cannot be used; another window has it.
         """
         self._now = now
+        if isinstance(as_path(path), Remote):
+            raise InputError(f"{as_path(path)}: labels lie beside their image; download it.")
         with contextlib.ExitStack() as stack:
             self.source = stack.enter_context(open_source(path, selection))
             paths = files.Files(Path(path), self.source.name)
@@ -74,7 +77,8 @@ class Session:
             shape = tuple(self.source.shape)
             self._store = Store(paths)
             self.source = self._store.with_spacing(self.source)
-            origin = Origin(self.source.spacing, selection.time or 0, selection.level)
+            part = (selection.time or 0, selection.level, str(selection.scene or 0))
+            origin = Origin(self.source.spacing, *part)
             self.unit, self.edges = origin.unit, origin.edges(len(shape))
             kept, records = self._store.load(new_content(origin, shape, block))
             kept = with_radius(kept, radius)

@@ -235,6 +235,8 @@ def _check_apart(output: Path, init_from: str) -> None:
 def _next_commands(image: Path, output: Path, config: ml_collections.ConfigDict) -> list[str]:
     """What to do with a model, as commands for an image: the part of it that was trained on."""
     data, part = config.data, []
+    if data.scene:
+        part += ["--scene", data.scene]
     if data.channel:
         part += ["--channel", data.channel]
     if data.time >= 0:

@@ -358,7 +358,7 @@ def test_only_the_region_with_complete_dots_is_scored(scores: Scores) -> None:
     folder = scores.folder
     left = DOTS[:, 1] < 40
     kept = [int((points[:, 1] < 40).sum()) for points in (DOTS, FOUND)]
-    counted(folder / "counted/a", FOUND, time=None)
+    counted(folder / "counted/a", FOUND, scene=None, time=None)
     write_points(folder / "my/a.csv", DOTS[left])
     whole = scores.of(folder / "counted", folder / "my", "--tolerance", 2)
     assert whole["fp"] == 13 - sum(left[:10])
@@ -377,11 +377,12 @@ def test_only_the_region_with_complete_dots_is_scored(scores: Scores) -> None:
     write_block_states(folder / "my/a.label.json", BlockStates(grid, np.array([[0, 1]]), {}))
     text = scores.refused(folder / "counted", folder / "my", "--tolerance", 2)
     assert "none of its blocks is done" in text
-    about = {"time": 2, "level": 0}
-    write_block_states(folder / "my/a.label.json", BlockStates(grid, np.array([[DONE, 1]]), about))
-    assert "of one time point" in scores.refused(
-        folder / "counted", folder / "my", "--tolerance", 2
-    )
+    for about in ({"time": 2, "level": 0}, {"scene": "2"}):
+        blocks = BlockStates(grid, np.array([[DONE, 1]]), about)
+        write_block_states(folder / "my/a.label.json", blocks)
+        assert "of one time point, level and scene" in scores.refused(
+            folder / "counted", folder / "my", "--tolerance", 2
+        )
 
 
 def test_cells_at_the_border_count(scores: Scores) -> None:

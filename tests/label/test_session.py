@@ -803,7 +803,7 @@ def test_another_time_point_is_refused(tmp_path: Path, kill: bool) -> None:
     # A file of before does not say it.
     progress = tmp_path / "cells.label.json"
     stored = json.loads(progress.read_text())
-    assert stored.pop("time") == 0 and stored.pop("level") == 0
+    assert (stored.pop("scene"), stored.pop("time"), stored.pop("level")) == ("0", 0, 0)
     progress.write_text(json.dumps(stored))
     with Session(path, Selection(time=2)) as session:
         assert len(session.dots) == 2

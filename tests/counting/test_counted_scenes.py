@@ -1,0 +1,40 @@
+"""`cellcount count --scene`: one of several images in a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+
+def test_two_scenes_of_a_file_are_two_counts(
+    tmp_path: Path, run_2d: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Into one folder, each equal to that of the scene saved on its own."""
+    path, output = tmp_path / "a.ome.tif", tmp_path / "out"
+    scenes = [np.random.default_rng(k).integers(0, 255, (40, 40 + 8 * k), "u1") for k in range(2)]
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for name, image in zip(["left", "right"], scenes, strict=True):
+            file.write(image, metadata={"axes": "YX", "Name": name})
+    assert call("count", path, "--model", run_2d, "--output", output) == 1
+    error = capsys.readouterr().err
+    assert "holds 2 images: 0 (left), 1 (right); choose one with --scene" in error
+    for scene, image in zip(["left", "1"], scenes, strict=True):
+        assert call("count", path, "--scene", scene, "--model", run_2d, "--output", output) == 0
+        alone = tmp_path / f"{scene}.tif"
+        tifffile.imwrite(alone, image)
+        assert call("count", alone, "--model", run_2d, "--output", tmp_path / "alone") == 0
+        found, expected = output / f"a_scene_{scene}", tmp_path / "alone" / scene
+        assert (found / "points.csv").read_text() == (expected / "points.csv").read_text()
+        assert json.loads((found / "summary.json").read_text())["scene"] == scene
+    with (output / "counts.csv").open(newline="") as file:
+        rows = [(row["folder"], row["scene"]) for row in csv.DictReader(file)]
+    assert rows == [("a_scene_left", "left"), ("a_scene_1", "1")]
+    assert "scene 1 of 2 (right)" in capsys.readouterr().out
