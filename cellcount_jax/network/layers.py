@@ -33,7 +33,7 @@ def at_least_float32(dtype: Any) -> Any:
     return jnp.dtype(jnp.float32) if dtype == jnp.bfloat16 else jnp.dtype(dtype)
 
 
-def convolve(x: Array, kernel: Array, size: Array | None = None) -> Array:
+def convolve(x: Array, kernel: Array, *, size: Array | None = None) -> Array:
     """Convolution with stride 1 and zero padding to the same size.
 
     Args:
@@ -51,7 +51,9 @@ def convolve(x: Array, kernel: Array, size: Array | None = None) -> Array:
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu and x.dtype == jnp.bfloat16:
         # As an accelerator does it: sums in float32, the result rounded.
-        return convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), size).astype(x.dtype)
+        return convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), size=size).astype(
+            x.dtype
+        )
     if on_cpu and x.dtype == jnp.float32 and native.available():
         return _in_volumes(x, kernel, size)
     if size is not None:
@@ -75,7 +77,7 @@ def _in_volumes(x: Array, kernel: Array, size: Array | None) -> Array:
     if kernel.ndim == 4:
         one = None if size is None else jnp.concatenate([jnp.ones(1, size.dtype), size])
         return jnp.squeeze(_in_volumes(x[:, None], kernel[None], one), 1)
-    return _convolve_volume(x, kernel) if size is None else native.convolve(x, kernel, size)
+    return _convolve_volume(x, kernel) if size is None else native.convolve(x, kernel, size=size)
 
 
 @jax.custom_vjp
@@ -200,7 +202,7 @@ class Conv(_Affine):
     """Convolution, stride 1, zero padding: `(batch, *spatial, in)` to `(..., features)`."""
 
     @nn.compact
-    def __call__(self, x: Array, size: Array | None = None) -> Array:
+    def __call__(self, x: Array, *, size: Array | None = None) -> Array:
         return self.apply_kernel(x, functools.partial(convolve, size=size))
 
 

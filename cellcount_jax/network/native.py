@@ -36,7 +36,7 @@ _TIMEOUT_S = 300
 _SLOW = "convolutions on the CPU are 2 to 3 times slower than they could be"
 
 
-def convolve(x: Array, kernel: Array, size: Array | None = None) -> Array:
+def convolve(x: Array, kernel: Array, *, size: Array | None = None) -> Array:
     """Convolution with stride 1 and zero padding to the same size; `available()` must be true.
 
     Args:

@@ -38,9 +38,10 @@ class ConvLevel(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, size: Array | None = None) -> Array:
+    def __call__(self, x: Array, train: bool, size: Array | None) -> Array:
         for i in range(2):
-            x = Conv(self.features, (3,) * self.ndim, dtype=self.dtype, name=f"conv_{i}")(x, size)
+            conv = Conv(self.features, (3,) * self.ndim, dtype=self.dtype, name=f"conv_{i}")
+            x = conv(x, size=size)
             x = Norm(**self.norm, name=f"norm_{i}")(nn.relu(x), train=train)
         return x
 

@@ -108,7 +108,7 @@ def test_an_image_at_the_beginning_of_an_array(
     image = (slice(None), *(slice(n) for n in size))
     x = np.full((2, *spatial, 24), np.nan, np.float32)
     x[image] = rng.normal(size=(2, *size, 24))
-    found = np.array(native.convolve(jnp.asarray(x), kernel, jnp.asarray(size)))
+    found = np.array(native.convolve(jnp.asarray(x), kernel, size=jnp.asarray(size)))
     np.testing.assert_array_equal(found[image], native.convolve(jnp.asarray(x[image]), kernel))
     found[image] = 0
     assert not found.any(), "what is behind the image is not 0"
