@@ -1127,7 +1127,23 @@ SLICES: dict[str, tuple[Writer, str, str]] = {
     "cut": (with_slice("s3.tif", tiff_cut), "s3.tif", "truncated"),
     "empty": (with_slice("s3.tif", lambda p: p.touch()), "s3.tif", "the file is empty"),
     "of text": (with_slice("s3.tif", lambda p: p.write_text("no image")), "s3.tif", "TIFF"),
-    "a dangling link": (with_slice("s3.tif", lambda p: p.symlink_to("x")), "s3.tif", "no such"),
+    "a dangling link": (
+        with_slice("s3.tif", lambda p: p.symlink_to("x")),
+        "folder",
+        "3 missing between s2.tif and s4.tif",
+    ),
+    "a link to itself": (
+        with_slice("s3.tif", lambda p: p.symlink_to("s3.tif")),
+        "folder",
+        "3 missing between s2.tif and s4.tif",
+    ),
+    "missing": (
+        with_slice("s3.tif", lambda p: None),
+        "folder",
+        "3 missing between s2.tif and s4.tif",
+    ),
+    "a projection": (with_slice("MAX_s.tif", write_plane(SMALL)), "MAX_s.tif", "put it elsewhere"),
+    "two of a number": (with_slice("s03.tif", write_plane(SMALL)), "s03.tif", "the same number"),
     "a pipe": (with_slice("s3.tif", os.mkfifo), "s3.tif", "no regular file"),
     "a PNG": (
         with_slice("s9.png", lambda p: PillowImage.fromarray(SMALL).save(p)),
@@ -1139,7 +1155,8 @@ SLICES: dict[str, tuple[Writer, str, str]] = {
         steps(
             lambda folder: folder.mkdir(),
             lambda folder: [
-                write_plane(SMALL * np.float32(v))(folder / f"{v}.tif") for v in (1, 2, np.inf)
+                write_plane(SMALL * np.float32(v))(folder / f"{z}.tif")
+                for z, v in enumerate((1, 2, np.inf))
             ],
         ),
         "folder",

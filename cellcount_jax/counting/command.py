@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="TIFF, OME-TIFF, PNG, NumPy or OME-Zarr (folder, zip, https://...), or folders, in"
         " which masks and labels of other images are skipped; for a model of volumes a folder of 2D"
-        " images is one volume of slices",
+        " images is one volume of slices, by the number in their names",
     )
     parser.add_argument(
         "--model",

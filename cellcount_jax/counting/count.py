@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from cellcount_jax.counting import (
     region_counts,
     results,
 )
+from cellcount_jax.counting.identity import check_unchanged, identity_of
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import check_apart
 from cellcount_jax.images.inputs import Input
@@ -28,7 +28,6 @@ from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
-from cellcount_jax.images.zarr_stores import Remote, as_path
 from cellcount_jax.inference import cells, doubts, model_file
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.fitted import (
@@ -107,8 +106,8 @@ def count_files(
     Raises:
       InputError: the options do not fit the model or each other; a results folder is, holds or lies
         in a file that is read (nothing is done then); counts.csv cannot be written. And any error
-        of the only input: it cannot be read or does not fit the model, or its folder holds the
-        results of another count.
+        of the only input: it cannot be read, does not fit the model or is written to while it is
+        counted, or its folder holds the results of another count.
     """
     _check_options(model, options)
     results.check_outputs(options.outputs)
@@ -169,7 +168,14 @@ def _count_input(
             inverted_from=fitted.inverted_from,
         )
         job = _job(model, source, fitted, folder, options, origin, stack)
-        identity = _identity(model, source, fitted, options, digest)
+        identity = identity_of(
+            job,
+            source,
+            fitted,
+            selection=options.selection,
+            rescale=options.rescale,
+            model_digest=digest,
+        )
         with batch.claiming():
             claim.check(folder, identity, overwrite=options.overwrite)
         if options.dry_run or not job.plan.whole:
@@ -215,6 +221,7 @@ def count_source(
         with batch.claiming():
             claim.take(folder, identity, overwrite=options.overwrite)
     found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
+    check_unchanged(source, job.mask, identity)
     reasons = doubts.find(model, job.image, found, mask=job.mask)
     if voxels := voxel_size_doubt(model, source, rescale=options.rescale):
         reasons = (voxels, *reasons)
@@ -266,40 +273,6 @@ def _job(
             labels = open_label_volume(options.mask, shape=source.shape, spacing=source.spacing)
             mask = region_counts.Mask(stack.enter_context(labels))
         return Job(model, fitted.image, folder / claim.WORK, mask, origin)
-
-
-def _identity(
-    model: TrainedModel, source: Source, fitted: Fitted, options: Options, digest: str
-) -> dict[str, Any]:
-    """All that the result depends on but the threshold, as JSON."""
-    mask = options.mask
-    return {
-        "input": str(source.path.resolve()),
-        "modified": _modified(source.path),
-        "shape": list(source.stored_shape),
-        "dtype": str(source.dtype),
-        **options.selection.part,
-        "spacing_um": None if source.spacing is None else list(source.spacing),
-        "rescale": options.rescale,
-        "diameter": fitted.diameter,
-        "inverted_from": fitted.inverted_from,
-        "model": digest,
-        "max_voxels": model.config.predict.max_voxels,
-        "mirror_images": bool(model.config.predict.flips),
-        "mask": None if mask is None else [str(mask.resolve()), _modified(mask)],
-        "version": importlib.metadata.version("cellcount_jax"),
-    }
-
-
-def _modified(path: Path) -> list[int] | None:
-    """Size and time of a file; None for a folder, since its time is not that of its files.
-
-    None for an address too.
-    """
-    if isinstance(as_path(path), Remote):
-        return None
-    found = path.stat()
-    return None if path.is_dir() else [found.st_size, found.st_mtime_ns]
 
 
 def _check_options(model: TrainedModel, options: Options) -> None:

@@ -18,6 +18,7 @@ from cellcount_jax.data.blocks import DONE, SUFFIX, BlockStates, read_block_stat
 from cellcount_jax.data.labelled_area import LabelledArea, parse_region
 from cellcount_jax.data.sample import Sample
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import without_broken_links
 from cellcount_jax.images.image_files import (
     IMAGE_SUFFIXES,
     read_image,
@@ -51,7 +52,8 @@ class Entry:
 def scan(directory: Path) -> list[Entry]:
     """The images of a folder, with the files that belong to each.
 
-    Files that begin with a dot are ignored, and files of other kinds, which the log names.
+    Files that begin with a dot are ignored, and files of other kinds and links that lead nowhere,
+    which the log names.
 
     Args:
       directory: the folder; its subfolders are not looked at, but for those that are images.
@@ -64,7 +66,7 @@ def scan(directory: Path) -> list[Entry]:
         belong to.
     """
     found: dict[str, dict[str, Path]] = {}
-    everything = sorted(directory.iterdir())
+    everything = list(without_broken_links(sorted(directory.iterdir())))
     for path in (path for path in everything if path.is_file()):
         if path.name.startswith("."):
             continue

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from cellcount_jax.data.blocks import SUFFIX
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import without_broken_links
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
 from cellcount_jax.images.slices import natural_order
 from cellcount_jax.images.zarr_stores import is_zarr
@@ -196,7 +197,7 @@ def _in_folder(folder: Path) -> list[Side]:
 def _by_name(folder: Path, only: str = "", *, quiet: bool = False) -> dict[str, dict[str, Any]]:
     """The files of each image by their roles; two of one role are an error, or `quiet` ignored."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.iterdir(), key=natural_order):
+    for path in without_broken_links(sorted(folder.iterdir(), key=natural_order)):
         role_and_name = None if path.name.startswith(".") else _role_and_name(path)
         if role_and_name is None or (only and role_and_name[1] != only):
             continue

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from cellcount_jax.errors import InputError
 
 
@@ -39,6 +41,22 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes).")
     return path
+
+
+def without_broken_links(paths: Iterable[Path]) -> Iterator[Path]:
+    """What is there of the files and folders of a folder; links that lead nowhere are told.
+
+    Args:
+      paths: of a folder, as it lists them.
+
+    Yields:
+      The others.
+    """
+    for path in paths:
+        if not path.is_symlink() or path.exists():  # of a link to itself too
+            yield path
+        elif not path.name.startswith("."):  # editors leave such
+            logging.warning("%s: is a link that leads nowhere, skipped.", path)
 
 
 def check_apart(folders: Iterable[Path], files: Iterable[Path]) -> None:
@@ -90,8 +108,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields:
       The path to write to.
+
+    Raises:
+      InputError: there is a folder of this name.
     """
     path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        raise InputError(f"{path}: is a folder, a file is to be written there; give another name.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

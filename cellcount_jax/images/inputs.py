@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.companions import companions, describe
-from cellcount_jax.images.files import unlinked
+from cellcount_jax.images.files import unlinked, without_broken_links
 from cellcount_jax.images.linked_inputs import LinkedInputs
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, open_stored, short_name
 from cellcount_jax.images.slices import natural_order, slice_files
@@ -48,11 +48,11 @@ def find_inputs(
 
     A Zarr folder is one input. Of another folder, every image file (and Zarr folder) in it is an
     input; but where `ndim` is 3 and they are 2D, they are the slices of one volume. Files that
-    begin with a dot, other files, and the labels and masks of images (`companions.py`:
-    `a_labels.tif` beside `a.tif`) are not; its subfolders are not looked at. A file that cannot be
-    read is an input, so that its error is that of one input. A link is an input by its own name.
-    Linked OME-TIFF files with the planes and channels of one image are one input, by the file of
-    the first plane, also where only some of them are given.
+    begin with a dot, other files, links that lead nowhere, and the labels and masks of images
+    (`companions.py`: `a_labels.tif` beside `a.tif`) are not; its subfolders are not looked at. A
+    file that cannot be read is an input, so that its error is that of one input. A link is an input
+    by its own name. Linked OME-TIFF files with the planes and channels of one image are one input,
+    by the file of the first plane, also where only some of them are given.
 
     Inputs of one name are told apart by their endings (`a_tif`, `a_png`) or their folders
     (`x_a`, `y_a`).
@@ -114,6 +114,7 @@ def _in_folder(
 ) -> list[tuple[Path, bool]]:
     everything = [path for path in folder.iterdir() if not path.name.startswith(".")]
     images = sorted(filter(_is_image, everything), key=natural_order)
+    images = list(without_broken_links(images))
     if skipped := companions(images):
         show(describe(folder, skipped))
         images = [path for path in images if path not in skipped]
@@ -142,7 +143,7 @@ def _in_folder(
             " the slices of a volume in a folder of their own."
         )
     linked.check_slices(flat)
-    # A broken slice is told when the volume is opened; a link to nothing, or a pipe, only here.
+    # A broken slice is told when the volume is opened; a pipe, only here.
     for path, why in errors.items():
         if not path.is_file() and not path.is_dir():
             raise why

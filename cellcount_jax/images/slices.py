@@ -10,6 +10,7 @@ import numpy as np
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.png import open_png, png_header
+from cellcount_jax.images.slice_names import in_order
 from cellcount_jax.images.stored import Stored, naming, spatial_axes
 from cellcount_jax.images.tiff import open_tiff
 
@@ -44,17 +45,19 @@ def slice_files(folder: Path) -> list[Path]:
 
 
 def open_slices(folder: Path) -> Stored:
-    """Opens a folder of 2D images as one volume, z in natural order of the names.
+    """Opens a folder of 2D images as one volume, z by the number in their names.
 
     Args:
-      folder: with TIFF or PNG files, one a plane; other files in it are ignored.
+      folder: with TIFF or PNG files, one a plane, or one a plane and channel; other files in it
+        are ignored.
 
     Returns:
       The volume as stored. The y and x edges are those of the first slice; no slice has that of z.
 
     Raises:
-      InputError: fewer than two slices, TIFF beside PNG files, a slice that is not 2D or not of
-        the first one's shape and type, or that cannot be read.
+      InputError: fewer than two slices, TIFF beside PNG files, names of which `in_order` does not
+        make one volume, a slice that is not 2D or not of the first one's shape and type, or that
+        cannot be read.
     """
     with naming(folder, "a folder of slices"):
         files = slice_files(folder)
@@ -68,8 +71,10 @@ def open_slices(folder: Path) -> Stored:
             if _kind(path) != kind:
                 raise InputError(
                     f"{path}: a {_kind(path)} file among {kind} slices ({files[0].name}); a volume"
-                    " is of one format."
+                    " is of one format. If it is no slice, put it elsewhere."
                 )
+        planes, channels = in_order(files)
+        files = [path for plane in planes for path in plane]
         first = _open_slice(files[0])
         first.close()
         for path in files[1:]:
@@ -84,39 +89,49 @@ def open_slices(folder: Path) -> Stored:
                     f"{path}: is not like the first slice {files[0].name} ({_in_words(first)}):"
                     f" {found}."
                 )
+        if channels and set(first.axes) & set("CS"):
+            raise InputError(
+                f"{folder}: its slices have channels in their files ({_in_words(first)}) and in"
+                f" their names ({', '.join(channels)}); put each channel in a folder of its own."
+            )
+    grid = np.array(planes, dtype=object)
+    array = _Slices(grid if channels else grid[:, 0], first)
     return Stored(
-        array=_Slices(files, first),
-        axes="Z" + first.axes,
-        kind=f"folder of {len(files)} {kind} slices",
+        array=array,
+        axes=("ZC" if channels else "Z") + first.axes,
+        kind=f"folder of {len(files)} {kind} slices ({files[0].name} to {files[-1].name})",
         voxel={axis: edge for axis, edge in first.voxel.items() if axis in "YX"},
         voxel_source=first.voxel_source,
         alpha=first.alpha,
-        channel_names=first.channel_names,
-        chunks=(1, *(first.chunks or first.array.shape)),
+        channel_names=channels or first.channel_names,
+        chunks=(*(1,) * array.files.ndim, *(first.chunks or first.array.shape)),
+        files=tuple(files),
     )
 
 
 class _Slices:
     """The slices as one array."""
 
-    def __init__(self, files: list[Path], first: Stored):
-        self.shape: tuple[int, ...] = (len(files), *first.array.shape)
+    def __init__(self, files: np.ndarray, first: Stored):
+        self.files = files  # by z, or z and channel
+        self.shape: tuple[int, ...] = (*files.shape, *first.array.shape)
         self.dtype = np.dtype(first.array.dtype)
-        self._files = files
         self._first = first
 
     def __getitem__(self, index: tuple[int | slice, ...], /) -> np.ndarray:
-        chosen = self._files[index[0]]
+        number = self.files.ndim
+        chosen = self.files[index[:number]]
         if isinstance(chosen, Path):
-            return self._read(chosen, index[1:])
-        return np.stack([self._read(path, index[1:]) for path in chosen])
+            return self._read(chosen, index[number:])
+        parts = [self._read(path, index[number:]) for path in chosen.flat]
+        return np.reshape(parts, chosen.shape + parts[0].shape)
 
     def _read(self, path: Path, index: tuple[int | slice, ...]) -> np.ndarray:
         opened = _open_slice(path)
         try:
             if _layout(opened) != _layout(self._first):  # files change, and palettes are late
                 raise InputError(
-                    f"{path}: is not like the first slice {self._files[0].name}"
+                    f"{path}: is not like the first slice {self.files.flat[0].name}"
                     f" ({_in_words(self._first)}): {_in_words(opened)}."
                 )
             # A copy, since the file is closed before its memory map is used.

@@ -48,7 +48,7 @@ class Source:
       spacing_source: its origin in words; 'unknown' where there is none.
       chunks: `(D,)` size that is cheap to read at once; None where any region is.
       levels: how many resolutions the file holds.
-      files: all files that are read, where these are more than `path`: linked OME-TIFFs.
+      files: all files that are read, where these are more than `path`: slices, linked OME-TIFFs.
       selection: what was asked for.
     """
 
@@ -245,7 +245,8 @@ def open_source(
       path: a TIFF, PNG, .npy, CZI, ND2 or LIF file, a Zarr folder, zip file or address
         (https://...), or a folder of slices.
       selection: the part of it that is used; default: all of what has one time point.
-      as_slices: the path is a folder of 2D images, one a plane in natural order of the names.
+      as_slices: the path is a folder of 2D images, one a plane, in order of the numbers in
+        their names.
 
     Returns:
       The source; close it, or use it in a `with` block.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import replacing_folder, write_table
+from cellcount_jax.images.files import replacing, replacing_folder, write_table
 
 
 def make(folder: Path, text: str) -> None:
@@ -66,6 +66,14 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a file"), replacing_folder(tmp_path / "a.zarr"):
         raise AssertionError
     assert texts(tmp_path) == {"a.zarr": "mine"}
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    make(tmp_path / "a", "mine")
+    for path in (tmp_path / "a", tmp_path / "a/.."):
+        with pytest.raises(InputError, match="is a folder, a file is"), replacing(path):
+            raise AssertionError
+    assert texts(tmp_path) == {"a/a": "mine"}
 
 
 def test_text_of_a_table_is_no_formula(tmp_path: Path) -> None:

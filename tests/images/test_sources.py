@@ -645,7 +645,8 @@ def test_a_folder_of_slices(tmp_path, kind):
     (folder / "._s1.tif").write_text("of another system")
     with open_source(folder, as_slices=True) as source:
         words = "PNG" if "PNG" in kind else "TIFF"
-        assert source.kind == f"folder of 12 {words} slices"
+        end = ".png" if "PNG" in kind else ".tif"
+        assert source.kind == f"folder of 12 {words} slices (s1{end} to s12{end})"
         assert (source.name, source.chunks) == ("brain", (1, 14, 20))
         check(source, volume if rgb else volume[..., None])
     if rgb:
