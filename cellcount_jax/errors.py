@@ -1,11 +1,34 @@
-"""The one error for what a user gave that cannot be used."""
+"""The one error for what a user gave that cannot be used, and all other errors in words."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import importlib.metadata
+import os
+import platform
 import unicodedata
+from collections.abc import Iterator
 
 # Line breaks, what a terminal takes for a command, and halves of characters.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+_MAX_CHARACTERS = 300  # of an error that nobody foresaw
+_REPORTED = ("cellcount_jax", "jax", "tifffile", "zarr")  # packages whose versions matter then
+_WORDS = {
+    errno.EACCES: "no permission to read or write it",
+    errno.EPERM: "no permission to read or write it",
+    errno.EROFS: "lies on a file system that can only be read",
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the quota of disk space is used up",
+    errno.ENOENT: "no such file or folder",
+    errno.EEXIST: "is there already, and is a file where a folder is needed or the other way round",
+    errno.ENOTDIR: "a file lies where a folder is needed",
+    errno.EISDIR: "is a folder, a file is needed",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "is a link that leads in a circle",
+    errno.EIO: "the disk cannot be read or written, it may be failing",
+    errno.EMFILE: "too many files are open at once",
+}
 
 
 class InputError(ValueError):
@@ -18,7 +41,51 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__("".join(map(_printable, message)))
+        super().__init__(_one_line(message))
+
+
+def in_words(error: BaseException) -> str:
+    """An error as one line for the user, with the file and without the system's numbers."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return _one_line(str(error)) or type(error).__name__
+    reason = _WORDS.get(error.errno) or error.strerror or os.strerror(error.errno)
+    if error.filename is None:
+        return _one_line(reason)
+    return _one_line(f"{os.fsdecode(error.filename)}: {reason}")
+
+
+@contextlib.contextmanager
+def at_hand(what: object) -> Iterator[None]:
+    """Remembers in an error which file was worked on, for `unexpected`."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, InputError | OSError):
+            error.add_note(str(what))
+        raise
+
+
+def unexpected(error: Exception, *, otherwise: str = "") -> str:
+    """An error that nobody foresaw as one line: what was worked on, and how to report it.
+
+    Args:
+      error: not an `InputError`.
+      otherwise: what was worked on, where `at_hand` does not say it.
+    """
+    what = next(iter(getattr(error, "__notes__", ())), otherwise)
+    text = _one_line(f"{type(error).__name__}: {error}".strip(": "))[:_MAX_CHARACTERS]
+    versions = [f"python {platform.python_version()}"]
+    for package in _REPORTED:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    return (
+        f"{_one_line(what)}{': ' if what else ''}an error that is none of yours ({text}); please"
+        f" report it with the file and these versions: {', '.join(versions)}; --debug shows more"
+    )
+
+
+def _one_line(text: str) -> str:
+    return "".join(map(_printable, text))
 
 
 def _printable(character: str) -> str:

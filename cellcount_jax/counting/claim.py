@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 from cellcount_jax.counting import job_file, results
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import files
+from cellcount_jax.images import files, locks
 from cellcount_jax.inference import tasks
 
 FILE = "count.json"
@@ -20,7 +21,8 @@ WORK = "work"
 # known as that of a count.
 _REMOVABLE = (*results.FILES, WORK, FILE)
 _FOLDERS = ("density.zarr", WORK, *tasks.FOLDERS)
-_REMOVABLE_WORK = (*tasks.FILES, *job_file.FILES)
+# The saved job first, so that workers which outlive a count write no more.
+_REMOVABLE_WORK = (*job_file.FILES, *tasks.FILES)
 
 
 def check_table(path: Path, header: str, *, folders: Sequence[Path] = ()) -> None:
@@ -40,6 +42,20 @@ def check_table(path: Path, header: str, *, folders: Sequence[Path] = ()) -> Non
         raise InputError(
             f"{path}: is no table of counts, and would be replaced by one; give another --output"
         )
+
+
+def locked(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Locks a folder of results for the count that writes it.
+
+    Raises:
+      InputError: another count does; the error says which process.
+      OSError: the folder cannot be written.
+    """
+    return locks.locked_folder(
+        folder,
+        busy=f"{folder}: another count is writing its results there",
+        remedy="wait until it has ended, or give another --output",
+    )
 
 
 def check(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,8 @@ from cellcount_jax.counting import (
     results,
 )
 from cellcount_jax.counting.identity import check_unchanged, identity_of
-from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import check_apart
+from cellcount_jax.errors import InputError, at_hand
+from cellcount_jax.images.files import check_apart, check_folder
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
@@ -105,13 +106,15 @@ def count_files(
 
     Raises:
       InputError: the options do not fit the model or each other; a results folder is, holds or lies
-        in a file that is read (nothing is done then); counts.csv cannot be written. And any error
-        of the only input: it cannot be read, does not fit the model or is written to while it is
-        counted, or its folder holds the results of another count.
+        in a file that is read, or cannot be written (nothing is done then); counts.csv cannot be
+        written. And any error of the only input: it cannot be read, does not fit the model or is
+        written to while it is counted, its folder holds the results of another count, or another
+        count is writing there.
     """
     _check_options(model, options)
     results.check_outputs(options.outputs)
-    folders = [(output / item.name).resolve() for item in inputs]
+    check_folder(output)
+    folders = [_folder(output, item) for item in inputs]
     outside = (options.mask, options.outputs.regions, options.outputs.region_names)
     for path in filter(None, outside):
         if not path.exists():
@@ -122,12 +125,17 @@ def count_files(
     digest = model_file.digest(model)[:12]
 
     def count(item: Input) -> dict[str, Any]:
-        folder = (output / item.name).resolve()
+        folder = _folder(output, item)
         return _count_input(
             model, item, folder, digest, options=options, name=name, show=show, engine=engine
         )
 
     return batch.count_each(inputs, None if options.dry_run else table, count, failed=failed)
+
+
+def _folder(output: Path, item: Input) -> Path:
+    """The folder for the results of an input, without links, also where these lead in a circle."""
+    return Path(os.path.realpath(output / item.name))
 
 
 def _count_input(
@@ -147,7 +155,11 @@ def _count_input(
       Values for its row of counts.csv; none with `options.dry_run`.
     """
     started = time.perf_counter()
-    with contextlib.ExitStack() as stack:
+    with at_hand(item.path), contextlib.ExitStack() as stack:
+        with batch.claiming():
+            check_folder(folder)
+            if not options.dry_run:
+                stack.enter_context(claim.locked(folder))
         source = stack.enter_context(
             open_source(item.path, options.selection, as_slices=item.as_slices)
         )
@@ -220,6 +232,7 @@ def count_source(
         # Tiles leave their results in the folder; an image in one piece only if it can be counted.
         with batch.claiming():
             claim.take(folder, identity, overwrite=options.overwrite)
+        job_file.revoke(job.folder)
     found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
     check_unchanged(source, job.mask, identity)
     reasons = doubts.find(model, job.image, found, mask=job.mask)

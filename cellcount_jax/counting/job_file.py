@@ -72,6 +72,12 @@ def save(job: Job) -> str:
     return mark
 
 
+def revoke(folder: Path) -> None:
+    """Keeps workers of a count that was killed from writing in a folder of which another takes
+    over the lock."""
+    (folder / _JOB).unlink(missing_ok=True)
+
+
 @functools.lru_cache(maxsize=1)
 def reopen(folder: Path, mark: str) -> Job:
     """The saved job of a folder, without its mask, which `tasks.prepare` has applied already.
@@ -88,13 +94,7 @@ def reopen(folder: Path, mark: str) -> Job:
         of the package, or another count was started in the folder.
     """
     cache.keep_programs()
-    path = folder / _JOB
-    try:
-        stored = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {_SHARED}") from error
-    if stored["mark"] != mark:
-        raise InputError(f"{path}: is of another count, which was started in the same folder")
+    stored = _read(folder / _JOB, mark)
     ours = importlib.metadata.version("cellcount_jax")
     if stored["version"] != ours:
         raise InputError(
@@ -117,4 +117,16 @@ def reopen(folder: Path, mark: str) -> Job:
         invert=stored["inverted_from"] is not None,
         inverted_from=stored["inverted_from"],
     )
-    return Job(model, fitted.image, folder)
+    check = functools.partial(_read, folder / _JOB, mark)
+    return Job(model, fitted.image, folder, check=check)
+
+
+def _read(path: Path, mark: str) -> dict[str, Any]:
+    """The saved job, if it still has a mark."""
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {_SHARED}") from error
+    if stored["mark"] != mark:
+        raise InputError(f"{path}: is of another count, which was started in the same folder")
+    return stored

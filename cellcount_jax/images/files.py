@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 from absl import logging
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, in_words
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -95,6 +97,52 @@ def unlinked(path: Path) -> Path:
     return path.parent.resolve() / path.name if path.is_symlink() else path.resolve()
 
 
+def check_folder(folder: Path) -> None:
+    """Makes sure, before anything is computed, that a folder can be made and written; makes none.
+
+    Args:
+      folder: for results.
+
+    Raises:
+      InputError: it is a file or a link to nothing, may not be written, or the disk is full.
+    """
+    place = folder
+    while not place.exists():
+        if place.is_symlink():
+            raise InputError(
+                f"{place}: is a link to {os.readlink(place)}, which is not there; remove the link,"
+                " or give another place for the results"
+            )
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(
+            f"{place}: is a file, a folder for results is needed there; move it away, or give"
+            " another place for them"
+        )
+    disk = os.statvfs(place)
+    if disk.f_flag & os.ST_RDONLY:
+        number: int | None = errno.EROFS
+    elif not os.access(place, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    else:
+        # Some file systems do not tell how large they are.
+        number = errno.ENOSPC if disk.f_blocks and not disk.f_bavail else None
+    if number is not None:
+        reason = in_words(OSError(number, "", str(place)))
+        raise InputError(f"{reason}; give another place for the results, or mend that")
+
+
+def check_file(path: Path) -> None:
+    """Makes sure, before anything is computed, that a file can be written; writes none.
+
+    Raises:
+      InputError: it is a folder, or see `check_folder` for the folder that it lies in.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, the name of a file is needed, such as mine.zip")
+    check_folder(path.parent)
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path to write to, which replaces `path` when the block ends well.
@@ -116,10 +164,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     if path.is_dir() and not path.is_symlink():
         raise InputError(f"{path}: is a folder, a file is to be written there; give another name.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -144,8 +196,9 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, a folder is to be written there; move it away.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of the same number
+    # No process number: in containers on several machines it may be the same.
+    mark = secrets.token_hex(4)
+    temporary, old = (path.with_name(f".{path.name}.{mark}.{end}") for end in ("tmp", "old"))
     try:
         yield temporary
         with contextlib.suppress(FileNotFoundError):

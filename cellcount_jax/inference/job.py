@@ -116,6 +116,8 @@ class Job:
       folder: for the results of tasks, the job's own; not used for an image in one piece.
       mask: where cells are counted; None = everywhere.
       origin: for other processes to open the image, see `job_file.origin`; None = they cannot.
+      check: raises an `InputError` where the folder is of another job by now; called before a
+        task writes its result.
       plan: the tiles of the image.
 
     Raises:
@@ -127,6 +129,7 @@ class Job:
     folder: Path
     mask: Mask | None = None
     origin: Mapping[str, Any] | None = None
+    check: Callable[[], object] = lambda: None
     plan: Plan = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:

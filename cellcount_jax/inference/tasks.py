@@ -18,7 +18,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images import files
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.regions import extent
@@ -51,13 +51,14 @@ def complete(job: Job, engine: Engine, progress: Progress) -> None:
     except OSError as error:
         # Errors of reading the image are input errors already.
         raise InputError(
-            f"{job.folder}: cannot be written or read ({error.strerror or error}); what is done is"
-            " kept, and the same command goes on once that is mended"
+            f"{job.folder}: cannot be written or read ({in_words(error)}); what is done is kept,"
+            " and the same command goes on once that is mended"
         ) from error
+    for flip in range(len(job.plan.flips)):
+        _remove_array(_coarse_path(job, flip))
     shutil.rmtree(job.folder / "coarse", ignore_errors=True)
-    # Another threshold needs the map itself for components and splitting, else only its peaks.
-    if job.model.config.detect.rule != "components" and not job.model.splits:
-        shutil.rmtree(job.folder / "map.zarr", ignore_errors=True)
+    if not _map_stays(job):
+        _remove_array(_map_path(job))
 
 
 def prepare(job: Job, progress: Progress = silent) -> None:
@@ -79,9 +80,11 @@ def prepare(job: Job, progress: Progress = silent) -> None:
         survey.save(made, job.folder / "survey.npz")
     for name in ("done", "peaks"):
         (job.folder / name).mkdir(exist_ok=True)
-    if pending(job, "find"):
+    # Of what is marked as done the result may be gone.
+    if (_map_stays(job) or pending(job, "find")) and not _is_array(_map_path(job)):
+        _forget(job, "decode")
         _make_array(
-            job.folder / "map.zarr",
+            _map_path(job),
             (*plan.shape, 1 + job.model.splits),
             (*(_chunk(size) for size in extent(plan.tiles[0].core)), 1),
         )
@@ -89,8 +92,10 @@ def prepare(job: Job, progress: Progress = silent) -> None:
         chunk = extent(plan.coarse_core(0))
         features = tiled_maps.coarse_features(job.model.config)
         for flip in range(len(plan.flips)):
-            path = job.folder / "coarse" / f"{flip}.zarr"
-            _make_array(path, (*plan.coarse_shape, features), (*chunk, features))
+            path = _coarse_path(job, flip)
+            if not _is_array(path):
+                _forget(job, f"encode-{flip}")
+                _make_array(path, (*plan.coarse_shape, features), (*chunk, features))
 
 
 def pending(job: Job, kind: str) -> list[Task]:
@@ -105,6 +110,9 @@ def pending(job: Job, kind: str) -> list[Task]:
     else:
         wanted = [Task(kind, tile) for tile in tiles]
     done = {path.name for path in (job.folder / "done").glob(f"{kind}-*")}
+    if kind == "find":
+        found = {path.name for path in (job.folder / "peaks").glob("*.npz")}
+        return [t for t in wanted if _name(t) not in done or f"{t.tile}.npz" not in found]
     return [task for task in wanted if _name(task) not in done]
 
 
@@ -114,13 +122,18 @@ def computed_tiles(job: Job) -> list[int]:
 
 
 def run(job: Job, task: Task) -> None:
-    """Runs a task and marks it as done."""
+    """Runs a task and marks it as done.
+
+    Raises:
+      InputError: the folder is of another count now, or what the task has read was removed.
+    """
     model, plan = job.model, job.plan
     network = model.config, model.variables
     result: dict[str, float] = {}
     if task.kind == "encode":
         flip = plan.flips[task.flip]
         part = tiled_maps.encode(*network, plan, job.read, index=task.tile, flip=flip)
+        job.check()
         job.coarse(task.flip)[plan.coarse_core(task.tile)] = part
     elif task.kind == "decode":
         maps = tiled_maps.decode(
@@ -130,6 +143,7 @@ def run(job: Job, task: Task) -> None:
             lambda flip, region: np.asarray(job.coarse(flip)[region]),
             index=task.tile,
         )
+        _check_read(job, [_coarse_path(job, number) for number in range(len(plan.flips))])
         if model.has_density:
             result["density"] = float(maps[..., -1].sum(dtype=np.float64))
         # Zeros take no room in the file.
@@ -190,6 +204,7 @@ def _find_peaks(job: Job, tile: int) -> None:
         threshold_abs=job.model.floor,
         min_distance=tuple(job.model.config.detect.min_distance),
     )
+    _check_read(job, [_map_path(job)])
     with replacing(job.folder / "peaks" / f"{tile}.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, places=places, scores=scores)
 
@@ -203,10 +218,49 @@ def _chunk(size: int) -> int:
     return max(n for n in range(1, min(size, _MAX_CHUNK_VOXELS) + 1) if size % n == 0)
 
 
+def _map_path(job: Job) -> Path:
+    return job.folder / "map.zarr"
+
+
+def _coarse_path(job: Job, flip: int) -> Path:
+    return job.folder / "coarse" / f"{flip}.zarr"
+
+
+def _map_stays(job: Job) -> bool:
+    """Whether another threshold needs the map itself, for components and splitting, or its peaks
+    alone."""
+    return bool(job.model.config.detect.rule == "components" or job.model.splits)
+
+
+def _check_read(job: Job, arrays: Sequence[Path]) -> None:
+    """Makes sure, before the result of a task is written, that what it was made from was there.
+
+    What is missing in an array reads as zeros, as if there were no cells.
+
+    Raises:
+      InputError: an array is gone, or the folder is of another count now.
+    """
+    job.check()
+    for path in arrays:
+        if not _is_array(path):
+            raise InputError(
+                f"{path}: was removed while it was needed; the same command computes it anew"
+            )
+
+
+def _forget(job: Job, prefix: str) -> None:
+    """Removes the marks of tasks whose results are gone."""
+    for path in (job.folder / "done").glob(f"{prefix}-*"):
+        path.unlink(missing_ok=True)
+
+
+def _is_array(path: Path) -> bool:
+    return (path / "zarr.json").exists()
+
+
 def _make_array(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
-    """Makes a Zarr array of zeros, which are not stored, if it is not there yet."""
-    if (path / "zarr.json").exists():
-        return
+    """Makes a Zarr array of zeros, which are not stored."""
+    shutil.rmtree(path, ignore_errors=True)
     sizes = tuple(min(chunk, size) for chunk, size in zip(chunks, shape, strict=True))
     zarr.create_array(
         path,
@@ -216,3 +270,9 @@ def _make_array(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> 
         fill_value=0.0,
         compressors=BloscCodec(cname="lz4", shuffle="bitshuffle"),
     )
+
+
+def _remove_array(path: Path) -> None:
+    """Removes an array, at once for `_is_array`: one of which some is gone is gone."""
+    (path / "zarr.json").unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)

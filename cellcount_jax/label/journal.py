@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from cellcount_jax.errors import InputError
+from cellcount_jax.images import locks
 from cellcount_jax.images.files import replacing
 
 Record = Mapping[str, Any]
@@ -100,28 +99,26 @@ def read(path: Path) -> tuple[list[Record], int]:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Holds a lock file; the system frees it however the process ends.
+    """Holds the lock file of an image's labels.
 
     Raises:
       InputError: another process holds it, or the folder cannot be written.
     """
-    lock = filelock.FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise InputError(
-            f"{what}: is being labelled in another window; close that one first."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{what}: its folder cannot be written ({error.strerror}), and dots are stored beside"
-            " the image; copy the image to a folder of your own."
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(
+                locks.locked(
+                    path,
+                    busy=f"{what}: is being labelled in another window",
+                    remedy="close that one first.",
+                )
+            )
+        except OSError as error:
+            raise InputError(
+                f"{what}: its folder cannot be written ({error.strerror}), and dots are stored"
+                " beside the image; copy the image to a folder of your own."
+            ) from error
         yield
-    finally:
-        # The file stays: a process that waits with the file open would lock a removed one.
-        lock.release()
 
 
 def _line(record: Record) -> bytes:

@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_line_and_the_count_goes_on(
             raise OSError(errno.ENOSPC, "No space left on device")
         tasks.one_by_one(job)(todo, title)
 
-    with pytest.raises(InputError, match=r"/b: cannot be .*\(No space left .*goes on once"):
+    with pytest.raises(InputError, match=r"/b: cannot be .*\(no space left .*goes on once"):
         cells.find(job, engine=full)
     assert len(tasks.pending(job, "decode")) == len(job.plan.tiles) - 1
     np.testing.assert_array_equal(located(job).points, expected.points)

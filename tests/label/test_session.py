@@ -538,7 +538,6 @@ def test_what_is_saved_is_what_training_reads(image: Path) -> None:
         assert session.grid.block == BLOCK
         assert session.recovered == 0
     assert sorted(path.name for path in image.parent.iterdir()) == [
-        ".cells.label.lock",
         "cells.csv",
         "cells.label.json",
         "cells.tif",

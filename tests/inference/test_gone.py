@@ -1,0 +1,97 @@
+"""Results of tasks that are gone are computed anew, or an error: never zeros, as without cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.regions import Array
+from cellcount_jax.inference import cells, tasks
+from cellcount_jax.inference.job import Engine, Job, Task
+from cellcount_jax.inference.trained_model import TrainedModel
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+
+@pytest.fixture(scope="module")
+def make_job(untrained_model: Callable[..., TrainedModel]) -> Callable[..., Job]:
+    """Makes a job of an image in tiles, with some settings changed."""
+    image = Array(np.random.default_rng(0).normal(100, 20, (60, 60)).astype(np.float32), 2)
+
+    def make(folder: Path, *, rule: str = "peaks") -> Job:
+        model = untrained_model(2, predict__max_voxels=2500, detect__rule=rule)
+        return Job(dataclasses.replace(model, thresholds={rule: 0.002}), image, folder)
+
+    return make
+
+
+def removing(job: Job, before: str, name: str) -> Engine:
+    """The usual engine, but something is removed before tasks of one kind."""
+
+    def engine(todo: Sequence[Task], title: str) -> None:
+        if title == before:
+            shutil.rmtree(job.folder / name)
+        tasks.one_by_one(job)(todo, title)
+
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("before", "name"), [("decoding", "coarse"), ("searching", "map.zarr")], ids=["coarse", "map"]
+)
+def test_an_array_that_is_removed_while_it_is_needed(
+    tmp_path: Path, make_job: Callable[..., Job], before: str, name: str
+) -> None:
+    expected = cells.find(make_job(tmp_path / "undisturbed"))
+    assert expected.tiles > 1 and len(expected.points) > 10
+    job = make_job(tmp_path / "disturbed")
+    with pytest.raises(InputError, match=rf"{name}.*(was removed while|does not exist)"):
+        cells.find(job, engine=removing(job, before, name))
+    # All marks of what was in the array are there still.
+    assert list((job.folder / "done").glob("encode-*"))
+    found = cells.find(make_job(tmp_path / "disturbed"))
+    np.testing.assert_array_equal(found.points, expected.points)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("name", ["map.zarr", "peaks", "coarse", "survey.npz", "done"])
+@pytest.mark.parametrize("rule", ["peaks", "components"])
+def test_what_is_removed_after_the_count_is_computed_anew(
+    tmp_path: Path, make_job: Callable[..., Job], rule: str, name: str
+) -> None:
+    expected = cells.find(make_job(tmp_path, rule=rule))
+    assert len(expected.points) > 5
+    gone = tmp_path / name
+    if gone.is_dir():
+        shutil.rmtree(gone)
+    else:
+        gone.unlink(missing_ok=True)
+    found = cells.find(make_job(tmp_path, rule=rule))
+    np.testing.assert_array_equal(found.points, expected.points)
+    np.testing.assert_array_equal(found.candidates, expected.candidates)
+
+
+@pytest.mark.parametrize("kind", ["encode", "decode", "find"])
+def test_a_worker_of_a_count_that_is_over_writes_nothing(
+    tmp_path: Path, make_job: Callable[..., Job], kind: str
+) -> None:
+    class OverError(Exception):
+        pass
+
+    def over() -> None:
+        raise OverError
+
+    job = make_job(tmp_path)
+    tasks.prepare(job)
+    for earlier in ("encode", "decode", "find")[: ("encode", "decode", "find").index(kind)]:
+        tasks.one_by_one(job)(tasks.pending(job, earlier), earlier)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(OverError):
+        tasks.run(dataclasses.replace(job, check=over), tasks.pending(job, kind)[0])
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
