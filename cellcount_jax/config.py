@@ -86,30 +86,46 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "time": number(-1, at_least=-1),  # and the time point; -1 = the labelled or only one
         "level": number(0, at_least=0),  # of a pyramid; 0 = the labelled one or the finest
         "spacing": number((), above=0),  # voxel edges, um, in place of the files'; () = from file
-        "diameter": number(0.0, at_least=0),  # of a cell, pixels, for cellcount count --diameter
+        "diameter": number(
+            0.0, at_least=0, at_most=1e4
+        ),  # of a cell, pixels, for cellcount count --diameter
         # Of one in the files, pixels: images are resampled at load, so that it becomes `diameter`.
-        "from_diameter": number(0.0, at_least=-1),  # -1 = as measured in each image; 0 = not
+        "from_diameter": number(
+            0.0, at_least=-1, at_most=1e4
+        ),  # -1 = as measured in each image; 0 = not
         "to_spacing": number((), above=0),  # voxel edges, um, to resample the files to; () = not
         "normalisation": one_of(NORMALISATIONS, "dataset"),  # see images/normalise.py
         # Extent of one local background, um (voxels if unknown): signal_to_noise, contrast [ours].
-        "background": number(120.0, above=0),
+        "background": number(120.0, above=0, at_most=1e6),
     },
     "target": {
         "kernel": one_of(KERNELS, "inverse_distance"),  # 'mask': the full-annotation baseline
-        "scale": number(100.0, above=0),  # the map is learned multiplied by this [authors, VGG]
-        "gamma": number((0.02, 0.75), at_least=0),  # slope, constant of the exponent [eq. 2]
-        "c": number(1.0, above=0),  # [eq. 2]
-        "unit": number(0.0, at_least=0),  # um that count as 1 in the kernel; 0 = finest voxel edge
-        "max_distance": number(32.0, above=0),  # units; the map (0.008 there) is 0 beyond [ours]
+        "scale": number(
+            100.0, at_least=1e-6, at_most=1e6
+        ),  # the map is learned multiplied by this [authors, VGG]
+        "gamma": number(
+            (0.02, 0.75), at_least=0, at_most=100
+        ),  # slope, constant of the exponent [eq. 2]
+        "c": number(1.0, at_least=1e-6, at_most=1e6),  # [eq. 2]
+        "unit": number(
+            0.0, at_least=0, at_most=1e6
+        ),  # um that count as 1 in the kernel; 0 = finest voxel edge
+        "max_distance": number(
+            32.0, above=0, at_most=1000
+        ),  # units; the map (0.008 there) is 0 beyond [ours]
         # Squared error times 1 + this x target: sharper maps [ours].
         "dot_weight": number(4.0, at_least=0),
-        "sigma": number(1.0, above=0),  # of the Gaussian kernel, units [ours: 1 beats 2 on VGG]
+        "sigma": number(
+            1.0, at_least=0.01, at_most=100
+        ),  # of the Gaussian kernel, units [ours: 1 beats 2 on VGG]
         "count_head": False,  # a second map whose integral is the count [ours]
-        "count_sigma": number(2.0, above=0),  # of its Gaussians, in units
+        "count_sigma": number(2.0, at_least=0.01, at_most=100),  # of its Gaussians, in units
         "count_weight": number(1.0, at_least=0),  # of its squared error
     },
     "model": {
-        "features": number(16, at_least=1),  # of the first level, doubling per level; paper: 32
+        "features": number(
+            16, at_least=1, at_most=1024
+        ),  # of the first level, doubling per level; paper: 32
         "levels": number(4, at_least=2, at_most=8),  # [authors]
         "strides": (),  # per pooling, per axis; () = 2 everywhere [authors]
         "norm": one_of(NORMS, "batch"),  # instance [authors] cannot be tiled
@@ -131,7 +147,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "strength": number(1.0, at_least=0),  # noise U(1 - s, 1 + s) [authors: U(0, 2)], or image's
         "focal": True,  # focal weight; False is alpha = 1
         "focal_sigma": number(1.0, above=0),  # of the focal weight's Gaussian, voxels [authors]
-        "focal_radius": number(2, at_least=0),  # its reach in voxels: 5 taps [authors]
+        "focal_radius": number(2, at_least=0, at_most=100),  # its reach in voxels: 5 taps [authors]
         "focal_floor": number(0.1, at_least=0),  # maxima of the map below: background [FIDT]
         "ramp_up": number(0.3, at_least=0, at_most=1),  # share of training until w [ours]
     },
@@ -155,7 +171,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "train": {
         "steps": number(500, at_least=1),
-        "crop": number((128, 128), at_least=1),  # voxels; [paper: 224 x 224; 3D: 56 x 200 x 200]
+        "crop": number(
+            (128, 128), at_least=1, at_most=4096
+        ),  # voxels; [paper: 224 x 224; 3D: 56 x 200 x 200]
         # Above 0: cells that a crop cuts are not learned from, within so many units of its edges,
         # but those that the image itself cuts are, as often as others [ours].
         "cut_margin": number(0.0, at_least=0),
@@ -169,7 +187,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "detect": {
         "rule": one_of(RULES, "peaks"),  # the paper: components; the figures of all are kept
-        "min_distance": number((1, 1), at_least=0),  # voxels: no two peaks closer along every axis
+        "min_distance": number(
+            (1, 1), at_least=0, at_most=1000
+        ),  # voxels: no two peaks closer along every axis
         # On the map, in (0, 1); 0 = calibrated on training images.
         "threshold": number(0.0, at_least=0, at_most=1),
         # With count_head: from so many cells in its part of the density a peak stands for two; 0 =
@@ -260,7 +280,7 @@ def from_json(stored: Any, path: Path) -> ml_collections.ConfigDict:
         section, _, name = key.rpartition(".")
         try:
             (config[section] if section else config)[name] = _as_tuple(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}: the setting {key} = {value!r} is of a wrong type") from error
     return config
 
@@ -269,7 +289,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one dictionary of dotted keys."""
     flat = {}
     for key, value in tree.items():
-        inner = isinstance(value, Mapping)
+        inner = isinstance(value, Mapping) and len(value) > 0
         flat.update(flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value})
     return flat
 

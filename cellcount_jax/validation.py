@@ -11,6 +11,8 @@ import ml_collections
 from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError
 
+_MAX_STRIDE = 64
+
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Checks a config as far as that is possible without its data.
@@ -129,12 +131,13 @@ def _lengths(config: ml_collections.ConfigDict) -> None:
     if config.model.strides and not (
         len(config.model.strides) == entries
         and all(isinstance(s, (tuple, list)) and len(s) == ndim for s in config.model.strides)
-        and all(isinstance(n, int) and n > 0 for s in config.model.strides for n in s)
+        and all(type(n) is int and 0 < n <= _MAX_STRIDE for s in config.model.strides for n in s)
     ):
         _fail(
             "model.strides",
             config.model.strides,
-            f"needs model.levels - 1 = {entries} entries of {ndim} whole numbers above 0 each",
+            f"needs model.levels - 1 = {entries} entries of {ndim} whole numbers from 1 to"
+            f" {_MAX_STRIDE} each",
         )
     for axis, (size, stride) in enumerate(
         zip(config.train.crop, settings.total_stride(config), strict=True)

@@ -8,12 +8,11 @@ in it is ever executed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
-import math
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,27 @@ import numpy as np
 from cellcount_jax import config as settings
 from cellcount_jax import validation
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import existing_file, replacing
+from cellcount_jax.images.files import replacing
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.inference.job import Model
+from cellcount_jax.inference.model_archive import (
+    VARIABLES,
+    named,
+    open_archive,
+    read_arrays,
+    read_json,
+    read_member,
+)
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.network.sau_net import initial_variables
 
 MODEL_FILE = "model.zip"  # in the workdir of a run
 _CONFIG, _MODEL, _CARD = "config.json", "model.json", "CARD.md"
-_VARIABLES = "variables/"
 _FOLDER = Path(__file__).parents[1] / "models"
-_MAX_TEXT_BYTES = 2**20  # of each file but the arrays
-_MAX_HEADER_BYTES = 1000  # of an array
 # Fixed, so that archives of one content have the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
+_MAX_CHANNELS = 1000
+_TINY, _HUGE = 1e-30, 1e30  # what float32 can hold, squared or not
 # The attributes of a model in model.json, beside its normalisation.
 _STORED = ("step", "channels", "spacing", "spacing_known", "thresholds", "count_factor")
 
@@ -94,10 +100,10 @@ def export_model(model: Model, path: Path, *, card: str) -> None:
         _MODEL: _as_json(to_json(model)),
         _CARD: card.encode(),
     }
-    for name, value in _named(model.variables).items():
+    for name, value in named(model.variables).items():
         buffer = io.BytesIO()
         np.save(buffer, np.asarray(value), allow_pickle=False)
-        contents[f"{_VARIABLES}{name}.npy"] = buffer.getvalue()
+        contents[f"{VARIABLES}{name}.npy"] = buffer.getvalue()
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in contents.items():
             entry = zipfile.ZipInfo(name, _DATE)
@@ -111,8 +117,8 @@ def read_card(path: Path) -> str:
     Raises:
       InputError: the file is no such model.
     """
-    with _opened(path) as archive:
-        return _member(archive, _CARD, path).decode("utf-8", errors="replace")
+    with open_archive(path) as archive:
+        return read_member(archive, _CARD, path).decode("utf-8", errors="replace")
 
 
 def about_parent(config: ml_collections.ConfigDict) -> str:
@@ -137,7 +143,7 @@ def digest(model: Model) -> str:
     absent = {field.name: field.default for field in dataclasses.fields(TrainedModel)}
     stored = {key: value for key, value in to_json(model).items() if value != absent.get(key)}
     found = hashlib.sha256(_as_json([changed, stored]))
-    for name, value in _named(model.variables).items():
+    for name, value in named(model.variables).items():
         found.update(name.encode() + np.ascontiguousarray(value).tobytes())
     return found.hexdigest()
 
@@ -169,8 +175,8 @@ def _in_workdir(workdir: Path) -> Path:
 
 def _check_finished(path: Path) -> None:
     """Makes sure that a run was evaluated at its end, and not only on the way."""
-    with _opened(path) as archive:
-        stored = _parsed(archive, _MODEL, path)
+    with open_archive(path) as archive:
+        stored = read_json(archive, _MODEL, path)
     reached = [int(p.name) for p in path.parent.glob("checkpoints/*") if p.name.isdecimal()]
     step = stored.get("step") if isinstance(stored, dict) else None
     if isinstance(step, int) and max(reached, default=0) > step:
@@ -181,80 +187,17 @@ def _check_finished(path: Path) -> None:
 
 
 def _read_archive(path: Path) -> TrainedModel:
-    with _opened(path) as archive:
-        config = settings.from_json(_parsed(archive, _CONFIG, path), path)
-        stored = _parsed(archive, _MODEL, path)
+    with open_archive(path) as archive:
+        config = settings.from_json(read_json(archive, _CONFIG, path), path)
+        stored = read_json(archive, _MODEL, path)
         try:
             validation.validate(config)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         model = _from_json(stored, config, path)
-        return dataclasses.replace(model, variables=_read_variables(archive, model, path))
-
-
-def _parsed(archive: zipfile.ZipFile, name: str, path: Path) -> Any:
-    try:
-        return json.loads(_member(archive, name, path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {name} in it is not valid JSON ({error})") from error
-
-
-def _read_variables(archive: zipfile.ZipFile, model: TrainedModel, path: Path) -> Any:
-    """The arrays, in the shapes and types that the network has; no others are read."""
-    expected = jax.eval_shape(
-        lambda: initial_variables(jax.random.key(0), model.config, channels=model.channels)
-    )
-    found = []
-    for name, like in _named(expected).items():
-        size = like.size * like.dtype.itemsize
-        member, most = f"{_VARIABLES}{name}.npy", size + _MAX_HEADER_BYTES
-        content = io.BytesIO(_member(archive, member, path, max_bytes=most))
-        try:
-            np.lib.format.read_magic(content)
-            shape, columns_first, dtype = np.lib.format.read_array_header_1_0(content)
-        except ValueError as error:
-            raise InputError(f"{path}: {name} in it is no plain array ({error})") from error
-        if (shape, dtype) != (like.shape, like.dtype):
-            raise InputError(
-                f"{path}: {name} in it is {dtype} of {shape}, the network that its config"
-                f" describes has {like.dtype} of {like.shape}"
-            )
-        numbers = content.read()
-        value = np.frombuffer(numbers, dtype) if len(numbers) == size else None
-        if value is None or not np.isfinite(value).all():
-            raise InputError(f"{path}: is damaged ({name} in it is incomplete or not finite)")
-        found.append(value.reshape(shape, order="F" if columns_first else "C"))
-    return jax.tree.unflatten(jax.tree.structure(expected), found)
-
-
-def _opened(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(existing_file(path))
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise InputError(
-            f"{path}: is not a model file ({error}); cellcount export writes one"
-        ) from error
-
-
-def _member(
-    archive: zipfile.ZipFile, name: str, path: Path, *, max_bytes: int = _MAX_TEXT_BYTES
-) -> bytes:
-    """The content of a file in the archive.
-
-    Raises:
-      InputError: it is not there, damaged, or larger than in any model.
-    """
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
-        raise InputError(f"{path}: is not a model file, it holds no {name}") from None
-    if info.file_size > max_bytes:
-        raise InputError(f"{path}: is not a model file, {name} in it has {info.file_size} bytes")
-    try:
-        return archive.read(info)
-    # Damaged archives raise anything, from zlib.error to EOFError.
-    except Exception as error:
-        raise InputError(f"{path}: is damaged ({error})") from error
+        create = functools.partial(initial_variables, config=config, channels=model.channels)
+        expected = jax.eval_shape(create, jax.random.key(0))
+        return dataclasses.replace(model, variables=read_arrays(archive, expected, path))
 
 
 def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> TrainedModel:
@@ -267,41 +210,79 @@ def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> Tr
         ranges = values.get("reference", {}).items()
         values["reference"] = {name: (float(low), float(high)) for name, (low, high) in ranges}
         model = TrainedModel(config=config, variables=None, normalisation=normalisation, **values)
-        usable = _is_usable(model)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path / _MODEL}: is not a model of this version") from error
-    if not usable:
-        raise InputError(f"{path / _MODEL}: holds values that no model has")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{path}: {_MODEL} in it is not a model of this version"
+            f" ({type(error).__name__}: {error}); get the file anew"
+        ) from error
+    for key, (value, good, allowed) in _checks(model).items():
+        if not good:
+            raise InputError(
+                f"{path}: {_MODEL} in it has {key} = {value!r}, which must be {allowed}; get the"
+                " file anew"
+            )
     return model
 
 
-def _is_usable(model: TrainedModel) -> bool:
-    """Whether prediction can use all values that came from a file."""
-    config, normalisation = model.config, model.normalisation
-    per_channel = model.channels if normalisation.method == "dataset" else 0
-    axes = config.data.ndim if normalisation.method in ("signal_to_noise", "contrast") else 0
-    numbers = (*normalisation.centre, *normalisation.scale, *model.thresholds.values())
-    numbers += tuple(end for ends in model.reference.values() for end in ends)
-    return (
-        type(model.channels) is int
-        and model.channels > 0
-        and type(model.step) is int
-        and type(model.spacing_known) is bool
-        and len(model.spacing) == config.data.ndim
-        and all(0 < edge < math.inf for edge in model.spacing)
-        and config.detect.rule in model.thresholds
-        and all(math.isfinite(number) for number in (*numbers, model.count_factor))
-        and normalisation.method in settings.NORMALISATIONS
-        and len(normalisation.centre) == len(normalisation.scale) == per_channel
-        and len(normalisation.block) == axes
-        and all(type(size) is int and size > 0 for size in normalisation.block)
-    )
+def _checks(model: TrainedModel) -> dict[str, tuple[Any, bool, str]]:
+    """What came from a file and prediction uses: its value, whether it can be, and what it must
+    be."""
+    n, rule, ndim = model.normalisation, model.config.detect.rule, model.config.data.ndim
+    channels = model.channels if n.method == "dataset" else 0
+    axes = ndim if n.method in ("signal_to_noise", "contrast") else 0
+    ends = [end for pair in model.reference.values() for end in pair]
+    scales = len(n.scale) == channels and all(_is_number(x, above=0) for x in n.scale)
+    return {
+        "channels": (
+            model.channels,
+            _is_whole(model.channels, 1, _MAX_CHANNELS),
+            f"a whole number from 1 to {_MAX_CHANNELS}",
+        ),
+        "step": (model.step, _is_whole(model.step, 0, 2**31), "a whole number of steps"),
+        "spacing_known": (model.spacing_known, type(model.spacing_known) is bool, "true or false"),
+        "spacing": (
+            model.spacing,
+            len(model.spacing) == ndim and all(_is_number(x, above=0) for x in model.spacing),
+            f"{ndim} lengths above 0",
+        ),
+        "thresholds": (
+            model.thresholds,
+            rule in model.thresholds
+            and all(_is_number(x, above=0) for x in model.thresholds.values()),
+            f"numbers above 0, one of them for {rule}",
+        ),
+        "count_factor": (
+            model.count_factor,
+            _is_number(model.count_factor, above=-_TINY),
+            "a number of at least 0",
+        ),
+        "reference": (model.reference, all(map(_is_number, ends)), "ranges of numbers"),
+        "normalisation.method": (
+            n.method,
+            n.method in settings.NORMALISATIONS,
+            "one of " + ", ".join(settings.NORMALISATIONS),
+        ),
+        "normalisation.centre": (
+            n.centre,
+            len(n.centre) == channels and all(map(_is_number, n.centre)),
+            f"{channels} numbers",
+        ),
+        "normalisation.scale": (n.scale, scales, f"{channels} numbers above 0"),
+        "normalisation.block": (
+            n.block,
+            len(n.block) == axes and all(_is_whole(x, 1, 2**31) for x in n.block),
+            f"{axes} whole numbers of voxels",
+        ),
+    }
 
 
-def _named(tree: Any) -> Mapping[str, Any]:
-    """The leaves of a tree of dictionaries by their path, 'params/encoder/level_0/...'."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_number(value: Any, *, above: float = -_HUGE) -> bool:
+    """Whether a value is a number that float32 can hold, and above another."""
+    return type(value) in (int, float) and above < value < _HUGE and (above != 0 or value > _TINY)
 
 
 def _as_json(content: Any) -> bytes:

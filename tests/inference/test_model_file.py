@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import pickle
@@ -194,6 +195,32 @@ def another_type(array: bytes) -> bytes:
     return saved(np.load(io.BytesIO(array)).astype(np.float16))
 
 
+def deep_header(array: bytes) -> bytes:
+    """A header in which Python's parser gives up."""
+    start = array.index(b"{")
+    end = array.index(b"\n", start)
+    return array[:start] + b"(" * (end - start) + array[end:]
+
+
+def changed_json(name: str, **values: Any) -> Callable[[Members], Members]:
+    """Some values replaced; a double underscore stands for a dot."""
+
+    def apply(content: Members) -> Members:
+        stored = json.loads(content[name])
+        for key, value in values.items():
+            *outer, last = key.split("__")
+            inner = stored
+            for part in outer:
+                inner = inner[part]
+            inner[last] = value
+        return {**content, name: json.dumps(stored).encode()}
+
+    return apply
+
+
+in_config = functools.partial(changed_json, "config.json")
+in_model = functools.partial(changed_json, "model.json")
+
 BROKEN: dict[str, tuple[Callable[[Members], Members], str]] = {
     "no config": (
         lambda c: {k: v for k, v in c.items() if k != "config.json"},
@@ -227,6 +254,30 @@ BROKEN: dict[str, tuple[Callable[[Members], Members], str]] = {
     "a lying header": (changed_array(huge), "describes has"),
     "another type": (changed_array(another_type), "in it is float16"),
     "infinite": (changed_array(infinite), "incomplete or not finite"),
+    "a deep header": (changed_array(deep_header), "is no plain array"),
+    "far too many features": (in_config(model__features=1e30), "model.features = 1e+30"),
+    "too many features": (in_config(model__features=1025), "at least 1 and at most 1024"),
+    "a bomb": (in_config(model__features=1024, model__levels=8), "no model has more than 2.15"),
+    "an endless kernel": (in_config(target__max_distance=1e18), "target.max_distance = 1e+18"),
+    "an endless distance": (in_config(detect__min_distance=[1, 10**9]), "detect.min_distance"),
+    "no object in a setting": (in_config(model__levels={}), "model.levels = {} is of a wrong"),
+    "a negative threshold": (
+        in_model(thresholds={"peaks": -0.1}),
+        "thresholds = {'peaks': -0.1}, which must be numbers above 0, one of them for peaks",
+    ),
+    "a threshold of another rule": (in_model(thresholds={"fidt": 0.1}), "one of them for peaks"),
+    "a threshold that is none": (in_model(thresholds={"peaks": float("nan")}), "'peaks': nan"),
+    "a threshold as text": (in_model(thresholds={"peaks": "0.5"}), "'peaks': '0.5'"),
+    "a threshold that is true": (in_model(thresholds={"peaks": True}), "'peaks': True"),
+    "a huge threshold": (in_model(thresholds={"peaks": 10**400}), "which must be numbers"),
+    "a negative factor": (in_model(count_factor=-1.0), "count_factor = -1.0, which must be"),
+    "an infinite edge": (in_model(spacing=[1.0, float("inf")]), "spacing = (1.0, inf)"),
+    "half a channel": (in_model(channels=0.5), "channels = 0.5, which must be a whole number"),
+    "too many channels": (in_model(channels=10**9), "from 1 to 1000"),
+    "another normalisation": (in_model(normalisation__method="zscore"), "must be one of dataset"),
+    "a scale of 0": (in_model(normalisation__scale=[0.0]), "normalisation.scale = (0.0,)"),
+    "no numbers": (in_model(normalisation__centre="ab"), "normalisation.centre = ('a', 'b')"),
+    "something new": (in_model(from_the_future=1), "is not a model of this version"),
 }
 
 
@@ -252,6 +303,17 @@ def test_nothing_in_a_model_is_executed(exported: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError):
             model_file.load_model(path)
     assert not trace.exists()
+
+
+def test_what_else_is_in_a_model_is_neither_read_nor_unpacked(
+    exported: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "folder" / "odd.zip"
+    path.parent.mkdir()
+    names = ("../outside", "/tmp/../../outside", "variables/../../outside", "variables/new.npy")
+    write(path, {**members(exported), **dict.fromkeys(names, b"evil")})
+    assert model_file.load_model(path).step == model_file.load_model(exported).step
+    assert [found.name for found in tmp_path.rglob("*")] == ["folder", "odd.zip"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip archive", b"PK\x03\x04 almost"])
