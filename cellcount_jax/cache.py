@@ -11,6 +11,8 @@ import jax
 import platformdirs
 from absl import logging
 
+from cellcount_jax.errors import in_words
+
 # Of JAX's compiled programs; the least recently used ones go first.
 _MAX_BYTES = 2 * 1024**3
 
@@ -40,7 +42,7 @@ def keep_programs() -> None:
     try:
         folder = cache_folder() / "programs"
     except OSError as error:
-        logging.warning("compiled programs are not kept for the next start: %s", error)
+        logging.warning("compiled programs are not kept for the next start: %s", in_words(error))
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)

@@ -7,10 +7,11 @@ import importlib.metadata
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from cellcount_jax.counting import command as count_command
 from cellcount_jax.counting import doctor
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import STOPPED, fail
 from cellcount_jax.evaluation import calibrate_command
 from cellcount_jax.evaluation import command as score_command
 from cellcount_jax.inference import command as model_command
@@ -24,14 +25,23 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
         return status
-    except (InputError, OSError, MemoryError) as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return STOPPED
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        return fail(error, otherwise=_first_path(options))
+
+
+def _first_path(options: argparse.Namespace) -> str:
+    """The first file that the command was given; '' without one."""
+    given = (path for value in vars(options).values() for path in _listed(value))
+    return next((str(path) for path in given if isinstance(path, Path)), "")
+
+
+def _listed(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="cellcount COMMAND --help has examples.",
     )
     version = importlib.metadata.version("cellcount_jax")
+    debug = "show the traceback of an error"
+    parser.add_argument("--debug", action="store_true", help=debug)
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -58,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
             epilog=examples,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        # Not to undo one that was given before the command.
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
         command.set_defaults(run=run)
         add_arguments(command)
 

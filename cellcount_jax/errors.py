@@ -7,11 +7,15 @@ import errno
 import importlib.metadata
 import os
 import platform
+import sys
 import unicodedata
 from collections.abc import Iterator
 
 # Line breaks, what a terminal takes for a command, and halves of characters.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+# Exit statuses; 2 is argparse's, for arguments that there are not.
+FAILED, UNEXPECTED, STOPPED = 1, 3, 130
+_FULL = "RESOURCE_EXHAUSTED"  # JAX's word for a device without memory
 _MAX_CHARACTERS = 300  # of an error that nobody foresaw
 _REPORTED = ("cellcount_jax", "jax", "tifffile", "zarr")  # packages whose versions matter then
 _WORDS = {
@@ -46,6 +50,11 @@ class InputError(ValueError):
 
 def in_words(error: BaseException) -> str:
     """An error as one line for the user, with the file and without the system's numbers."""
+    if _FULL in str(error):
+        return (
+            "the device ran out of memory; a smaller --max-voxels of cellcount count, or a smaller"
+            " train.crop of a training, needs less"
+        )
     if not isinstance(error, OSError) or error.errno is None:
         return _one_line(str(error)) or type(error).__name__
     reason = _WORDS.get(error.errno) or error.strerror or os.strerror(error.errno)
@@ -82,6 +91,25 @@ def unexpected(error: Exception, *, otherwise: str = "") -> str:
         f"{_one_line(what)}{': ' if what else ''}an error that is none of yours ({text}); please"
         f" report it with the file and these versions: {', '.join(versions)}; --debug shows more"
     )
+
+
+def fail(error: Exception, *, otherwise: str = "") -> int:
+    """Prints an error as one line.
+
+    Args:
+      error: that ended a command.
+      otherwise: what was worked on, where the error does not say it.
+
+    Returns:
+      The exit status: 1 for what the user can mend, 3 for what nobody foresaw.
+    """
+    if isinstance(error, BrokenPipeError):  # of `cellcount ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    expected = isinstance(error, InputError | OSError | MemoryError) or _FULL in str(error)
+    text = in_words(error) if expected else unexpected(error, otherwise=otherwise)
+    print(f"error: {text}", file=sys.stderr)
+    return FAILED if expected else UNEXPECTED
 
 
 def _one_line(text: str) -> str:

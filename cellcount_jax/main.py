@@ -17,8 +17,9 @@ from ml_collections import config_flags
 
 from cellcount_jax import cache, overrides
 from cellcount_jax import config as settings
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, fail
 from cellcount_jax.evaluation import evaluate
+from cellcount_jax.images import files
 from cellcount_jax.inference import model_file
 from cellcount_jax.training import fine_tuning, parallel, train
 
@@ -54,6 +55,7 @@ def main(_: Sequence[str]) -> None:
         given = config_flags.get_override_values(flags.FLAGS["config"])
         fine_tuning.follow(config, model_file.load_model(config.init_from), given=given)
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
+    files.check_folder(workdir)
     started = time.perf_counter()
     cache.keep_programs()
     parallel.start_processes(
@@ -113,11 +115,10 @@ def _fails_plainly(call: Callable[[Sequence[str]], Result]) -> Callable[[Sequenc
     def wrapped(arguments: Sequence[str]) -> Result:
         try:
             return call(arguments)
-        except (InputError, OSError) as error:
+        except Exception as error:
             if _DEBUG.present and _DEBUG.value:
                 raise
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
+            sys.exit(fail(error))
 
     return wrapped
 

@@ -41,7 +41,7 @@ if [ -d "$folder/validation" ]; then
     cellcount calibrate "$folder/validation" --model "$work/run" --output "$work/$name.zip" --overwrite
     model=$work/$name.zip
 fi
-cellcount export "$model" "cellcount_jax/models/$name.zip" --card "docs/models/$name.md"
+cellcount export "$model" "cellcount_jax/models/$name.zip" --overwrite --card "docs/models/$name.md"
 
 case $name in
     nuclei2d) score "$data/nuclei2d/test" nuclei2d ;;

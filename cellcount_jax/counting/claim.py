@@ -58,6 +58,13 @@ def locked(folder: Path) -> contextlib.AbstractContextManager[None]:
     )
 
 
+def places(folder: Path) -> list[Path]:
+    """The folder of results and what the links in it lead to, in which a count writes too."""
+    inside = [folder / WORK, *(folder / WORK / name for name in tasks.FOLDERS)]
+    inside += (folder / WORK / "coarse").glob("*")
+    return [folder, *(path.resolve() for path in inside if path.resolve() != path)]
+
+
 def check(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> None:
     """Makes sure that a count may write into a folder.
 

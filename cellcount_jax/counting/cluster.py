@@ -22,7 +22,7 @@ import jax
 from absl import logging as log
 
 from cellcount_jax.counting import job_file
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.inference import tasks
 from cellcount_jax.inference.job import Engine, Job, Task
 from cellcount_jax.progress import progress
@@ -205,8 +205,9 @@ def _client(scheduler: str) -> Iterator[Client]:
             client = Client(address, timeout=_TIMEOUT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"--scheduler {scheduler}: cannot be reached ({error}); give the address that the"
-                " scheduler logs when it starts, such as tcp://10.0.0.5:8786, or 'local'"
+                f"--scheduler {scheduler}: cannot be reached ({in_words(error)}); give the"
+                " address that the scheduler logs when it starts, such as tcp://10.0.0.5:8786,"
+                " or 'local'"
             ) from error
         yield stack.enter_context(client)
 

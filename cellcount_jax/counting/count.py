@@ -119,7 +119,8 @@ def count_files(
     for path in filter(None, outside):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-    check_apart(folders, [*(item.path for item in inputs), *filter(None, outside)])
+    places = [place for folder in folders for place in claim.places(folder)]
+    check_apart(places, [*(item.path for item in inputs), *filter(None, outside)])
     table = output / counts_table.NAME
     claim.check_table(table, counts_table.HEADER, folders=folders)
     digest = model_file.digest(model)[:12]

@@ -73,11 +73,12 @@ def run(options: argparse.Namespace) -> int:
     """Calibrates; returns the exit status."""
     cache.keep_programs()
     output: Path = options.output
-    if output.is_dir() or (output.exists() and not options.overwrite):
-        raise InputError(f"{output}: is there already; give another --output, or --overwrite.")
+    entries = _entries(options.images)
+    read = [path for entry in entries for path in entry.files]
+    read.append(model_file.model_path(options.model))
+    model_file.check_output(output, overwrite=options.overwrite, read=read)
     model = model_file.load_model(options.model)
     check_sizes(model, rescale=options.rescale, diameter=options.diameter)
-    entries = _entries(options.images)
     with contextlib.ExitStack() as stack:
         dotted = [_open(entry, model, options, stack) for entry in entries]
         calibrated, outcome = calibration.calibrate_on(model, dotted, progress=reading)

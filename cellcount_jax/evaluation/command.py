@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, at_hand
 from cellcount_jax.evaluation import pairing, score_files, score_table
 from cellcount_jax.evaluation.scored import Scored, score_pair
 from cellcount_jax.evaluation.tolerance import Tolerance, tolerance_text
 from cellcount_jax.images import inputs
+from cellcount_jax.images.files import check_folder
 from cellcount_jax.images.selection import Selection
 
 EXAMPLES = """\
@@ -59,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Scores; returns the exit status."""
     tolerance = None if options.tolerance is None else Tolerance.from_text(options.tolerance)
+    if options.output is not None:
+        check_folder(options.output)
     pairs, alone = pairing.find_pairs(options.found, options.true)
     images = {} if options.image is None else pairing.images_in(options.image)
     if "" in images and len(pairs) > 1:
@@ -69,16 +72,17 @@ def run(options: argparse.Namespace) -> int:
         for _, true in pairs:
             if true.name not in images:
                 raise InputError(f"--image {options.image}: has no image {true.name}.")
-    scored = [
-        score_pair(
-            found,
-            true,
-            tolerance=tolerance,
-            selection=Selection.from_arguments(options),
-            image=images.get("", images.get(true.name)),
-        )
-        for found, true in pairs
-    ]
+    scored = []
+    for found, true in pairs:
+        with at_hand(true.path):
+            one = score_pair(
+                found,
+                true,
+                tolerance=tolerance,
+                selection=Selection.from_arguments(options),
+                image=images.get("", images.get(true.name)),
+            )
+        scored.append(one)
     within = tolerance_text({one.name: one.comparison for one in scored}, tolerance)
     if options.output is not None:
         score_files.check_output(options.output, scored)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cellcount_jax.data.blocks import SUFFIX
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images.files import without_broken_links
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
 from cellcount_jax.images.slices import natural_order
@@ -156,7 +156,9 @@ def _of_count(folder: Path) -> Side:
         Path(summary["input"])
         if len(shape) not in (2, 3) or len(shape) != len(spacing or shape):
             raise ValueError(f"shape {shape}, spacing {spacing}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise InputError(in_words(error)) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is damaged ({error!r}); count the image again.") from error
     return Side(folder.resolve().name, points=folder / "points.csv", summary=summary)
 

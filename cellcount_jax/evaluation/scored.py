@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.data.blocks import DONE, read_block_states
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.evaluation.comparison import Comparison, cells_of_labels, compare
 from cellcount_jax.evaluation.pairing import Side
 from cellcount_jax.evaluation.tolerance import Tolerance, tolerance_of
@@ -152,7 +152,9 @@ def _add_image(frame: _Frame, path: Path, selection: Selection, *, needed: bool)
     except (InputError, OSError) as error:
         if needed:
             raise
-        frame.remarks.append(f"there is no picture, since the image cannot be read ({error})")
+        frame.remarks.append(
+            f"there is no picture, since the image cannot be read ({in_words(error)})"
+        )
         return False
     return True
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import filelock
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import check_folder
 
 _NAME = ".cellcount.lock"
 # Another process may be about to end: it has the lock file removed, but not freed yet.
@@ -36,9 +37,11 @@ def locked_folder(folder: Path, *, busy: str, remedy: str) -> Iterator[None]:
       remedy: what to do then.
 
     Raises:
-      InputError: another process holds the lock; the error says which, and since when.
-      OSError: the folder cannot be written.
+      InputError: another process holds the lock, the error says which, and since when; or see
+        `files.check_folder`.
+      OSError: the folder cannot be written for another reason.
     """
+    check_folder(folder)
     folder = folder.resolve()
     if _held.get(folder) == threading.get_ident():
         yield

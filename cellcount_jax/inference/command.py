@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cellcount_jax.errors import InputError
+from cellcount_jax.images.files import existing_file
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.inference import model_file
 
@@ -25,13 +27,16 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `cellcount export`."""
     parser.add_argument("workdir", type=Path, help="of a finished run")
     parser.add_argument("file", type=Path, help="to write, e.g. mine.zip")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model of this name")
     parser.add_argument("--card", type=Path, help="Markdown text that says what the model is")
 
 
 def run_export(options: argparse.Namespace) -> int:
     """Writes a model as one file; returns the exit status."""
+    read = [model_file.model_path(options.workdir), *([options.card] if options.card else [])]
+    model_file.check_output(options.file, overwrite=options.overwrite, read=read)
     model = model_file.load_model(options.workdir)
-    card = "" if options.card is None else options.card.read_text(encoding="utf-8")
+    card = "" if options.card is None else _card(options.card)
     card = card or f"# {options.file.stem}\n\nExported from {options.workdir}, step {model.step}.\n"
     # A card of the user's is told too: where weights come from decides under which terms they are.
     parent = model_file.about_parent(model.config)
@@ -39,6 +44,13 @@ def run_export(options: argparse.Namespace) -> int:
     model_file.export_model(model, options.file, card=card)
     print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _card(path: Path) -> str:
+    try:
+        return existing_file(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no text in UTF-8, which a card is") from error
 
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:

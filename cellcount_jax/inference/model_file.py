@@ -12,7 +12,9 @@ import functools
 import hashlib
 import io
 import json
+import os
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import numpy as np
 from cellcount_jax import config as settings
 from cellcount_jax import validation
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.files import replacing
+from cellcount_jax.images.files import check_file, replacing
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.inference.job import Model
 from cellcount_jax.inference.model_archive import (
@@ -34,6 +36,7 @@ from cellcount_jax.inference.model_archive import (
     read_json,
     read_member,
 )
+from cellcount_jax.inference.model_values import values_of
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.network.sau_net import initial_variables
 
@@ -42,8 +45,6 @@ _CONFIG, _MODEL, _CARD = "config.json", "model.json", "CARD.md"
 _FOLDER = Path(__file__).parents[1] / "models"
 # Fixed, so that archives of one content have the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
-_MAX_CHANNELS = 1000
-_TINY, _HUGE = 1e-30, 1e30  # what float32 can hold, squared or not
 # The attributes of a model in model.json, beside its normalisation.
 _STORED = ("step", "channels", "spacing", "spacing_known", "thresholds", "count_factor")
 
@@ -109,6 +110,35 @@ def export_model(model: Model, path: Path, *, card: str) -> None:
             entry = zipfile.ZipInfo(name, _DATE)
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content)
+
+
+def check_output(path: Path, *, overwrite: bool, read: Iterable[Path]) -> None:
+    """Makes sure, before anything is computed, that a model may be written to a file.
+
+    Args:
+      path: the file.
+      overwrite: whether another model may be replaced.
+      read: files and folders that are read, which never are.
+
+    Raises:
+      InputError: it may not.
+    """
+    check_file(path)
+    place = path.resolve()
+    for other in read:
+        if place.is_relative_to(other.resolve()):
+            raise InputError(f"{path}: is, or lies in, {other}, which is read; give another file")
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise InputError(f"{path}: is there already; give another file, or --overwrite")
+    try:
+        with open_archive(path) as archive:
+            read_member(archive, _MODEL, path)
+    except InputError as error:
+        raise InputError(
+            f"{path}: is no model, and --overwrite replaces models only; give another file"
+        ) from error
 
 
 def read_card(path: Path) -> str:
@@ -215,74 +245,13 @@ def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> Tr
             f"{path}: {_MODEL} in it is not a model of this version"
             f" ({type(error).__name__}: {error}); get the file anew"
         ) from error
-    for key, (value, good, allowed) in _checks(model).items():
+    for key, (value, good, allowed) in values_of(model).items():
         if not good:
             raise InputError(
                 f"{path}: {_MODEL} in it has {key} = {value!r}, which must be {allowed}; get the"
                 " file anew"
             )
     return model
-
-
-def _checks(model: TrainedModel) -> dict[str, tuple[Any, bool, str]]:
-    """What came from a file and prediction uses: its value, whether it can be, and what it must
-    be."""
-    n, rule, ndim = model.normalisation, model.config.detect.rule, model.config.data.ndim
-    channels = model.channels if n.method == "dataset" else 0
-    axes = ndim if n.method in ("signal_to_noise", "contrast") else 0
-    ends = [end for pair in model.reference.values() for end in pair]
-    scales = len(n.scale) == channels and all(_is_number(x, above=0) for x in n.scale)
-    return {
-        "channels": (
-            model.channels,
-            _is_whole(model.channels, 1, _MAX_CHANNELS),
-            f"a whole number from 1 to {_MAX_CHANNELS}",
-        ),
-        "step": (model.step, _is_whole(model.step, 0, 2**31), "a whole number of steps"),
-        "spacing_known": (model.spacing_known, type(model.spacing_known) is bool, "true or false"),
-        "spacing": (
-            model.spacing,
-            len(model.spacing) == ndim and all(_is_number(x, above=0) for x in model.spacing),
-            f"{ndim} lengths above 0",
-        ),
-        "thresholds": (
-            model.thresholds,
-            rule in model.thresholds
-            and all(_is_number(x, above=0) for x in model.thresholds.values()),
-            f"numbers above 0, one of them for {rule}",
-        ),
-        "count_factor": (
-            model.count_factor,
-            _is_number(model.count_factor, above=-_TINY),
-            "a number of at least 0",
-        ),
-        "reference": (model.reference, all(map(_is_number, ends)), "ranges of numbers"),
-        "normalisation.method": (
-            n.method,
-            n.method in settings.NORMALISATIONS,
-            "one of " + ", ".join(settings.NORMALISATIONS),
-        ),
-        "normalisation.centre": (
-            n.centre,
-            len(n.centre) == channels and all(map(_is_number, n.centre)),
-            f"{channels} numbers",
-        ),
-        "normalisation.scale": (n.scale, scales, f"{channels} numbers above 0"),
-        "normalisation.block": (
-            n.block,
-            len(n.block) == axes and all(_is_whole(x, 1, 2**31) for x in n.block),
-            f"{axes} whole numbers of voxels",
-        ),
-    }
-
-
-def _is_whole(value: Any, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most
-
-
-def _is_number(value: Any, *, above: float = -_HUGE) -> bool:
-    """Whether a value is a number that float32 can hold, and above another."""
-    return type(value) in (int, float) and above < value < _HUGE and (above != 0 or value > _TINY)
 
 
 def _as_json(content: Any) -> bytes:

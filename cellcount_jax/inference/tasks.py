@@ -274,5 +274,8 @@ def _make_array(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> 
 
 def _remove_array(path: Path) -> None:
     """Removes an array, at once for `_is_array`: one of which some is gone is gone."""
+    if path.is_symlink():
+        path.unlink()
+        return
     (path / "zarr.json").unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)

@@ -28,6 +28,7 @@ from absl import logging
 from jax import Array
 
 from cellcount_jax.cache import cache_folder
+from cellcount_jax.errors import in_words
 
 _SOURCE = Path(__file__).with_name("convolution.cc")
 _TARGETS = ("convolve", "weight_gradient")
@@ -91,7 +92,7 @@ def _prefix() -> str | None:
         library = _build(compiler)
         loaded = ctypes.CDLL(str(library))
     except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
+        reason = getattr(error, "stderr", None) or in_words(error)
         logging.warning("%s: %s could not compile them: %s", _SLOW, compiler[0], reason.strip())
         return None
     for name in _TARGETS:

@@ -23,9 +23,10 @@ from cellcount_jax.data.datasets import selection_of
 from cellcount_jax.data.entries import SCANNED, Entry, labelled_share, scan, selected
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
+from cellcount_jax.images.files import check_folder
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
-from cellcount_jax.training import fine_tuning, labels_record, parallel, train
+from cellcount_jax.training import fine_tuning, labels_record, parallel, run_folder, train
 
 EXAMPLES = """\
 examples:
@@ -89,7 +90,9 @@ def run(options: argparse.Namespace) -> int:
     parallel.start_processes()
     folder: Path = options.folder
     output = options.output or Path("runs") / folder.resolve().name
-    with _log_shown():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_log_shown())
+        check_folder(output)
         entries = _entries(folder)
         config = make_config(
             folder,
@@ -100,6 +103,8 @@ def run(options: argparse.Namespace) -> int:
             changes=options.set,
         )
         _check_apart(output, config.init_from)
+        labels_record.check_apart(output, entries, folder)
+        stack.enter_context(run_folder.locked(output))
         if options.overwrite:
             labels_record.remove_run(output)
         with labels_record.recorded(output, labels_record.digest(entries, folder)):

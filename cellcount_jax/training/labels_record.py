@@ -17,16 +17,12 @@ from cellcount_jax.data.entries import Entry, scan
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files
 from cellcount_jax.images.points import read_points
-from cellcount_jax.inference import model_file
 from cellcount_jax.training import run_folder
 
 _RECORD = "labels.json"  # in the workdir: what was trained on
 # The model first, so that none of the old run is left beside a new one; config.json last, so that a
 # folder of which some is gone is still known as that of a run. model.json is of older versions.
-_OF_A_RUN = (
-    *(model_file.MODEL_FILE, "model.json", "checkpoints", "evaluation", "metrics.jsonl"),
-    *(_RECORD, "config.json"),
-)
+_OF_A_RUN = (*run_folder.WRITTEN, "model.json", _RECORD, "config.json")
 
 
 def digest(entries: Sequence[Entry], folder: Path) -> str:
@@ -113,6 +109,25 @@ def recorded(output: Path, digest: str) -> Iterator[None]:
             path.unlink()
             if new:
                 output.rmdir()
+
+
+def check_apart(output: Path, entries: Sequence[Entry], folder: Path) -> None:
+    """Makes sure that a run writes and removes nothing of what it learns from.
+
+    Args:
+      output: the workdir.
+      entries: the images of the folder.
+      folder: whose `test/` counts too.
+
+    Raises:
+      InputError: what it writes is, holds or lies in one of these files.
+    """
+    test = folder / "test"
+    read = [
+        path for entry in (*entries, *(scan(test) if test.is_dir() else ())) for path in entry.files
+    ]
+    places = [output / name for name in _OF_A_RUN]
+    files.check_apart([place.resolve() for place in places], read)
 
 
 def remove_run(output: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +24,15 @@ from absl import logging
 
 from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import files
+from cellcount_jax.images import files, locks
+from cellcount_jax.inference import model_file
+from cellcount_jax.training import parallel
 from cellcount_jax.training.step import create_train_state
 
 Tree = TypeVar("Tree")
 
+# What a run writes beside its config.json.
+WRITTEN = (model_file.MODEL_FILE, "checkpoints", "evaluation", "metrics.jsonl")
 # A run is the same whatever tiles an image is cut into for prediction.
 _MAY_DIFFER = ("predict.max_voxels",)
 
@@ -42,17 +47,41 @@ def is_run(folder: Path) -> bool:
     return isinstance(stored, dict) and all(isinstance(stored.get(s), dict) for s in sections)
 
 
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Locks a workdir for the training that writes it, however many processes train.
+
+    Raises:
+      InputError: another training does, the error says which process; or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        lock = locks.locked_folder(
+            workdir,
+            busy=f"{workdir}: another training is writing there",
+            remedy="wait until it has ended, or use another workdir",
+        )
+        parallel.on_first(lambda: stack.enter_context(lock))
+        yield
+
+
 def claim(workdir: Path, config: ml_collections.ConfigDict) -> None:
     """Makes a folder this config's, or makes sure that it already is.
 
     Raises:
-      InputError: it is another run's; names the settings that differ.
+      InputError: it is another run's; names the settings that differ. Or it has files or folders
+        of the names that a run writes.
     """
     if (workdir / "config.json").exists():
         compare(workdir, config)
         return
     if (workdir / "checkpoints").exists():
         raise InputError(f"{workdir}: holds checkpoints without a config.json; use another workdir")
+    for name in WRITTEN:
+        if os.path.lexists(workdir / name):
+            raise InputError(
+                f"{workdir / name}: is not of a run, and would be replaced; move it, or use another"
+                " workdir"
+            )
     files.write_json(workdir / "config.json", settings.to_json(config))
 
 
@@ -64,10 +93,13 @@ def compare(workdir: Path, config: ml_collections.ConfigDict) -> None:
     """
     path = workdir / "config.json"
     try:
-        stored = settings.flatten(json.loads(path.read_text()))
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: is not of a run; use another workdir")
+        stored = settings.flatten(content)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, so there is no run to evaluate") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: is not valid JSON ({error})") from error
     given = settings.flatten(settings.to_json(config))
     # A setting that is newer than the run has the value there that changes nothing.

@@ -87,8 +87,14 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
       The content of evaluation/metrics.json, or None if a signal stopped the run early.
 
     Raises:
-      InputError: a setting or a file cannot be used; nothing has been written then.
+      InputError: a setting or a file cannot be used, or another process trains in the folder;
+        nothing has been written then.
     """
+    with run_folder.locked(workdir):
+        return _train_and_evaluate(config, workdir)
+
+
+def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any] | None:
     validation.validate(config)
     config, parent = fine_tuning.parent_of(config)
     devices = jax.devices()

@@ -75,7 +75,7 @@ def test_it_begins_as_the_model_and_names_it(
     exported = tmp_path / "mine.zip"
     about = tmp_path / "about.md"
     about.write_text("# Mine\n\nOf my brains.\n")
-    for options in ([], ["--card", str(about)]):
+    for options in ([], ["--card", str(about), "--overwrite"]):
         assert cli.main(["export", str(tmp_path / "run"), str(exported), *options]) == 0
         for path in (tmp_path / "run" / "model.zip", exported):
             assert f"from the model {run_2d} (sha256 {digest})" in model_file.read_card(path)

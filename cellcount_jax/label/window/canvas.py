@@ -11,7 +11,7 @@ from napari.components import ViewerModel
 from psygnal import Signal
 
 from cellcount_jax.data.blocks import DONE, IN_PROGRESS, TO_DO
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.label import order
 from cellcount_jax.label.session import Session
 from cellcount_jax.label.window.layers import Layers
@@ -272,7 +272,7 @@ class Canvas:
         try:
             result = act()
         except (InputError, OSError) as error:
-            self.notify(str(error))
+            self.notify(in_words(error))
         self.selected = {dot for dot in self.selected if self.has(dot)}
         if self.focus is not None and not self.has(self.focus):
             self.focus = None

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.label.window.canvas import KEYS, REPEATED, Canvas
 from cellcount_jax.label.window.panel import LabelPanel
 
@@ -76,7 +76,7 @@ class WindowEvents(QObject):
             self._panel.canvas.session.close()
         except (InputError, OSError) as error:
             kept = "every act is kept, and is there when the image is opened again"
-            print(f"error: not saved ({error}); {kept}", file=sys.stderr)
+            print(f"error: not saved ({in_words(error)}); {kept}", file=sys.stderr)
         QApplication.instance().removeEventFilter(self)
 
     def _is_ours(self, dock: QDockWidget) -> bool:

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.inference.model_file import bundled_models
 from cellcount_jax.label import calibrating, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
@@ -196,7 +196,7 @@ class ProposalPanel(QWidget):
                 points, _ = otsu(session.intensities(region), settings)
                 self._found = points + start
             except (InputError, OSError) as error:
-                self._canvas.notify(str(error))
+                self._canvas.notify(in_words(error))
         self._canvas.show_preview(self._found)
 
     # The whole image, in a thread: the window stays alive
