@@ -31,6 +31,7 @@ _WORDS = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.ELOOP: "is a link that leads in a circle",
     errno.EIO: "the disk cannot be read or written, it may be failing",
+    errno.EPIPE: "whoever read what is written there is gone, as in `cellcount ... | head`",
     errno.EMFILE: "too many files are open at once",
 }
 
@@ -103,12 +104,12 @@ def fail(error: Exception, *, otherwise: str = "") -> int:
     Returns:
       The exit status: 1 for what the user can mend, 3 for what nobody foresaw.
     """
-    if isinstance(error, BrokenPipeError):  # of `cellcount ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     expected = isinstance(error, InputError | OSError | MemoryError) or _FULL in str(error)
     text = in_words(error) if expected else unexpected(error, otherwise=otherwise)
     print(f"error: {text}", file=sys.stderr)
+    if isinstance(error, BrokenPipeError):
+        with contextlib.suppress(OSError, ValueError):  # Python would try once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FAILED if expected else UNEXPECTED
 
 

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -243,14 +244,43 @@ def _load(path: Path, variant: str) -> ml_collections.ConfigDict:
     return config
 
 
+# A process that gets a signal when it is about to save the checkpoint of a step: whoever looks from
+# outside for the moment at which to send it may come too late.
+_SIGNALLED = """
+import os, runpy, sys
+from cellcount_jax.training import run_folder
+
+save = run_folder.save
+
+def signalled(folder, step, tree, **options):
+    if step == {step}:
+        os.kill(os.getpid(), {number:d})
+    save(folder, step, tree, **options)
+
+run_folder.save = signalled
+runpy.run_module("cellcount_jax.{name}", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.fixture(scope="session")
 def start_module() -> Callable[..., subprocess.Popen[str]]:
-    """Starts `python -m cellcount_jax.<name> ARGUMENTS` at the repository's root."""
+    """Starts `python -m cellcount_jax.<name> ARGUMENTS` at the repository's root.
 
-    def start(name: str, *arguments: str | Path, devices: int = 1) -> subprocess.Popen[str]:
+    With `gets=(signal, step)` it gets the signal when it is about to save that step.
+    """
+
+    def start(
+        name: str,
+        *arguments: str | Path,
+        devices: int = 1,
+        gets: tuple[signal.Signals, int] | None = None,
+    ) -> subprocess.Popen[str]:
+        program = ["-m", f"cellcount_jax.{name}"]
+        if gets is not None:
+            program = ["-c", _SIGNALLED.format(name=name, number=gets[0], step=gets[1])]
         flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
         return subprocess.Popen(
-            [sys.executable, "-m", f"cellcount_jax.{name}", *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             cwd=ROOT,
             env={
                 **os.environ,
@@ -270,10 +300,10 @@ def start_module() -> Callable[..., subprocess.Popen[str]]:
 def run_module(
     start_module: Callable[..., subprocess.Popen[str]],
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs a module to its end: exit status, stdout and stderr."""
+    """Runs a module to its end, options as for `start_module`: exit status, stdout and stderr."""
 
-    def run(name: str, *arguments: str | Path, devices: int = 1) -> tuple[int, str, str]:
-        process = start_module(name, *arguments, devices=devices)
+    def run(name: str, *arguments: str | Path, **options: Any) -> tuple[int, str, str]:
+        process = start_module(name, *arguments, **options)
         out, errors = process.communicate(timeout=300)
         return process.returncode, out, errors
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +14,6 @@ import pytest
 from cellcount_jax.inference import model_file
 from cellcount_jax.training import run_folder
 
-Start = Callable[..., subprocess.Popen[str]]
 Run = Callable[..., tuple[int, str, str]]
 
 SMOKE = "--config=configs/smoke.py"
@@ -83,43 +78,23 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_an_error(
     assert not (tmp_path / "run").exists()
 
 
-def start_until(start: Callable[[], subprocess.Popen[str]], path: Path, step: int) -> Any:
-    """Starts a run and waits until it, not one before it, has written a step to `path`."""
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    process, until = start(), time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < until:
-        if path.exists() and path.stat().st_mtime_ns > before:
-            lines = path.read_text().splitlines()
-            # The last line may be half-written.
-            if len(lines) > 1 and json.loads(lines[-2])["step"] >= step:
-                return process
-        time.sleep(0.002)
-    process.kill()
-    _, errors = process.communicate()
-    pytest.fail(f"step {step} was not seen; the process says:\n{errors}")
-
-
 def test_killed_then_terminated_then_finished_is_the_undisturbed_run(
-    tmp_path: Path, start_module: Start, run_module: Run, run_2d: Path, config_file_2d: Path
+    tmp_path: Path, run_module: Run, run_2d: Path, config_file_2d: Path
 ) -> None:
     workdir = tmp_path / "run"
     command = ["main", f"--config={config_file_2d}", f"--workdir={workdir}"]
-    start, metrics = functools.partial(start_module, *command), workdir / "metrics.jsonl"
 
-    process = start_until(start, metrics, 20)  # the first checkpoint is of step 16
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    # A checkpoint every 16 steps: it dies before it has its third.
+    status, _, errors = run_module(*command, gets=(signal.SIGKILL, 48))
+    assert status == -signal.SIGKILL, errors
     killed_at = run_folder.latest(workdir / "checkpoints")
-    assert killed_at is not None and 16 <= killed_at < 144
+    assert killed_at == 32
 
-    process = start_until(start, metrics, killed_at + 2)
-    process.terminate()
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    status, out, errors = run_module(*command, gets=(signal.SIGTERM, 80))
+    assert status == 0, errors
     assert f"resuming {workdir} after step {killed_at} of 160" in errors
     stopped_at = run_folder.latest(workdir / "checkpoints")
-    assert stopped_at is not None and killed_at < stopped_at < 160
+    assert stopped_at == 82  # after the two steps that one call takes
     assert f"stopped after step {stopped_at}; the same command goes on from there" in errors
     assert "F1" not in out
 

@@ -62,7 +62,7 @@ def places(folder: Path) -> list[Path]:
     """The folder of results and what the links in it lead to, in which a count writes too."""
     inside = [folder / WORK, *(folder / WORK / name for name in tasks.FOLDERS)]
     inside += (folder / WORK / "coarse").glob("*")
-    return [folder, *(path.resolve() for path in inside if path.resolve() != path)]
+    return [folder, *(Path(os.path.realpath(path)) for path in inside if path.is_symlink())]
 
 
 def check(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> None:

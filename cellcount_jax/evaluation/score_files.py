@@ -42,7 +42,7 @@ def check_output(folder: Path, scored: Sequence[Scored]) -> None:
     read = [path for one in scored for side in (one.found, one.true) for path in side.files]
     read += [one.image for one in scored if one.image is not None]
     # Also where the folder of pictures is a link to another one.
-    files.check_apart([folder.resolve(), (folder / "pictures").resolve()], read)
+    files.check_apart([folder.resolve(), Path(os.path.realpath(folder / "pictures"))], read)
     taken = [folder / name for name in _FILES if os.path.lexists(folder / name)]
     if taken and _before(folder) is None:
         raise InputError(

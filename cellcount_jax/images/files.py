@@ -108,11 +108,7 @@ def check_folder(folder: Path) -> None:
     """
     place = folder
     while not place.exists():
-        if place.is_symlink():
-            raise InputError(
-                f"{place}: is a link to {os.readlink(place)}, which is not there; remove the link,"
-                " or give another place for the results"
-            )
+        _check_link(place)
         place = place.parent
     if not place.is_dir():
         raise InputError(
@@ -132,14 +128,25 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{reason}; give another place for the results, or mend that")
 
 
+def _check_link(path: Path) -> None:
+    """Refuses a link to nothing, or to itself."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path}: is a link to {os.readlink(path)}, which is not there; remove the link, or"
+            " give another place for the results"
+        )
+
+
 def check_file(path: Path) -> None:
     """Makes sure, before anything is computed, that a file can be written; writes none.
 
     Raises:
-      InputError: it is a folder, or see `check_folder` for the folder that it lies in.
+      InputError: it is a folder or a link to nothing; of the folder that it lies in see
+        `check_folder`.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder, the name of a file is needed, such as mine.zip")
+    _check_link(path)
     check_folder(path.parent)
 
 

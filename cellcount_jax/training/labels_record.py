@@ -126,8 +126,7 @@ def check_apart(output: Path, entries: Sequence[Entry], folder: Path) -> None:
     read = [
         path for entry in (*entries, *(scan(test) if test.is_dir() else ())) for path in entry.files
     ]
-    places = [output / name for name in _OF_A_RUN]
-    files.check_apart([place.resolve() for place in places], read)
+    files.check_apart([Path(os.path.realpath(output / name)) for name in _OF_A_RUN], read)
 
 
 def remove_run(output: Path) -> None:

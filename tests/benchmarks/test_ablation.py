@@ -290,7 +290,7 @@ scores.write_text(json.dumps({made_up(cell)!r}))
     with pytest.raises(run.Busy, match="is being run by another"):
         run.run_cell(cell, folders, threading.Event())
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert caught == [run.Stopped] and not list(folders.results.glob("*.json"))
     content = run.run_cell(cell, folders, threading.Event())
     assert content["sets"] == made_up(cell)["sets"]

@@ -6,11 +6,10 @@ import csv
 import json
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -25,8 +24,6 @@ from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.session import Session
 from cellcount_jax.training import command as training_command
 from cellcount_jax.training import labels_record, run_folder
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -153,30 +150,17 @@ def test_from_labels_to_counts_in_2d(
 
 
 def test_killed_and_given_again_it_goes_on(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, images: Path, run_module: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "run"
-    command: list[str | Path] = ["train", images, "--output", workdir, "--steps", "600", *small()]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cellcount_jax.cli", *map(str, command)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    until = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < until:
-        if run_folder.latest(workdir / "checkpoints"):
-            break
-        time.sleep(0.01)
-    process.kill()
-    _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors
+    command: list[str | Path] = ["train", images, "--output", workdir, "--steps", "60", *small()]
+    status, _, errors = run_module("cli", *command, gets=(signal.SIGKILL, 40))
+    assert status == -signal.SIGKILL, errors
     killed_at = run_folder.latest(workdir / "checkpoints")
-    assert killed_at is not None and 20 <= killed_at < 600
+    assert killed_at == 20
     assert not (workdir / "model.zip").exists(), "it was finished"
     assert call(*command) == 0
-    assert f"resuming {workdir} after step {killed_at} of 600" in capsys.readouterr()[1]
+    assert f"resuming {workdir} after step {killed_at} of 60" in capsys.readouterr()[1]
     assert call("count", images / "b.tif", "--model", workdir, "--output", tmp_path / "out") == 0
 
 
@@ -355,3 +339,28 @@ def test_a_folder_that_cannot_be_trained_on(
     assert call("train", images, "--output", tmp_path / "run") == 1
     assert "no block of any image is done" in capsys.readouterr()[1]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("further", [[], ["--overwrite"]])
+def test_a_second_training_in_a_workdir_is_refused(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], further: list[str]
+) -> None:
+    workdir, taken, done = tmp_path / "run", threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with run_folder.locked(workdir):
+            taken.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    (workdir / "notes.txt").write_text("mine")
+    try:
+        assert call("train", images, "--output", workdir, *small(), *further) == 1
+    finally:
+        done.set()
+        thread.join()
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {workdir}: another training is writing there (process ")
+    assert [path.name for path in workdir.iterdir()] == ["notes.txt"]
