@@ -56,6 +56,8 @@ def in_words(error: BaseException) -> str:
             "the device ran out of memory; a smaller --max-voxels of cellcount count, or a smaller"
             " train.crop of a training, needs less"
         )
+    if isinstance(error, MemoryError):
+        return _one_line(f"the memory is too small ({error}); a smaller --max-voxels needs less")
     if not isinstance(error, OSError) or error.errno is None:
         return _one_line(str(error)) or type(error).__name__
     reason = _WORDS.get(error.errno) or error.strerror or os.strerror(error.errno)
@@ -104,13 +106,23 @@ def fail(error: Exception, *, otherwise: str = "") -> int:
     Returns:
       The exit status: 1 for what the user can mend, 3 for what nobody foresaw.
     """
-    expected = isinstance(error, InputError | OSError | MemoryError) or _FULL in str(error)
-    text = in_words(error) if expected else unexpected(error, otherwise=otherwise)
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {one_line(error, otherwise=otherwise)}", file=sys.stderr)
     if isinstance(error, BrokenPipeError):
         with contextlib.suppress(OSError, ValueError):  # Python would try once more at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return FAILED if expected else UNEXPECTED
+    return FAILED if _is_expected(error) else UNEXPECTED
+
+
+def one_line(error: Exception, *, otherwise: str = "") -> str:
+    """An error as one line, whatever it is: `in_words` or `unexpected`."""
+    if not _is_expected(error):
+        return unexpected(error, otherwise=otherwise)
+    named = isinstance(error, InputError) or getattr(error, "filename", None) or not otherwise
+    return in_words(error) if named else f"{_one_line(otherwise)}: {in_words(error)}"
+
+
+def _is_expected(error: Exception) -> bool:
+    return isinstance(error, InputError | OSError | MemoryError) or _FULL in str(error)
 
 
 def _one_line(text: str) -> str:

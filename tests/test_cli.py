@@ -78,7 +78,7 @@ def test_errors_of_the_system_are_in_words(
     ("error", "words"),
     [
         (OSError("one\nline"), r"one\nline"),
-        (MemoryError(), "MemoryError"),
+        (MemoryError(), "the memory is too small"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "the device ran out of memory"),
     ],
 )

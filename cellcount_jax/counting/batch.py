@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cellcount_jax.counting import counts_table
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, one_line
 from cellcount_jax.images.inputs import Input
 from cellcount_jax.images.zarr_stores import Remote
 from cellcount_jax.progress import images
@@ -62,7 +62,7 @@ def count_each(
             try:
                 row |= count(item)
             except Exception as caught:
-                error, row["error"] = caught, _in_words(item.path, caught)
+                error, row["error"] = caught, one_line(caught, otherwise=str(item.path))
             rows.append(row)
             if table is not None:
                 # Results that are not touched keep their row.
@@ -73,16 +73,3 @@ def count_each(
                 failed(error, row["error"])
             bar.update()
     return rows
-
-
-def _in_words(path: Path, error: Exception) -> str:
-    """An error of an input in a line, with the file."""
-    if isinstance(error, InputError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        text = f"the memory is too small ({error}); a smaller --max-voxels needs less"
-    elif isinstance(error, OSError):
-        path, text = error.filename or path, error.strerror or str(error)
-    else:
-        text = f"an unexpected error, please report it ({type(error).__name__}: {error})"
-    return str(InputError(f"{path}: {text}"))

@@ -25,6 +25,11 @@ _FOLDERS = ("density.zarr", WORK, *tasks.FOLDERS)
 _REMOVABLE_WORK = (*job_file.FILES, *tasks.FILES)
 
 
+def folder_for(output: Path, name: str) -> Path:
+    """The folder for the results of an input, without links, also where these lead in a circle."""
+    return Path(os.path.realpath(output / name))
+
+
 def check_table(path: Path, header: str, *, folders: Sequence[Path] = ()) -> None:
     """Makes sure that a table of all counts does not replace another file.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -114,7 +113,7 @@ def count_files(
     _check_options(model, options)
     results.check_outputs(options.outputs)
     check_folder(output)
-    folders = [_folder(output, item) for item in inputs]
+    folders = [claim.folder_for(output, item.name) for item in inputs]
     outside = (options.mask, options.outputs.regions, options.outputs.region_names)
     for path in filter(None, outside):
         if not path.exists():
@@ -126,17 +125,12 @@ def count_files(
     digest = model_file.digest(model)[:12]
 
     def count(item: Input) -> dict[str, Any]:
-        folder = _folder(output, item)
+        folder = claim.folder_for(output, item.name)
         return _count_input(
             model, item, folder, digest, options=options, name=name, show=show, engine=engine
         )
 
     return batch.count_each(inputs, None if options.dry_run else table, count, failed=failed)
-
-
-def _folder(output: Path, item: Input) -> Path:
-    """The folder for the results of an input, without links, also where these lead in a circle."""
-    return Path(os.path.realpath(output / item.name))
 
 
 def _count_input(
