@@ -48,12 +48,6 @@ class Entry:
     valid: Path | None = None
     blocks: Path | None = None
 
-    @property
-    def files(self) -> list[Path]:
-        """Those that there are."""
-        paths = (self.image, self.points, self.labels, self.valid, self.blocks)
-        return [path for path in paths if path is not None]
-
 
 def scan(directory: Path) -> list[Entry]:
     """The images of a folder, with the files that belong to each.
