@@ -124,7 +124,10 @@ def check_apart(output: Path, entries: Sequence[Entry], folder: Path) -> None:
     """
     test = folder / "test"
     read = [
-        path for entry in (*entries, *(scan(test) if test.is_dir() else ())) for path in entry.files
+        path
+        for entry in (*entries, *(scan(test) if test.is_dir() else ()))
+        for path in vars(entry).values()
+        if isinstance(path, Path)
     ]
     files.check_apart([Path(os.path.realpath(output / name)) for name in _OF_A_RUN], read)
 

@@ -346,15 +346,20 @@ def test_a_job_that_cannot_be_opened(tmp_path: Path, model: TrainedModel, volume
 @needs_dask
 def test_the_local_processes_listen_to_this_machine_alone() -> None:
     psutil = pytest.importorskip("psutil")
-    with cluster._local_cluster() as started:
-        assert len(started.workers) >= 1
+
+    def listening() -> set[tuple[int, Any]]:
         me = psutil.Process()
-        found = [
-            connection.laddr.ip
+        return {
+            (process.pid, connection.laddr)
             for process in (me, *me.children(recursive=True))
             for connection in process.net_connections("inet")
             if connection.status == psutil.CONN_LISTEN
-        ]
+        }
+
+    before = listening()  # the cluster of other tests
+    with cluster._local_cluster() as started:
+        assert len(started.workers) >= 1
+        found = [address.ip for _, address in listening() - before]
     assert len(found) >= 3 and set(found) == {"127.0.0.1"}
 
 
