@@ -28,96 +28,20 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import psutil
 import timing
+from soak_jobs import ROOT, Job, environment, jobs, prepared
 
-from cellcount_jax.data.synthetic import synthetic_dataset
-from cellcount_jax.images.image_files import write_image
-
-ROOT = Path(__file__).parents[1]
 # Root may write anywhere; without this capability it obeys permissions.
 OBEDIENT = ("setpriv", "--bounding-set", "-dac_override")
 _TIMEOUT_S = 600
 _MOST_KILLS = 3
 _MOST_TRIES = 8  # until a command ends well, once nothing disturbs it
 _DELAY_S = 0.02  # at most, after an operation
-_MB = 2**20
-_TRAINING = """
-from configs import smoke
-
-def get_config():
-    config = smoke.get_config()
-    config.data.num_labelled = config.data.num_unlabelled = 2
-    config.train.steps, config.train.checkpoint_every, config.train.scan_length = 24, 4, 4
-    config.train.crop = (32, 32)
-    config.model.levels = 2
-    config.evaluation.overlays = 1
-    return config
-"""
-# Acts that go on from what is there; the clock is the number of the act.
-_LABELLING = """
-import sys
-from pathlib import Path
-from cellcount_jax.label.session import Session
-
-image = Path(sys.argv[1])
-with Session(image, now=lambda: 1.0) as session:
-    for i in range(len(session.dots.points), 400):
-        session.add((i // 20 * 9, i % 20 * 9))
-"""
-
-
-class Job(NamedTuple):
-    """A command that works in a folder.
-
-    Attributes:
-      command: its words, for the folder.
-      results: of the files below the folder, those that are compared, by a pattern of their paths.
-      prepare: makes what must be in the folder before.
-    """
-
-    command: Callable[[Path], list[str]]
-    results: str
-    prepare: Callable[[Path], object] = lambda folder: None
-
-
-def jobs(shared: Path) -> dict[str, Job]:
-    """The jobs, on inputs in a folder that they share."""
-    python, cellcount = sys.executable, [sys.executable, "-m", "cellcount_jax.cli"]
-    config, image, model = (shared / name for name in ("config.py", "large.tif", "run"))
-
-    def train(folder: Path) -> list[str]:
-        words = [python, "-m", "cellcount_jax.main", f"--config={config}"]
-        return [*words, f"--workdir={folder / 'run'}"]
-
-    def count(folder: Path) -> list[str]:
-        words = ["count", str(image), "--model", str(model), "--max-voxels", "20000"]
-        return [*cellcount, *words, "--output", str(folder / "counted")]
-
-    def workers(folder: Path) -> list[str]:
-        return [*count(folder), "--scheduler", "local"]
-
-    def label(folder: Path) -> list[str]:
-        return [python, "-c", _LABELLING, str(folder / "a.tif")]
-
-    def export(folder: Path) -> list[str]:
-        return [*cellcount, "export", str(model), str(folder / "a.zip")]
-
-    counted = r"points\.csv|summary\.json|counts\.csv"
-    return {
-        "train": Job(train, r"model\.zip|metrics\.json"),
-        "count": Job(count, counted),
-        "workers": Job(workers, counted),
-        "label": Job(label, r"a\.csv", lambda folder: shutil.copy(image, folder / "a.tif")),
-        "export": Job(export, r"a\.zip"),
-    }
 
 
 def main() -> None:
@@ -147,19 +71,6 @@ def main() -> None:
     wrong = sum(row["times"] - row["same"] for row in rows)
     verdict = f"{sum(row['times'] for row in rows) - wrong} ended with the same bytes, {wrong} not"
     timing.publish(rows, options.output, verdict=verdict)
-
-
-def prepared(shared: Path) -> Path:
-    """What all jobs read: an image, and a model of the training that one of them is."""
-    if (shared / "run" / "model.zip").exists():
-        return shared
-    shared.mkdir(parents=True, exist_ok=True)
-    (shared / "config.py").write_text(_TRAINING)
-    made = synthetic_dataset(ndim=2, seed=3, num_labelled=1, num_unlabelled=0, num_test=0)
-    pixels = np.tile(made.labelled[0].image[..., 0], (3, 3))
-    write_image(shared / "large.tif", pixels.astype(np.uint16), ndim=2)
-    subprocess.run(jobs(shared)["train"].command(shared), check=True, env=environment(shared))
-    return shared
 
 
 def tried(name: str, job: Job, fault: str, number: int, runs: Path) -> dict[str, int]:
@@ -303,23 +214,11 @@ def finished(job: Job, folder: Path, fault: str, **hook: object) -> tuple[int, s
     return process.returncode, text
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Variables for a process: its own cache of programs, and the hook's folder."""
-    path = [str(ROOT / "benchmarks" / "soak_hook"), str(ROOT)]
-    kept = {k: v for k, v in os.environ.items() if k != "XDG_CACHE_HOME"}
-    return kept | {
-        "PYTHONPATH": os.pathsep.join(path),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XDG_CACHE_HOME": str(folder.parent / "cache"),
-    }
-
-
 def children(pid: int) -> list[psutil.Process]:
-    """The processes that a process has started."""
+    """The processes that a process has started, but Python's own, whose death Python tells."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).children(recursive=True)
+        started = psutil.Process(pid).children(recursive=True)
+        return [c for c in started if "resource_tracker" not in " ".join(c.cmdline())]
     return []
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -336,3 +339,27 @@ def test_fine_tuning_goes_on_where_it_was_stopped(
     assert row["as it is"] > 0.9 and row["from"] > 0.8 and 0 <= row["random"] <= 1
     assert last == content["verdict"]
     assert run("fine_tuning", *options)[0]["rows"] == [row] and len(trained) == 2
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_the_hook_of_the_soak_ends_a_process_before_its_nth_operation(
+    tmp_path: Path, at: int
+) -> None:
+    folder, hook = tmp_path / "work", ROOT / "benchmarks" / "soak_hook"
+    folder.mkdir()
+    program = """if True:
+        import os, sys
+        os.chdir(sys.argv[1])
+        open("a", "w").close()
+        open("a").close()
+        os.rename("a", "b")
+        os.mkdir("c")
+        os.remove("b")
+    """
+    environment = {**os.environ, "PYTHONPATH": str(hook), "SOAK_FOLDER": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], env=environment | {"SOAK_AT": str(at)}
+    )
+    assert done.returncode == -signal.SIGKILL
+    states: list[set[str]] = [set(), {"a"}, {"b"}, {"b", "c"}]
+    assert {path.name for path in folder.iterdir()} == states[at - 1]
