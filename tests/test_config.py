@@ -95,6 +95,7 @@ OTHERS = {
     "init_digest",
     "data.dir",
     "data.scene",
+    "data.axes",
     "data.channel",
     "data.train_names",
     "data.unlabelled_names",

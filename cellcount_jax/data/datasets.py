@@ -130,7 +130,8 @@ _READERS: Mapping[str, Callable[[Path, Any, int], Dataset]] = {
 def selection_of(data: Any) -> Selection:
     """The part of each image that is used, of the `data` part of a config."""
     time = None if data.time < 0 else data.time
-    return Selection(data.channel or None, time, data.level, scene=data.scene or None)
+    part = (data.channel or None, time, data.level)
+    return Selection(*part, scene=data.scene or None, axes=data.axes.upper() or None)
 
 
 def _counts(data: Any) -> dict[str, int]:

@@ -18,6 +18,7 @@ from cellcount_jax.data.blocks import DONE, SUFFIX, BlockStates, read_block_stat
 from cellcount_jax.data.labelled_area import LabelledArea, parse_region
 from cellcount_jax.data.sample import Sample
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.axes import option_text
 from cellcount_jax.images.files import without_broken_links
 from cellcount_jax.images.image_files import (
     IMAGE_SUFFIXES,
@@ -163,14 +164,14 @@ def labelled_area(entry: Entry, shape: tuple[int, ...], region: str = "") -> Lab
 
 
 def selected(entry: Entry, selection: Selection) -> Selection:
-    """The part of an image that is trained on: scene, time point and level as labelled.
+    """The part of an image that is trained on: scene, time, level and axes as labelled.
 
     Args:
       entry: the files.
       selection: the part of images that no labelling tool has labelled.
 
     Raises:
-      InputError: another scene, time point or level was labelled than the one that is asked for.
+      InputError: another scene, time point, level or other axes were labelled than are asked for.
     """
     if entry.blocks is None:
         return selection
@@ -188,7 +189,13 @@ def selected(entry: Entry, selection: Selection) -> Selection:
             f"{entry.blocks}: scene {scene} was labelled; config.data.scene = {selection.scene}"
             " does not fit."
         )
-    return dataclasses.replace(selection, time=time, level=level, scene=scene)
+    axes = about.get("axes", selection.axes)
+    if selection.axes not in (None, axes):
+        raise InputError(
+            f"{entry.blocks}: was labelled with {option_text(axes)};"
+            f" config.data.axes = {selection.axes!r} does not fit."
+        )
+    return dataclasses.replace(selection, time=time, level=level, scene=scene, axes=axes)
 
 
 def labelled_share(entry: Entry) -> float:

@@ -188,7 +188,8 @@ def _selection(found: Side, true: Side, given: Selection) -> Selection:
         if side.blocks is not None:
             told |= read_block_states(side.blocks).about
         if side.summary is not None:
-            told |= {**side.summary, "spacing": side.summary["spacing_um"]}
+            summary = side.summary
+            told |= {**summary, "spacing": summary["spacing_um"], "axes": summary.get("axes_given")}
         for name in ("scene", "time", "level"):
             # None, of a file with one scene or time point, is its first.
             both = {name} <= told.keys() & known.keys()
@@ -198,7 +199,8 @@ def _selection(found: Side, true: Side, given: Selection) -> Selection:
                     " and dots of one time point, level and scene are needed."
                 )
         known |= {name: v for name, v in told.items() if v is not None or name == "time"}
-    part = {name: getattr(given, name) for name in ("scene", "channel", "time", "level", "spacing")}
+    names = ("scene", "channel", "time", "level", "spacing", "axes")
+    part = {name: getattr(given, name) for name in names}
     for name, value in part.items():
         if value is None or (name, value) == ("level", 0):
             part[name] = known.get(name, value)

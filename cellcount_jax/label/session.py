@@ -77,7 +77,7 @@ class Session:
             shape = tuple(self.source.shape)
             self._store = Store(paths)
             self.source = self._store.with_spacing(self.source)
-            part = (selection.time or 0, selection.level, str(selection.scene or 0))
+            part = (selection.time or 0, selection.level, str(selection.scene or 0), selection.axes)
             origin = Origin(self.source.spacing, *part)
             self.unit, self.edges = origin.unit, origin.edges(len(shape))
             kept, records = self._store.load(new_content(origin, shape, block))

@@ -246,6 +246,8 @@ def _next_commands(image: Path, output: Path, config: ml_collections.ConfigDict)
         part += ["--channel", data.channel]
     if data.time >= 0:
         part += ["--time", str(data.time)]
+    if data.axes:
+        part += ["--axes", data.axes.upper()]
     if data.level:
         part += ["--level", str(data.level)]
     if data.spacing:
