@@ -18,6 +18,7 @@ NO_CHOICE: dict[str, Any] = {
     "data.kind": "vggg",
     "data.ndim": 4,
     "data.normalisation": "",
+    "data.points_unit": "voxel",
     "target.kernel": "distance",
     "model.norm": "layer",
     "model.attention": "Block",

@@ -11,7 +11,8 @@ import pytest
 import tifffile
 
 from cellcount_jax.data.blocks import DONE
-from cellcount_jax.data.entries import entry_of, read_entry
+from cellcount_jax.data.entries import entry_of
+from cellcount_jax.data.entry_content import read_entry
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference import model_file
