@@ -230,21 +230,21 @@ def spatial_axes(stored: Stored, path: Path, *, remedy: str = "") -> str:
         y, x and one for the channels.
     """
     shape, axes = tuple(stored.array.shape), stored.axes
-    if not all(shape) or not shape:
+    hint = f"; give their names, for example {remedy}" if remedy else ""
+    if "?" in axes or len(shape) < 2:
+        raise InputError(
+            f"{path}: an array of {len(shape)} axes ({' x '.join(map(str, shape))}) that does not"
+            f" say which they are; 2 (y, x) or 3 (z, y, x) are known without their names{hint}."
+        )
+    if not all(shape):
         raise InputError(f"{path}: holds no pixels (shape {shape}).")
     dtype = np.dtype(stored.array.dtype)
     if dtype.kind not in "buif":
         raise InputError(f"{path}: pixels of type {dtype}; real numbers are needed.")
-    hint = f"; give their names, for example {remedy}" if remedy else ""
     if len(axes) != len(shape):
         sizes = " x ".join(map(str, shape))
         raise InputError(
             f"{path}: {len(shape)} axes ({sizes}) of which {len(axes)} are named ({axes}){hint}."
-        )
-    if "?" in axes:
-        raise InputError(
-            f"{path}: an array of {len(shape)} axes ({' x '.join(map(str, shape))}) that does not"
-            f" say which they are; 2 (y, x) or 3 (z, y, x) are known without their names{hint}."
         )
     kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1 or a in "YX"]
     letters = "".join(axis for axis, _ in kept if axis != "T")
