@@ -29,7 +29,8 @@ import timing
 from absl import logging
 
 from cellcount_jax.data import public_sets, resampling
-from cellcount_jax.data.entries import read_entry, scan
+from cellcount_jax.data.entries import scan
+from cellcount_jax.data.entry_content import read_entry
 from cellcount_jax.data.sample import Dataset, Sample, permuted
 from cellcount_jax.evaluation import metrics, scoring
 from cellcount_jax.images.image_files import write_image

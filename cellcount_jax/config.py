@@ -84,6 +84,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "scene": "",  # folder, volumes: number or name of one image in files of several
         "channel": "",  # folder, volumes: number or name of the one to use; '' = all
         "time": number(-1, at_least=-1),  # and the time point; -1 = the labelled or only one
+        "axes": "",  # letters of T, C, Z, Y, X for the axes of the files; '' = the files'
+        # Of the dots in CSV files of other programs; '' = px, and what may be um is refused.
+        "points_unit": one_of(("", "px", "um"), ""),
         "level": number(0, at_least=0),  # of a pyramid; 0 = the labelled one or the finest
         "spacing": number((), above=0),  # voxel edges, um, in place of the files'; () = from file
         "diameter": number(

@@ -79,7 +79,7 @@ def _pairs(config: ml_collections.ConfigDict) -> None:
             True,
             "needs data.normalisation = 'levels' and data.diameter above 0",
         )
-    for key in ("scene", "channel", "time", "level"):
+    for key in ("scene", "channel", "time", "level", "axes", "points_unit"):
         value, default = config.data[key], settings.default_config().data[key]
         if value != default and config.data.kind not in ("folder", "volumes"):
             _fail(f"data.{key}", value, "is for data.kind = 'folder' and 'volumes'")

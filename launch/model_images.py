@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cellcount_jax.data.entries import Entry, read_entry
+from cellcount_jax.data.entries import Entry
+from cellcount_jax.data.entry_content import read_entry
 from cellcount_jax.data.folder import load_folder
 from cellcount_jax.data.public_sets import load_mbm, load_vgg
 from cellcount_jax.data.sample import Sample

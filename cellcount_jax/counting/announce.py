@@ -26,11 +26,14 @@ _PROBE_VOXELS = 2**17
 def describe_image(source: Source) -> str:
     """An image in a line: format, axes, size, type and voxel size."""
     voxels = "unknown voxel size"
+    if source.spacing_found:
+        voxels += f" (the file says {source.spacing_found})"
     if source.spacing is not None:
         voxels = f"voxels of {size_text(source.spacing)} um ({source.spacing_source})"
+    given = "" if source.selection.axes is None else " (given)"
     channels = f", {source.channels} channels" if source.channels > 1 else ""
     return (
-        f"{source.path}: {source.kind}, {source.axes} of {size_text(source.stored_shape)}"
+        f"{source.path}: {source.kind}, {source.axes}{given} of {size_text(source.stored_shape)}"
         f" {source.dtype}{channels}, {voxels}"
     )
 

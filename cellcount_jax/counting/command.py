@@ -130,6 +130,7 @@ def run(options: argparse.Namespace) -> int:
         options.inputs,
         ndim=model.config.data.ndim,
         scene=options.scene,
+        axes=options.axes,
         reserved=(counts_table.NAME,),
         show=say,
     )

@@ -240,6 +240,7 @@ def count_source(
     summary = {
         **results.summarise(source, found),
         **options.selection.part,
+        "axes_given": options.selection.axes,
         "mask": None if options.mask is None else str(options.mask),
         "model": name,
         "model_step": model.step,

@@ -44,6 +44,7 @@ def identity_of(
         "shape": list(source.stored_shape),
         "dtype": str(source.dtype),
         **selection.part,
+        "axes_given": selection.axes,
         "spacing_um": None if source.spacing is None else list(source.spacing),
         "rescale": rescale,
         "diameter": fitted.diameter,

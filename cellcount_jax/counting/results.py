@@ -215,6 +215,8 @@ def _facts(source: Source, found: Found, summary: Mapping[str, Any]) -> dict[str
         )
     if summary["mask"]:
         facts["Mask"] = summary["mask"]
+    if summary["axes_given"]:
+        facts["Axes"] = f"{summary['axes_given']} (given)"
     for name in ("channel", "time", "level"):
         if summary[name]:
             facts[name.capitalize()] = str(summary[name])

@@ -187,6 +187,7 @@ def _check_about(about: Mapping[str, Any], ndim: int) -> None:
         "scene": (lambda value: isinstance(value, str), "a text"),
         "time": (_is_index, "a whole number"),
         "level": (_is_index, "a whole number"),
+        "axes": (lambda value: value is None or isinstance(value, str), "null or a text"),
         "place": (lambda value: _is_list(value, _is_number), "a list of numbers"),
         "work": (
             lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),

@@ -16,6 +16,7 @@ from cellcount_jax.data.public_sets import load_mbm, load_vgg
 from cellcount_jax.data.resampling import resample
 from cellcount_jax.data.sample import Dataset, Sample
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.point_units import DotUnit
 from cellcount_jax.images.points import check_points_inside
 from cellcount_jax.images.regions import size_text, voxels_of
 from cellcount_jax.images.selection import Selection
@@ -116,6 +117,7 @@ _READERS: Mapping[str, Callable[[Path, Any, int], Dataset]] = {
         train_names=tuple(data.train_names),
         unlabelled_names=tuple(data.unlabelled_names),
         selection=selection_of(data),
+        known=_unit_of_dots(data),
     ),
     "folder": lambda directory, data, seed: load_folder(
         directory,
@@ -123,6 +125,7 @@ _READERS: Mapping[str, Callable[[Path, Any, int], Dataset]] = {
         test_fraction=data.test_fraction,
         seed=seed,
         selection=selection_of(data),
+        known=_unit_of_dots(data),
     ),
 }
 
@@ -130,7 +133,14 @@ _READERS: Mapping[str, Callable[[Path, Any, int], Dataset]] = {
 def selection_of(data: Any) -> Selection:
     """The part of each image that is used, of the `data` part of a config."""
     time = None if data.time < 0 else data.time
-    return Selection(data.channel or None, time, data.level, scene=data.scene or None)
+    part = (data.channel or None, time, data.level)
+    return Selection(*part, scene=data.scene or None, axes=data.axes.upper() or None)
+
+
+def _unit_of_dots(data: Any) -> DotUnit:
+    # Where labels count in a part alone, dots may well lie there alone.
+    everywhere = not (data.region or data.held_out_region)
+    return DotUnit(data.points_unit or None, tuple(data.spacing) or None, everywhere)
 
 
 def _counts(data: Any) -> dict[str, int]:

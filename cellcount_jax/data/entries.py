@@ -14,22 +14,14 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from cellcount_jax.data.blocks import DONE, SUFFIX, BlockStates, read_block_states
-from cellcount_jax.data.labelled_area import LabelledArea, parse_region
-from cellcount_jax.data.sample import Sample
+from cellcount_jax.data.blocks import DONE, SUFFIX, read_block_states
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.axes import option_text
 from cellcount_jax.images.files import without_broken_links
-from cellcount_jax.images.image_files import (
-    IMAGE_SUFFIXES,
-    read_image,
-    read_instance_labels,
-    read_mask,
-)
+from cellcount_jax.images.image_files import IMAGE_SUFFIXES
 from cellcount_jax.images.linked_inputs import LinkedInputs
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
-from cellcount_jax.images.points import check_points_inside, read_points
-from cellcount_jax.images.regions import all_of, size_text
-from cellcount_jax.images.selection import WHOLE_FILE, Selection
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.zarr_stores import is_zarr
 
 _BESIDE_DOTS = tuple(suffix for suffix in SOURCE_SUFFIXES if suffix not in IMAGE_SUFFIXES)
@@ -142,35 +134,15 @@ def entry_of(image: Path) -> Entry:
     return Entry(name, image, **files)
 
 
-def labelled_area(entry: Entry, shape: tuple[int, ...], region: str = "") -> LabelledArea:
-    """Where the dots of an image are complete.
-
-    Args:
-      entry: the files.
-      shape: `(D,)` of the image.
-      region: a part of it, see `parse_region`; '' = all.
-
-    Raises:
-      InputError: a file that cannot be used or does not fit the image; or nothing is complete.
-    """
-    mask, blocks = _mask_and_blocks(entry, shape)
-    if blocks is not None and not (blocks.states == DONE).any():
-        raise InputError(none_is_labelled(entry))
-    area = LabelledArea(parse_region(region, shape), blocks, mask)
-    if not area.touches(all_of(shape)):
-        raise InputError(f"{entry.image}: its dots are complete nowhere in the region {region!r}.")
-    return area
-
-
 def selected(entry: Entry, selection: Selection) -> Selection:
-    """The part of an image that is trained on: scene, time point and level as labelled.
+    """The part of an image that is trained on: scene, time, level and axes as labelled.
 
     Args:
       entry: the files.
       selection: the part of images that no labelling tool has labelled.
 
     Raises:
-      InputError: another scene, time point or level was labelled than the one that is asked for.
+      InputError: another scene, time point, level or other axes were labelled than are asked for.
     """
     if entry.blocks is None:
         return selection
@@ -188,7 +160,13 @@ def selected(entry: Entry, selection: Selection) -> Selection:
             f"{entry.blocks}: scene {scene} was labelled; config.data.scene = {selection.scene}"
             " does not fit."
         )
-    return dataclasses.replace(selection, time=time, level=level, scene=scene)
+    axes = about.get("axes", selection.axes)
+    if selection.axes not in (None, axes):
+        raise InputError(
+            f"{entry.blocks}: was labelled with {option_text(axes)};"
+            f" config.data.axes = {selection.axes!r} does not fit."
+        )
+    return dataclasses.replace(selection, time=time, level=level, scene=scene, axes=axes)
 
 
 def labelled_share(entry: Entry) -> float:
@@ -222,77 +200,6 @@ def none_is_labelled(entry: Entry) -> str:
     )
 
 
-def read_entry(entry: Entry, selection: Selection = WHOLE_FILE, *, with_dots: bool) -> Sample:
-    """Reads the files of one image.
-
-    Args:
-      entry: the files.
-      selection: the part of the image that is used, see `selected`.
-      with_dots: whether to read dots, instance labels, mask and blocks too.
-
-    Returns:
-      The sample; its labels count where blocks are done and the mask holds.
-
-    Raises:
-      InputError: a file that cannot be used, or that does not fit the image.
-    """
-    image = read_image(entry.image, selected(entry, selection))
-    shape = image.pixels.shape[:-1]
-    points = labels = valid = None
-    if with_dots and entry.points is not None:
-        points = read_points(entry.points, ndim=len(shape))
-        check_points_inside(points, shape, entry.points)
-        if entry.labels is not None:
-            labels = read_instance_labels(entry.labels)
-            _check_shape(labels.shape, shape, entry.labels, entry.image)
-            if labels.max() > len(points):
-                raise InputError(
-                    f"{entry.labels}: labels up to {labels.max()}, but {entry.points} has"
-                    f" {len(points)} rows; cells are numbered from 1 on, and each needs a dot."
-                )
-        valid = _valid(entry, shape)
-    return Sample(
-        entry.name,
-        image.pixels,
-        points,
-        spacing=image.spacing or (1.0,) * len(shape),
-        spacing_known=image.spacing is not None,
-        valid=valid,
-        labels=labels,
-        source=str(entry.image),
-    )
-
-
-def without_dots(sample: Sample) -> Sample:
-    """The same image, unlabelled; its pixels are shared."""
-    return dataclasses.replace(sample, points=None, valid=None, labels=None)
-
-
-def _mask_and_blocks(
-    entry: Entry, shape: tuple[int, ...]
-) -> tuple[np.ndarray | None, BlockStates | None]:
-    """`(*shape)` bool of the mask, and the blocks; None where there is no such file."""
-    mask = blocks = None
-    if entry.valid is not None:
-        mask = read_mask(entry.valid)
-        _check_shape(mask.shape, shape, entry.valid, entry.image)
-    if entry.blocks is not None:
-        blocks = read_block_states(entry.blocks)
-        _check_shape(blocks.grid.shape, shape, entry.blocks, entry.image)
-    return mask, blocks
-
-
-def _valid(entry: Entry, shape: tuple[int, ...]) -> np.ndarray | None:
-    """`(*shape)` bool: where the dots are complete; None = everywhere."""
-    valid, blocks = _mask_and_blocks(entry, shape)
-    if blocks is not None and not (blocks.states == DONE).all():
-        valid = blocks.valid if valid is None else blocks.valid & valid
-        if not valid.any():
-            both = "" if entry.valid is None else f", within {entry.valid}"
-            raise InputError(f"{none_is_labelled(entry).split(';')[0]}{both}.")
-    return valid
-
-
 def _is_image_beside_dots(path: Path) -> bool:
     """Whether it is an image where dots are beside it; a TIFF or PNG file is one in any case."""
     if path.name.startswith("."):
@@ -314,8 +221,3 @@ def _role_and_name(path: Path) -> tuple[str, str] | None:
         if name.endswith("_" + role):
             return role, name.removesuffix("_" + role)
     return "image", name
-
-
-def _check_shape(found: tuple[int, ...], shape: tuple[int, ...], path: Path, image: Path) -> None:
-    if found != shape:
-        raise InputError(f"{path}: is {size_text(found)}, its image {image} is {size_text(shape)}.")

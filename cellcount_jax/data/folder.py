@@ -1,6 +1,6 @@
 """Folders of images and volumes with their dots beside them: one's own, and the light-sheet sets.
 
-Which files belong to an image is in `entries.py`.
+Which files belong to an image is in `entries.py`, what they hold in `entry_content.py`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from cellcount_jax.data.entries import (
     Entry,
     labelled_share,
     none_is_labelled,
-    read_entry,
     scan,
-    without_dots,
 )
+from cellcount_jax.data.entry_content import read_entry, without_dots
 from cellcount_jax.data.sample import Dataset, Sample, permuted, take
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.point_units import UNKNOWN_UNIT, DotUnit
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
 
@@ -34,6 +34,7 @@ def load_folder(
     test_fraction: float,
     seed: int,
     selection: Selection = WHOLE_FILE,
+    known: DotUnit = UNKNOWN_UNIT,
 ) -> Dataset:
     """A folder of one's own: images with a CSV file are labelled, the others are not.
 
@@ -52,6 +53,7 @@ def load_folder(
       test_fraction: in [0, 1).
       seed: of the choice of held-out images.
       selection: the part of each image that is used, see `entries.selected`.
+      known: what is known of the unit of the dots.
 
     Returns:
       The data set, with the test set 'test' or none.
@@ -86,7 +88,7 @@ def load_folder(
         test,
         num_labelled,
         num_unlabelled,
-        functools.partial(read_entry, selection=selection),
+        functools.partial(read_entry, selection=selection, known=known),
     )
 
 
@@ -98,6 +100,7 @@ def load_volumes(
     train_names: Sequence[str] = (),
     unlabelled_names: Sequence[str] = (),
     selection: Selection = WHOLE_FILE,
+    known: DotUnit = UNKNOWN_UNIT,
 ) -> Dataset:
     """Volumes in `train/`, `test/` and `unlabeled/` (or `unlabelled/`), as the light-sheet sets.
 
@@ -110,6 +113,7 @@ def load_volumes(
       train_names: which of `train/` may be labelled, in this order; () = all, sorted.
       unlabelled_names: which volumes may be used without dots, in this order; () = all.
       selection: the part of each volume that is used, see `entries.selected`.
+      known: what is known of the unit of the dots.
 
     Returns:
       The data set, with the test set 'test' where there is such a folder.
@@ -136,7 +140,7 @@ def load_volumes(
         test,
         num_labelled,
         num_unlabelled,
-        functools.partial(read_entry, selection=selection),
+        functools.partial(read_entry, selection=selection, known=known),
         partly=not unlabelled_names,
     )
     for sample in (*dataset.labelled, *dataset.unlabelled, *dataset.tests.get("test", ())):

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cellcount_jax import cache
-from cellcount_jax.data.entries import Entry, entry_of, labelled_area, scan, selected
+from cellcount_jax.data.entries import Entry, entry_of, scan, selected
+from cellcount_jax.data.entry_content import labelled_area, read_dots
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import calibration
 from cellcount_jax.evaluation.calibration import Dotted
 from cellcount_jax.images import inputs
-from cellcount_jax.images.points import check_points_inside, read_points
+from cellcount_jax.images.point_units import DotUnit, add_points_unit
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.images.zarr_stores import is_zarr
@@ -29,7 +30,8 @@ examples:
   cellcount calibrate my_images/ --model nuclei2d --output mine.zip
   cellcount count brain.tif --model mine.zip --output counted/
 
-The dots of brain.tif are in brain.csv beside it (header z,y,x or y,x; a cell a row, in voxels).
+The dots of brain.tif are in brain.csv beside it (header z,y,x or y,x; a cell a row, in voxels,
+or in um with --points-unit um).
 They must be complete somewhere: in the blocks that are done in cellcount label, where
 brain_valid.tif is not 0, in --region, or everywhere. About 50 are enough. Give the same --rescale,
 --diameter and so on as for the count.
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the dots are complete, in voxels, such as 'y<40' or 'z>=10,z<20,x<200'",
     )
     inputs.add_source(parser)
+    add_points_unit(parser)
     parser.add_argument(
         "--rescale", action="store_true", help="resample images to the voxels of the training"
     )
@@ -130,17 +133,16 @@ def _open(
             diameter=options.diameter,
             invert=options.invert,
         )
-    assert entry.points is not None
-    dots = read_points(entry.points, ndim=len(source.shape))
-    check_points_inside(dots, source.shape, entry.points)
     area = labelled_area(entry, source.shape, options.region)
+    known = DotUnit(options.points_unit, everywhere=not options.region)
+    dots = read_dots(entry, source.shape, source.spacing, known, valid=area.mask)
     return Dotted(entry.image.name, fitted, source.shape, dots, area)
 
 
 def _flags(options: argparse.Namespace) -> list[str]:
     """The options that a count must be given too."""
     flags = []
-    for name in ("spacing", "channel", "time", "level", "diameter"):
+    for name in ("spacing", "channel", "time", "axes", "level", "diameter"):
         value = getattr(options, name)
         if value not in (None, 0) or (name == "time" and value == 0):
             text = ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)

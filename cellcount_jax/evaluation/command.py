@@ -12,6 +12,7 @@ from cellcount_jax.evaluation.scored import Scored, score_pair
 from cellcount_jax.evaluation.tolerance import Tolerance, tolerance_text
 from cellcount_jax.images import inputs
 from cellcount_jax.images.files import check_folder
+from cellcount_jax.images.point_units import add_points_unit
 from cellcount_jax.images.selection import Selection
 
 EXAMPLES = """\
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " beside the points)",
     )
     inputs.add_source(parser)
+    add_points_unit(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -80,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
                 true,
                 tolerance=tolerance,
                 selection=Selection.from_arguments(options),
+                points_unit=options.points_unit,
                 image=images.get("", images.get(true.name)),
             )
         scored.append(one)

@@ -248,8 +248,8 @@ def _check_frame(
             raise InputError(
                 f"found points and dots do not fit (F1 {f1:.3f}), but would if {what} (F1"
                 f" {other:.3f}); coordinates are in voxels, in columns"
-                f" {','.join(axes)}. Divide micrometres by the voxel size, and name the columns"
-                " as they are."
+                f" {','.join(axes)}. Give --points-unit um for dots in micrometres, and name the"
+                " columns as they are."
             )
 
 

@@ -16,6 +16,7 @@ from cellcount_jax.evaluation.pairing import Side
 from cellcount_jax.evaluation.tolerance import Tolerance, tolerance_of
 from cellcount_jax.images.exports import read_cellfinder
 from cellcount_jax.images.image_files import read_instance_labels, read_mask
+from cellcount_jax.images.point_units import DotUnit, check_spread
 from cellcount_jax.images.points import read_points, read_table, table_ndim
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.selection import Selection
@@ -57,6 +58,7 @@ def score_pair(
     tolerance: Tolerance | None = None,
     selection: Selection | None = None,
     image: Path | None = None,
+    points_unit: str | None = None,
 ) -> Scored:
     """Reads the two sides of an image and compares them.
 
@@ -69,6 +71,7 @@ def score_pair(
       tolerance: None = from the instance labels of the true cells, see `labels_tolerance`.
       selection: the part of the image, and its voxel size; None = as it was counted or labelled.
       image: its file; None = the one that was counted, or that lies beside the points.
+      points_unit: of CSV files that this package did not write, see `DotUnit`.
 
     Returns:
       The comparison.
@@ -100,11 +103,14 @@ def score_pair(
             f"voxels are taken to be of {size_text(spacing)} um, but other files of the image say"
             f" {' or '.join(map(size_text, sorted(others)))}"
         )
-    cells = [_cells(found, None, ndim), _cells(true, labels, ndim)]
+    known = DotUnit(points_unit, spacing)
+    cells = [_cells(found, None, ndim, known), _cells(true, labels, ndim, known)]
     for side, points in zip((found, true), cells, strict=True):
         if shape is not None:
             _check_inside(points, shape, spacing, side.path)
-    frame.remarks += _proposals(true, ndim)
+            if _is_table(side) and (of := _unit(side, known)).unit is None and of.everywhere:
+                check_spread(points, shape, side.path, spacing=spacing, valid=valid)
+    frame.remarks += _proposals(true, ndim, known)
     if labels is not None and true.points is not None:
         number = len(cells_of_labels(labels, true.labels))
         if number != len(cells[1]):
@@ -188,7 +194,8 @@ def _selection(found: Side, true: Side, given: Selection) -> Selection:
         if side.blocks is not None:
             told |= read_block_states(side.blocks).about
         if side.summary is not None:
-            told |= {**side.summary, "spacing": side.summary["spacing_um"]}
+            summary = side.summary
+            told |= {**summary, "spacing": summary["spacing_um"], "axes": summary.get("axes_given")}
         for name in ("scene", "time", "level"):
             # None, of a file with one scene or time point, is its first.
             both = {name} <= told.keys() & known.keys()
@@ -198,7 +205,8 @@ def _selection(found: Side, true: Side, given: Selection) -> Selection:
                     " and dots of one time point, level and scene are needed."
                 )
         known |= {name: v for name, v in told.items() if v is not None or name == "time"}
-    part = {name: getattr(given, name) for name in ("scene", "channel", "time", "level", "spacing")}
+    names = ("scene", "channel", "time", "level", "spacing", "axes")
+    part = {name: getattr(given, name) for name in names}
     for name, value in part.items():
         if value is None or (name, value) == ("level", 0):
             part[name] = known.get(name, value)
@@ -237,7 +245,17 @@ def _ndim(found: Side, true: Side, shape: tuple[int, ...] | None, selection: Sel
     return max((table_ndim(path) for path in tables), default=3)
 
 
-def _cells(side: Side, labels: np.ndarray | None, ndim: int) -> np.ndarray:
+def _is_table(side: Side) -> bool:
+    return side.points is not None and side.points.suffix.lower() != ".xml"
+
+
+def _unit(side: Side, known: DotUnit) -> DotUnit:
+    """What is known of the unit of a side's table: those of counts and labels are in voxels."""
+    ours = side.summary is not None or side.blocks is not None
+    return known.of_ours() if ours else known
+
+
+def _cells(side: Side, labels: np.ndarray | None, ndim: int, known: DotUnit) -> np.ndarray:
     """`(N, ndim)` cells of a side, in voxels."""
     path = side.path
     if side.points is None:
@@ -245,19 +263,22 @@ def _cells(side: Side, labels: np.ndarray | None, ndim: int) -> np.ndarray:
         if labels.ndim != ndim:
             raise InputError(f"{path}: has {labels.ndim} dimensions, {ndim} are needed.")
         return cells_of_labels(labels, path)
-    if path.suffix.lower() != ".xml":
-        return read_points(path, ndim=ndim)
+    if _is_table(side):
+        return read_points(path, ndim=ndim, unit=_unit(side, known).unit, spacing=known.spacing)
     cells = read_cellfinder(path, ndim=3)
     if ndim == 2 and len(np.unique(cells[:, 0])) > 1:
         raise InputError(f"{path}: has markers in several planes, but the image is 2D.")
     return cells[:, 3 - ndim :]
 
 
-def _proposals(side: Side, ndim: int) -> list[str]:
+def _proposals(side: Side, ndim: int, known: DotUnit) -> list[str]:
     """A word on dots of the labelling tool that are a program's."""
-    if side.points is None or side.points.suffix.lower() == ".xml" or side.blocks is not None:
+    if side.points is None or not _is_table(side) or side.blocks is not None:
         return []  # in blocks that are done all are verified
-    _, texts = read_table(side.points, ndim=ndim, others=("verified",))
+    unit = _unit(side, known).unit
+    _, texts = read_table(
+        side.points, ndim=ndim, others=("verified",), unit=unit, spacing=known.spacing
+    )
     number = texts.get("verified", []).count("0")
     return [f"{number} of the dots are proposals that nobody has verified"] if number else []
 
@@ -279,7 +300,7 @@ def _check_inside(
     if spacing is not None:
         hint += f" ({size_text(tuple(map(float, spacing)))})"
         if not outside(points / np.asarray(spacing)).any():
-            hint += ", with which all lie inside"
+            hint += ", with which all lie inside: give --points-unit um"
     raise InputError(
         f"{path}: {int(wrong.sum())} of {len(points)} points lie outside the image of"
         f" {size_text(shape)} voxels, the first at ({','.join('zyx'[-len(shape) :])}) = ({first});"

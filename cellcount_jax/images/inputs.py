@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.axes import reinterpreted
 from cellcount_jax.images.companions import companions, describe
 from cellcount_jax.images.files import unlinked, without_broken_links
 from cellcount_jax.images.linked_inputs import LinkedInputs
@@ -41,6 +42,7 @@ def find_inputs(
     *,
     ndim: int,
     scene: str | None = None,
+    axes: str | None = None,
     reserved: Collection[str] = (),
     show: Callable[[str], None] = lambda _: None,
 ) -> list[Input]:
@@ -62,6 +64,7 @@ def find_inputs(
       ndim: spatial dimensions that the model takes.
       scene: number or name of the image that is used of each file, which the results are named
         after as well (`brain_scene_2`).
+      axes: of the files that have as many, in place of their own.
       reserved: names that no input may have.
       show: called with a line about what was skipped in a folder, and about links to one file.
 
@@ -80,7 +83,7 @@ def find_inputs(
             if is_zarr(path):
                 found.append((path, False))
             elif path.is_dir():
-                found += _in_folder(path, ndim, scene, linked, show)
+                found += _in_folder(path, ndim, scene, axes, linked, show)
             elif not path.exists():
                 raise InputError(f"{path}: no such file or folder.")
             elif path.suffix.lower() in SOURCE_SUFFIXES:
@@ -110,7 +113,12 @@ def find_inputs(
 
 
 def _in_folder(
-    folder: Path, ndim: int, scene: str | None, linked: LinkedInputs, show: Callable[[str], None]
+    folder: Path,
+    ndim: int,
+    scene: str | None,
+    axes: str | None,
+    linked: LinkedInputs,
+    show: Callable[[str], None],
 ) -> list[tuple[Path, bool]]:
     everything = [path for path in folder.iterdir() if not path.name.startswith(".")]
     images = sorted(filter(_is_image, everything), key=natural_order)
@@ -131,7 +139,7 @@ def _in_folder(
     errors: dict[Path, InputError] = {}
     for path in images:
         try:
-            dimensions[path] = _spatial_ndim(path, scene)
+            dimensions[path] = _spatial_ndim(path, scene, axes)
         except InputError as error:
             errors[path] = error
     flat, volumes = ([p for p, found in dimensions.items() if found == n] for n in (2, 3))
@@ -159,10 +167,12 @@ def _is_image(path: Path) -> bool:
     return is_zarr(path) or (not path.is_dir() and path.suffix.lower() in SOURCE_SUFFIXES)
 
 
-def _spatial_ndim(path: Path, scene: str | None) -> int:
+def _spatial_ndim(path: Path, scene: str | None, axes: str | None) -> int:
     with naming(path, "an image"):
         stored = open_stored(path, scene=scene)
         try:
+            if axes is not None and len(axes) == len(stored.array.shape):  # else of all slices
+                stored = reinterpreted(stored, axes, path)
             return len(spatial_axes(stored, path))
         finally:
             stored.close()
@@ -228,6 +238,12 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         " OME-TIFF, OME-Zarr)",
     )
     parser.add_argument("--time", type=int, help="number, from 0, of the time point to use")
+    parser.add_argument(
+        "--axes",
+        type=str.upper,
+        help="letters of T, C, Z, Y, X for the axes of the file, if its own are wrong: ZYX for a"
+        " stack that was saved as time points or channels",
+    )
     parser.add_argument(
         "--level", type=int, default=0, help="of a pyramid, 0 (the default) is the finest"
     )

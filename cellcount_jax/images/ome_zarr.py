@@ -16,9 +16,9 @@ from typing import Any
 import zarr
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.length_units import micrometres
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.stored import Stored, check_level, choose_scene, naming
-from cellcount_jax.images.voxel_size import micrometres
 from cellcount_jax.images.zarr_stores import check_array, open_node
 
 _VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6")  # of the last there are previews: 0.6rc0
@@ -40,8 +40,7 @@ def open_zarr(path: Path, *, level: int = 0, scene: int | str | None = None) -> 
 
     Raises:
       InputError: damaged metadata or such of an unknown version, no such level or scene, a group
-        without an image or with several, a plain array of other than 2 (y, x) or 3 (z, y, x) axes,
-        or what `zarr_stores.check_array` finds.
+        without an image or with several, or what `zarr_stores.check_array` finds.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of codecs that the specification does not list
@@ -61,13 +60,7 @@ def open_zarr(path: Path, *, level: int = 0, scene: int | str | None = None) -> 
 
 def _plain_array(array: zarr.Array, path: Path, level: int) -> Stored:
     check_level(level, 1, path)
-    axes = _dimension_names(array) or _AXES_BY_NUMBER.get(array.ndim)
-    if axes is None:
-        raise InputError(
-            f"{path}: a Zarr array of {array.ndim} axes ({size_text(array.shape)}) that does not"
-            " say which they are; 2 (y, x) or 3 (z, y, x) are needed, or the OME-Zarr folder that"
-            " the array is part of."
-        )
+    axes = _dimension_names(array) or _AXES_BY_NUMBER.get(array.ndim, "?" * array.ndim)
     check_array(array, path)
     kind = f"Zarr array, format {array.metadata.zarr_format}"
     return Stored(array, axes, kind, chunks=array.chunks)

@@ -14,7 +14,6 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file
 from cellcount_jax.images.ome_zarr import open_zarr
 from cellcount_jax.images.png import open_png
-from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.slices import open_slices
 from cellcount_jax.images.stored import Stored, check_level, choose_scene, naming
 from cellcount_jax.images.tiff import open_tiff
@@ -91,10 +90,5 @@ def _open_npy(path: Path) -> Stored:
         if not isinstance(array, np.ndarray):
             array.close()
             raise InputError(f"{path}: holds several arrays; save one with numpy.save.")
-    axes = {2: "YX", 3: "ZYX"}.get(array.ndim)
-    if axes is None:
-        raise InputError(
-            f"{path}: an array of {array.ndim} axes ({size_text(array.shape)}); 2 (y, x)"
-            " or 3 (z, y, x) are needed. Save one channel and time point, or use TIFF."
-        )
+    axes = {2: "YX", 3: "ZYX"}.get(array.ndim, "?" * array.ndim)
     return Stored(array, axes, ".npy array")

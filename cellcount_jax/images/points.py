@@ -11,14 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images import point_units
 from cellcount_jax.images.files import existing_file, write_table
+from cellcount_jax.images.point_units import MICROMETRES
 from cellcount_jax.images.regions import size_text
 
 _AXES = {2: ("y", "x"), 3: ("z", "y", "x")}
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def read_points(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
+def read_points(
+    path: str | os.PathLike[str],
+    *,
+    ndim: int,
+    unit: str | None = None,
+    spacing: Sequence[float] | None = None,
+) -> np.ndarray:
     """Reads the dots of one image from a CSV file.
 
     The header names the columns, in any order and case: `y,x` or `z,y,x`, or napari's
@@ -28,20 +36,28 @@ def read_points(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
     Args:
       path: a comma-separated file in UTF-8.
       ndim: spatial dimensions of the image, 2 or 3.
+      unit: "um" for dots in micrometres, of the columns `y_um,x_um` or the like where there are
+        such; "px" for voxels; None = voxels, unless the header says that they may be micrometres.
+      spacing: `(ndim,)` voxel edges in micrometres, needed for "um".
 
     Returns:
       `(N, ndim)` float32 dots in index order and voxels, in the file's order.
 
     Raises:
       InputError: no such file, empty, a column missing (or a third one for a 2D image), a row
-        of another length than the header, a value that is no finite number.
+        of another length than the header, a value that is no finite number, or another unit.
     """
-    points, _ = read_table(path, ndim=ndim)
+    points, _ = read_table(path, ndim=ndim, unit=unit, spacing=spacing)
     return points.astype(np.float32)
 
 
 def read_table(
-    path: str | os.PathLike[str], *, ndim: int, others: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    *,
+    ndim: int,
+    others: Sequence[str] = (),
+    unit: str | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, dict[str, list[str]]]:
     """Reads dots, and further columns as text.
 
@@ -49,6 +65,8 @@ def read_table(
       path: see `read_points`.
       ndim: see `read_points`.
       others: names of columns, in lower case.
+      unit: see `read_points`.
+      spacing: see `read_points`.
 
     Returns:
       `(N, ndim)` float64 dots, and by name the N texts of each of the columns that are there.
@@ -65,7 +83,7 @@ def read_table(
             _, header = next(rows, (0, None))
             if header is None:
                 raise InputError(f"{path}: the file is empty; a header {_wanted(ndim)} is needed.")
-            columns = _columns(header, ndim, path)
+            columns = _columns(header, ndim, unit, path)
             names = [cell.strip().casefold() for cell in header]
             texts: dict[str, list[str]] = {name: [] for name in others if name in names}
             places = [(texts[name], names.index(name)) for name in texts]
@@ -75,7 +93,10 @@ def read_table(
                     kept.append(row[at].strip())
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: is not a CSV text file in UTF-8 ({error}).") from error
-    return np.asarray(points, dtype=np.float64).reshape(-1, ndim), texts
+    found = np.asarray(points, dtype=np.float64).reshape(-1, ndim)
+    if unit == MICROMETRES:
+        found = point_units.in_voxels(found, spacing, path)
+    return found, texts
 
 
 def table_ndim(path: str | os.PathLike[str]) -> int:
@@ -85,7 +106,7 @@ def table_ndim(path: str | os.PathLike[str]) -> int:
       path: see `read_points`.
 
     Returns:
-      3 where there is a column z or axis-2, else 2.
+      3 where there is a column z or axis-2, also in micrometres where all are, else 2.
 
     Raises:
       InputError: no such file, empty, or no text in UTF-8.
@@ -96,7 +117,10 @@ def table_ndim(path: str | os.PathLike[str]) -> int:
             header: list[str] = next((row for row in csv.reader(file) if any(row)), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: is not a CSV text file in UTF-8 ({error}).") from error
-    return 3 if {"z", "axis-2"} & {cell.strip().casefold() for cell in header} else 2
+    names = {cell.strip().casefold() for cell in header}
+    if not names & {"y", "axis-0"}:
+        names = set(point_units.columns_in(header, MICROMETRES, path))
+    return 3 if {"z", "axis-2"} & names else 2
 
 
 def write_points(
@@ -133,7 +157,11 @@ def write_points(
 
 
 def check_points_inside(
-    points: np.ndarray, shape: Sequence[int], path: str | os.PathLike[str]
+    points: np.ndarray,
+    shape: Sequence[int],
+    path: str | os.PathLike[str],
+    *,
+    spacing: Sequence[float] | None = None,
 ) -> None:
     """Makes sure that every dot lies within a voxel of the image.
 
@@ -141,6 +169,7 @@ def check_points_inside(
       points: `(N, D)` in voxels, voxel centres at integers.
       shape: `(D,)` spatial shape of the image.
       path: the file of the points, for the message.
+      spacing: `(D,)` voxel edges in micrometres, for the remedy; None = unknown.
 
     Raises:
       InputError: some lie outside `[-0.5, size - 0.5)`, or are NaN; the message has their
@@ -153,7 +182,8 @@ def check_points_inside(
         raise InputError(
             f"{path}: {int(outside.sum())} of {len(points)} points lie outside the image of"
             f" {size_text(shape)}, the first at ({','.join(_AXES[len(shape)])}) ="
-            f" ({first}); points are in voxels of the image, counted from 0."
+            f" ({first}); points are in voxels of the image, counted from 0"
+            f"{point_units.outside_hint(points, shape, spacing)}."
         )
 
 
@@ -188,16 +218,22 @@ def _wanted(ndim: int) -> str:
     return "with the columns " + ",".join(_AXES[ndim])
 
 
-def _columns(header: list[str], ndim: int, path: Path) -> list[int]:
+def _columns(header: list[str], ndim: int, unit: str | None, path: Path) -> list[int]:
     """Where in a row the coordinates stand, in index order."""
-    names = [cell.strip().casefold() for cell in header]
+    names = point_units.columns_in(header, unit, path)
     napari = tuple(f"axis-{axis}" for axis in range(5))  # of time and channels too
     for known, of_ndim in ((_AXES[3], _AXES[ndim]), (napari, napari[:ndim])):
         if not set(of_ndim) <= set(names):
             continue
         found = [name for name in names if name in known]
         if sorted(found) == sorted(of_ndim):
-            return [names.index(name) for name in of_ndim]
+            columns = [names.index(name) for name in of_ndim]
+            if len({header[column].strip().casefold() in known for column in columns}) > 1:
+                raise InputError(
+                    f"{path}: some of the columns {','.join(header[k] for k in columns)} say um and"
+                    " some do not; one unit is needed."
+                )
+            return columns
         if len(set(found)) < len(found):
             raise InputError(f"{path}: a column stands twice in the header {','.join(header)}.")
         raise InputError(

@@ -26,6 +26,7 @@ class Selection:
       spacing: `(D,)` voxel edges in micrometres that replace those of the file; None = the file's.
       scene: number or name of one of several images in the file, see `stored.choose_scene`;
         needed where there are several.
+      axes: a letter of T, C, Z, Y, X an axis of the file, in place of its own; None = the file's.
     """
 
     channel: int | str | None = None
@@ -33,11 +34,13 @@ class Selection:
     level: int = 0
     spacing: tuple[float, ...] | None = None
     scene: int | str | None = None
+    axes: str | None = None
 
     @classmethod
     def from_arguments(cls, options: argparse.Namespace) -> Selection:
         """The selection of a command line, from the arguments of `inputs.add_source`."""
-        return cls(options.channel, options.time, options.level, options.spacing, options.scene)
+        part = (options.channel, options.time, options.level, options.spacing, options.scene)
+        return cls(*part, axes=options.axes)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Selection:
@@ -55,8 +58,13 @@ class Selection:
             return None
         return number_of(self.channel, names or [""] * count, "channel", path)
 
-    def time_of(self, points: int, path: Path) -> int:
+    def time_of(self, points: int, path: Path, *, remedy: str = "") -> int:
         """The number of the time point in a file that has `points` of them.
+
+        Args:
+          points: how many.
+          path: the file, for errors.
+          remedy: another one than choosing, for errors.
 
         Raises:
           InputError: there is no such time point, or none is selected of several.
@@ -64,7 +72,7 @@ class Selection:
         if self.time is None and points > 1:
             raise InputError(
                 f"{path}: holds {points} time points; choose one with --time (0 to {points - 1}),"
-                " for training with --set data.time=."
+                f" for training with --set data.time=.{f' Or give {remedy}.' if remedy else ''}"
             )
         if self.time is not None and not 0 <= self.time < points:
             allowed = "0 alone" if points == 1 else f"0 to {points - 1}"

@@ -102,6 +102,7 @@ def open_slices(folder: Path) -> Stored:
         kind=f"folder of {len(files)} {kind} slices ({files[0].name} to {files[-1].name})",
         voxel={axis: edge for axis, edge in first.voxel.items() if axis in "YX"},
         voxel_source=first.voxel_source,
+        voxel_unread=first.voxel_unread,
         alpha=first.alpha,
         channel_names=channels or first.channel_names,
         chunks=(*(1,) * array.files.ndim, *(first.chunks or first.array.shape)),

@@ -15,9 +15,11 @@ from types import TracebackType
 import numpy as np
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images import axes as axis_names
 from cellcount_jax.images.openers import open_stored, short_name
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
 from cellcount_jax.images.stored import Stored, exact_labels, naming, spatial_axes, without_alpha
+from cellcount_jax.images.voxel_size import possible_edge, unknown_text
 from cellcount_jax.images.zarr_stores import as_path
 
 _TOO_LARGE = 1e30  # its square is beyond 32-bit floats
@@ -38,7 +40,8 @@ class Source:
       name: short name, for output files.
       path: the file or folder.
       kind: the format in words: 'ImageJ TIFF', 'OME-Zarr 0.4', 'folder of 120 TIFF slices'.
-      axes: as stored, for example 'TCZYX'; TIFF leaves out axes of length 1.
+      axes: as stored, or as the selection names them, for example 'TCZYX'; TIFF leaves out axes of
+        length 1.
       stored_shape: the size of each of `axes`.
       shape: `(D,)` spatial size, y, x or z, y, x.
       channels: how many channels `read` gives.
@@ -46,6 +49,7 @@ class Source:
       dtype: the stored type, in the machine's byte order.
       spacing: `(D,)` voxel edges in micrometres; None where the file does not give all.
       spacing_source: its origin in words; 'unknown' where there is none.
+      spacing_found: what the file says of an unknown voxel size; '' where nothing.
       chunks: `(D,)` size that is cheap to read at once; None where any region is.
       levels: how many resolutions the file holds.
       files: all files that are read, where these are more than `path`: slices, linked OME-TIFFs.
@@ -63,6 +67,7 @@ class Source:
     dtype: np.dtype
     spacing: tuple[float, ...] | None
     spacing_source: str
+    spacing_found: str
     chunks: tuple[int, ...] | None
     levels: int
     files: tuple[Path, ...]
@@ -211,7 +216,7 @@ class Source:
         if not channel:
             return values[..., None]
         if stored.alpha:
-            values = without_alpha(values, self.path)
+            values = without_alpha(values, self.path, self.axes)
             return values if one is None else values[..., one : one + 1]
         return values
 
@@ -254,7 +259,7 @@ def open_source(
     Raises:
       InputError: missing, unreadable or damaged; more axes than time, z, y, x and channels; not
         real numbers; no such scene, channel, time point or level; several scenes or time points and
-        none is chosen; a spacing that does not fit.
+        none is chosen; a spacing or axes that do not fit.
     """
     path = as_path(path)
     with naming(path, "an image"):
@@ -269,14 +274,18 @@ def open_source(
 
 
 def _select(stored: Stored, path: Path, selection: Selection) -> Source:
-    spatial = spatial_axes(stored, path)
-    sizes = dict(zip(stored.axes, map(int, stored.array.shape), strict=True))
+    if selection.axes is not None:
+        stored = axis_names.reinterpreted(stored, selection.axes, path)
+    shape = tuple(map(int, stored.array.shape))
+    spatial = spatial_axes(stored, path, remedy=axis_names.example(stored.axes, shape))
+    sizes = dict(zip(stored.axes, shape, strict=True))
     ndim = len(spatial)
     count = max(sizes.get("C", 1), sizes.get("S", 1))
     count -= stored.alpha and count > 1
     names = stored.channel_names if len(stored.channel_names) == count else ()
     chosen = selection.channel_of(count, names, path)
-    edges = tuple(stored.voxel.get(axis, math.nan) for axis in "ZYX"[-ndim:])
+    found = tuple(stored.voxel.get(axis, math.nan) for axis in "ZYX"[-ndim:])
+    edges = tuple(map(possible_edge, found))
     spacing, spacing_source = selection.spacing_of(edges, path), "given"
     if selection.spacing is None:
         spacing_source = "unknown" if spacing is None else stored.voxel_source
@@ -286,19 +295,22 @@ def _select(stored: Stored, path: Path, selection: Selection) -> Source:
         path=path,
         kind=stored.kind,
         axes=stored.axes,
-        stored_shape=tuple(map(int, stored.array.shape)),
+        stored_shape=shape,
         shape=tuple(sizes[axis] for axis in spatial),
         channels=count if chosen is None else 1,
         channel_names=names if chosen is None or not names else (names[chosen],),
         dtype=np.dtype(stored.array.dtype).newbyteorder("="),
         spacing=spacing,
         spacing_source=spacing_source,
+        spacing_found="" if spacing else unknown_text(found, stored.voxel_unread),
         chunks=tuple(int(chunks[axis]) for axis in spatial) if chunks else None,
         levels=stored.levels,
         files=stored.files,
         selection=selection,
         _file=_OpenFile(stored),
         _spatial=spatial,
-        _time=selection.time_of(sizes.get("T", 1), path),
+        _time=selection.time_of(
+            sizes.get("T", 1), path, remedy=axis_names.remedy(stored.axes, shape, ndim=3)
+        ),
         _channel=chosen,
     )

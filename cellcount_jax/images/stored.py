@@ -40,10 +40,11 @@ class Stored:
 
     Attributes:
       array: reads from the file when it is indexed.
-      axes: a letter per axis of `array`, as tifffile names them.
+      axes: a letter per axis of `array`, as tifffile names them; "?" where it is not known.
       kind: the format, in words for a banner.
       voxel: edges in micrometres by axis ("Z", "Y", "X"), those that the file gives.
       voxel_source: where `voxel` is from, in words.
+      voxel_unread: what the file says of the voxel size that is not understood; '' where nothing.
       alpha: whether the last channel is an opacity.
       channel_names: one a channel; empty where the file has none.
       chunks: per axis, what is cheap to read at once; None where any region is.
@@ -57,6 +58,7 @@ class Stored:
     kind: str
     voxel: Mapping[str, float] = dataclasses.field(default_factory=dict)
     voxel_source: str = "unknown"
+    voxel_unread: str = ""
     alpha: bool = False
     channel_names: tuple[str, ...] = ()
     chunks: tuple[int, ...] | None = None
@@ -212,12 +214,13 @@ def exact_labels(values: np.ndarray, path: Path, start: Sequence[int]) -> np.nda
     return np.array(values, dtype=np.int64, order="C")
 
 
-def spatial_axes(stored: Stored, path: Path) -> str:
+def spatial_axes(stored: Stored, path: Path, *, remedy: str = "") -> str:
     """The spatial axes of a stored array that are left when those of length 1 are dropped.
 
     Args:
       stored: the array.
       path: its file, for the messages.
+      remedy: names of its axes that would do, for the messages.
 
     Returns:
       "YX" or "ZYX", with the file's own letter (Z, Q or I) for the depth.
@@ -227,13 +230,22 @@ def spatial_axes(stored: Stored, path: Path) -> str:
         y, x and one for the channels.
     """
     shape, axes = tuple(stored.array.shape), stored.axes
-    if not all(shape) or not shape:
+    hint = f"; give their names, for example {remedy}" if remedy else ""
+    if "?" in axes or len(shape) < 2:
+        raise InputError(
+            f"{path}: an array of {len(shape)} axes ({' x '.join(map(str, shape))}) that does not"
+            f" say which they are; 2 (y, x) or 3 (z, y, x) are known without their names{hint}."
+        )
+    if not all(shape):
         raise InputError(f"{path}: holds no pixels (shape {shape}).")
     dtype = np.dtype(stored.array.dtype)
     if dtype.kind not in "buif":
         raise InputError(f"{path}: pixels of type {dtype}; real numbers are needed.")
     if len(axes) != len(shape):
-        raise InputError(f"{path}: {len(shape)} axes of which {len(axes)} are named ({axes}).")
+        sizes = " x ".join(map(str, shape))
+        raise InputError(
+            f"{path}: {len(shape)} axes ({sizes}) of which {len(axes)} are named ({axes}){hint}."
+        )
     kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1 or a in "YX"]
     letters = "".join(axis for axis, _ in kept if axis != "T")
     depth = [axis for axis in letters if axis in "ZQI"]  # tifffile calls plain pages Q or I
@@ -242,17 +254,18 @@ def spatial_axes(stored: Stored, path: Path) -> str:
     if not once or sorted([*depth, "Y", "X", *channel]) != sorted(letters):
         found = ", ".join(f"{axis} of {size}" for axis, size in kept)
         raise InputError(
-            f"{path}: axes {found}; y, x and at most z, time and one for channels allowed."
+            f"{path}: axes {found}; y, x and at most z, time and one for channels allowed{hint}."
         )
     return "".join(depth) + "YX"
 
 
-def without_alpha(pixels: np.ndarray, path: Path) -> np.ndarray:
+def without_alpha(pixels: np.ndarray, path: Path, axes: str) -> np.ndarray:
     """Channels without the last one, which is an opacity.
 
     Args:
       pixels: `(*spatial, channels)` of the stored type.
       path: of the file, for errors.
+      axes: of the file, for errors.
 
     Raises:
       InputError: some pixels are partly transparent.
@@ -262,6 +275,6 @@ def without_alpha(pixels: np.ndarray, path: Path) -> np.ndarray:
     if transparent:
         raise InputError(
             f"{path}: {transparent} pixels are partly transparent; save it without an alpha"
-            " channel."
+            f" channel, or give --axes {axes.replace('S', 'C')} if it is a channel like the others."
         )
     return pixels[..., :-1]

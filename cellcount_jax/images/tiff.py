@@ -124,10 +124,8 @@ def _stored(tiff: tifffile.TiffFile, path: Path, level: int, scene: int | str | 
     page = series.keyframe
     check_codec(page, path)
     check_complete(series, path)
-    voxel = {
-        axis: edge * _reduction(base, series, axis)
-        for axis, edge in voxel_size(tiff, base.keyframe, image=number).items()
-    }
+    size = voxel_size(tiff, base.keyframe, image=number)
+    voxel = {axis: edge * _reduction(base, series, axis) for axis, edge in size.edges.items()}
     array, chunks = _lazy(tiff, series, path)
     array, meaning = as_intensities(array, page, path, imagej=tiff.is_imagej)
     colours = len(array.shape) - len(series.shape)
@@ -136,7 +134,8 @@ def _stored(tiff: tifffile.TiffFile, path: Path, level: int, scene: int | str | 
     elif tiff.is_imagej:
         kind, source = "ImageJ TIFF", "ImageJ metadata"
     else:
-        kind, source = "BigTIFF" if tiff.is_bigtiff else "TIFF", "resolution tags"
+        kind = "BigTIFF" if tiff.is_bigtiff else "TIFF"
+        source = "tifffile's JSON" if tiff.is_shaped and "Z" in voxel else "resolution tags"
     if len(tiff.series) > 1:
         kind += f", scene {number} of {len(tiff.series)} ({base.name or size_text(base.shape)})"
     return Stored(
@@ -145,6 +144,7 @@ def _stored(tiff: tifffile.TiffFile, path: Path, level: int, scene: int | str | 
         kind=f"{kind} ({meaning})" if meaning else kind,
         voxel=voxel,
         voxel_source=source,
+        voxel_unread=size.unread,
         alpha=any(int(extra) in (1, 2) for extra in page.extrasamples),
         channel_names=_channel_names(tiff.ome_metadata, number) if tiff.is_ome else (),
         chunks=chunks and (*chunks, *array.shape[len(chunks) :]),

@@ -108,7 +108,7 @@ def check_array(array: zarr.Array, path: Path) -> None:
     Raises:
       InputError: a chunk does not fit into memory, or next to nothing is stored.
     """
-    if not all(array.shape):
+    if not array.shape or not all(array.shape):
         return
     place = f"{path}/{array.path}".rstrip("/")
     piece = math.prod(array.chunks) * array.dtype.itemsize

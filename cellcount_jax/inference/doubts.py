@@ -173,7 +173,7 @@ def voxel_size(
     """
     if spacing is None or rescaled:
         return None
-    ratios = [a / b for a, b in zip(spacing, trained, strict=False)]
+    ratios = [a / b for a, b in zip(spacing, trained, strict=True)]
     worst = max(ratios, key=lambda ratio: abs(math.log(ratio)))
     if all(abs(ratio - 1) < _SAME_EDGE for ratio in ratios):
         return None

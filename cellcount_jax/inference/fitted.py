@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images import levels
+from cellcount_jax.images import axes, levels
 from cellcount_jax.images.regions import (
     MAX_RESAMPLING,
     SAME_SIZE,
@@ -123,25 +123,30 @@ def check_sizes(model: Model, *, rescale: bool, diameter: float | None) -> None:
 
 @contextlib.contextmanager
 def naming(model: Model, source: Source) -> Iterator[None]:
-    """Puts the file, and the remedy if it is a channel, into errors of fitting it to a model."""
+    """Puts the file, and the remedy if it is a channel or axes, into errors of fitting it."""
     try:
         yield
     except InputError as error:
         several = source.selection.channel is None and source.channels > model.channels
         hint = "; choose one with --channel" if several else ""
-        raise InputError(f"{source.path}: {error}{hint}") from error
+        if len(source.shape) != (ndim := model.config.data.ndim):
+            hint = axes.remedy(source.axes, source.stored_shape, ndim=ndim)
+            hint = f"; give {hint}" if hint else ""
+        text = str(error).removeprefix(f"{source.path}: ")  # which reading has named already
+        raise InputError(f"{source.path}: {text}{hint}") from error
 
 
 def voxel_size_warning(model: Model, source: Source, *, rescale: bool) -> str | None:
     """A warning where the voxel size is unknown or not that of the training images; or None."""
-    if not model.spacing_known:
+    if not model.spacing_known or len(source.shape) != len(model.spacing):
         return None
     known = size_text(model.spacing)
     if source.spacing is None:
+        found = f" (it says {source.spacing_found})" if source.spacing_found else ""
         return (
-            f"warning: {source.path}: the file does not give the voxel size; it is taken to be that"
-            f" of the training images, {known} um. If it is another, give it with --spacing, and"
-            " --rescale"
+            f"warning: {source.path}: the file does not give the voxel size{found}; it is taken to"
+            f" be that of the training images, {known} um. If it is another, give it with"
+            " --spacing, and --rescale"
         )
     doubt = voxel_size_doubt(model, source, rescale=rescale)
     return None if doubt is None else f"warning: {source.path}: {doubt.text}"

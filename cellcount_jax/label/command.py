@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cellcount_jax import cache
 from cellcount_jax.images import inputs
+from cellcount_jax.images.point_units import add_points_unit
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.window import window
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", help="offered for proposals: a workdir, an exported file or a bundled model"
     )
     inputs.add_source(parser)
+    add_points_unit(parser)
     parser.add_argument(
         "--block",
         type=inputs.whole_numbers,
@@ -50,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
         selection=Selection.from_arguments(options),
         model=options.model,
         block=options.block,
+        points_unit=options.points_unit,
         radius=options.radius,
     )
     return 0

@@ -12,6 +12,7 @@ import numpy as np
 
 from cellcount_jax.data.blocks import DONE, TO_DO, Grid
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.axes import option_text
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.label.acts import State
 from cellcount_jax.label.dots import no_dots
@@ -30,12 +31,14 @@ class Origin:
       time: the time point; 0 where there is only one.
       level: of a pyramid.
       scene: number or name of the image in a file of several, as it was chosen; "0" where none was.
+      axes: under which its file was opened, see `Selection`; None = the file's.
     """
 
     spacing: tuple[float, ...] | None
     time: int
     level: int
     scene: str = "0"
+    axes: str | None = None
 
     @property
     def unit(self) -> str:
@@ -164,11 +167,16 @@ def with_radius(content: Content, radius: float | None) -> Content:
 
 
 def check_fits(path: Path, about: Mapping[str, Any], shape: tuple[int, ...], new: Content) -> None:
-    """Refuses labels of another image than `new`'s, another scene, time point or level.
+    """Refuses labels of another image than `new`'s, another part or other axes.
 
     Raises:
-      InputError: `shape`, or `scene`, `time` and `level` in `about` where it has them, are others.
+      InputError: `shape`, or what `about` has of `scene`, `time`, `level` and `axes`, are others.
     """
+    if (axes := about.get("axes", new.origin.axes)) != new.origin.axes:
+        raise InputError(
+            f"{path}: was labelled with {option_text(axes)}, but the image was opened with"
+            f" {option_text(new.origin.axes)}; open it as before."
+        )
     for key, name in (("scene", "scene"), ("time", "time point"), ("level", "level")):
         now = getattr(new.origin, key)
         if about.get(key, now) != now:

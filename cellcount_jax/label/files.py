@@ -7,12 +7,15 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cellcount_jax.data.blocks import SUFFIX
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import replacing
+from cellcount_jax.images.image_points import check_image_points
+from cellcount_jax.images.point_units import UNKNOWN_UNIT, DotUnit
 from cellcount_jax.images.points import read_table
 from cellcount_jax.label.dots import Dots, as_stored, make_dots
 
@@ -72,13 +75,26 @@ def keep_copy(path: Path) -> Path:
     raise AssertionError
 
 
-def read_dots(path: Path, shape: Sequence[int]) -> Dots:
-    """Reads dots of an image of a shape from a CSV file; those without a mark are verified.
+def read_dots(
+    path: Path,
+    shape: Sequence[int],
+    spacing: Sequence[float] | None = None,
+    known: DotUnit = UNKNOWN_UNIT,
+) -> Dots:
+    """Reads dots of an image from a CSV file; those without a mark are verified.
+
+    Args:
+      path: the CSV file.
+      shape: `(D,)` of the image.
+      spacing: `(D,)` its voxel edges in micrometres; None = unknown.
+      known: what is known of their unit.
 
     Raises:
-      InputError: see `read_points`; a dot outside the image; a mark other than 0 and 1.
+      InputError: see `read_image_points`; a mark other than 0 and 1.
     """
-    points, texts = read_table(path, ndim=len(shape), others=("verified", "score"))
+    of_unit: dict[str, Any] = {"unit": known.unit, "spacing": spacing}
+    points, texts = read_table(path, ndim=len(shape), others=("verified", "score"), **of_unit)
+    check_image_points(points, shape, path, spacing=spacing, known=known)
     points = as_stored(points, shape, path)
 
     def column(name: str, convert: Callable[[str], float], absent: float) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 
 from cellcount_jax.data.blocks import Grid
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.point_units import DotUnit
 from cellcount_jax.images.regions import Region, voxels_of
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
 from cellcount_jax.images.sources import open_source
@@ -36,6 +37,7 @@ class Session:
 
     Attributes:
       source: the open image; where its file has no voxel size, with the one it was labelled with.
+      points_unit: that was given for dots of other programs, see `DotUnit`.
       history: the acts so far, and the content that they lead to.
       unit: of lengths: um, or px where the voxel size is unknown.
       edges: `(D,)` voxel edges in `unit`.
@@ -50,6 +52,7 @@ class Session:
         *,
         block: Sequence[int] | None = None,
         radius: float | None = None,
+        points_unit: str | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Opens an image and goes on where it was left.
@@ -62,6 +65,7 @@ class Session:
             128 x 128, or 64 x 64 x 64 of the finest edge.
           radius: of a cell in um (voxels where their size is unknown); default what it was, or 5
             finest edges.
+          points_unit: of dots of other programs, see `DotUnit`.
           now: the clock, in seconds.
 
         Raises:
@@ -70,14 +74,15 @@ class Session:
         self._now = now
         if isinstance(as_path(path), Remote):
             raise InputError(f"{as_path(path)}: labels lie beside their image; download it.")
+        self.points_unit = points_unit
         with contextlib.ExitStack() as stack:
             self.source = stack.enter_context(open_source(path, selection))
             paths = files.Files(Path(path), self.source.name)
             stack.enter_context(journal.locked(paths.lock, str(path)))
             shape = tuple(self.source.shape)
-            self._store = Store(paths)
+            self._store = Store(paths, DotUnit(points_unit))
             self.source = self._store.with_spacing(self.source)
-            part = (selection.time or 0, selection.level, str(selection.scene or 0))
+            part = (selection.time or 0, selection.level, str(selection.scene or 0), selection.axes)
             origin = Origin(self.source.spacing, *part)
             self.unit, self.edges = origin.unit, origin.edges(len(shape))
             kept, records = self._store.load(new_content(origin, shape, block))

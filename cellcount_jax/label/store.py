@@ -22,6 +22,7 @@ from cellcount_jax.data.blocks import (
     write_block_states,
 )
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.point_units import UNKNOWN_UNIT, DotUnit
 from cellcount_jax.images.sources import Source
 from cellcount_jax.label import files, journal
 from cellcount_jax.label.acts import State
@@ -37,9 +38,10 @@ class Store:
       notes: what the user should know of the files that were loaded, a sentence each.
     """
 
-    def __init__(self, paths: files.Files) -> None:
+    def __init__(self, paths: files.Files, known: DotUnit = UNKNOWN_UNIT) -> None:
         self.notes: list[str] = []
         self._paths = paths
+        self._known = known
         self._journal: journal.Journal | None = None
         self._all_saved = False  # whether the other files hold all acts of the journal
         self._csv = files.digest(paths.points)  # of the file that the journal goes on from
@@ -200,7 +202,9 @@ class Store:
             states = np.full(grid.counts, DONE, np.uint8)
         dots = fresh.state.dots
         if self._csv is not None:
-            dots = files.read_dots(self._paths.points, grid.shape)
+            ours = self._paths.label_file.exists()
+            known = self._known.of_ours() if ours else self._known
+            dots = files.read_dots(self._paths.points, grid.shape, fresh.origin.spacing, known)
         state = State(dots, states, proposed)
         return Content(fresh.origin, grid, state, work, place, radius, len(dots))
 

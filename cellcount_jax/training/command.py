@@ -24,6 +24,7 @@ from cellcount_jax.data.entries import SCANNED, Entry, labelled_share, scan, sel
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
 from cellcount_jax.images.files import check_folder
+from cellcount_jax.images.point_units import add_points_unit
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
 from cellcount_jax.training import fine_tuning, labels_record, parallel, run_folder, train
@@ -71,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " twice the radius of the labelling tool, or 10 of the finest voxel edge; with --from:"
         " those of the model)",
     )
+    add_points_unit(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -94,13 +96,14 @@ def run(options: argparse.Namespace) -> int:
         stack.enter_context(_log_shown())
         check_folder(output)
         entries = _entries(folder)
+        given = [f"data.points_unit={options.points_unit}"] if options.points_unit else []
         config = make_config(
             folder,
             entries,
             steps=options.steps,
             diameter=options.diameter,
             init_from=options.init_from,
-            changes=options.set,
+            changes=[*given, *options.set],
         )
         _check_apart(output, config.init_from)
         labels_record.check_apart(output, entries, folder)
@@ -246,6 +249,8 @@ def _next_commands(image: Path, output: Path, config: ml_collections.ConfigDict)
         part += ["--channel", data.channel]
     if data.time >= 0:
         part += ["--time", str(data.time)]
+    if data.axes:
+        part += ["--axes", data.axes.upper()]
     if data.level:
         part += ["--level", str(data.level)]
     if data.spacing:
@@ -253,8 +258,9 @@ def _next_commands(image: Path, output: Path, config: ml_collections.ConfigDict)
     size = ["--diameter", f"{data.from_diameter:g}"] if data.from_diameter > 0 else []
     size += ["--rescale"] if data.to_spacing else []
     common = [str(image), "--model", str(output), *part]
+    unit = ["--points-unit", data.points_unit] if data.points_unit else []
     return [
-        shlex.join(["cellcount", "label", *common]),
+        shlex.join(["cellcount", "label", *common, *unit]),
         shlex.join(["cellcount", "count", *common, *size, "--output", "counted/"]),
     ]
 

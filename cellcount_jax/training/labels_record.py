@@ -16,6 +16,7 @@ from cellcount_jax.data.blocks import DONE, read_block_states
 from cellcount_jax.data.entries import Entry, scan
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import files
+from cellcount_jax.images.point_units import VOXELS
 from cellcount_jax.images.points import read_points
 from cellcount_jax.training import run_folder
 
@@ -56,7 +57,8 @@ def _of_done(entry: Entry) -> bytes:
     grid, done = blocks.grid, blocks.states == DONE
     found = hashlib.sha256(np.array([grid.shape, grid.block]).tobytes() + done.tobytes())
     if entry.points is not None and done.any():
-        points = read_points(entry.points, ndim=len(grid.shape)) + np.float32(0)  # no -0.0
+        points = read_points(entry.points, ndim=len(grid.shape), unit=VOXELS)
+        points = points + np.float32(0)  # no -0.0
         points = points[done[tuple(grid.index_of(points).T)]]
         found.update(points[np.lexsort(points.T)].tobytes())
     return found.digest()

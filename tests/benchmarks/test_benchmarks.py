@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from cellcount_jax.data import synthetic
-from cellcount_jax.data.entries import read_entry, scan
+from cellcount_jax.data.entries import scan
+from cellcount_jax.data.entry_content import read_entry
 from cellcount_jax.images.image_files import read_image, write_image
 from cellcount_jax.images.points import read_points, write_points
 from cellcount_jax.inference import model_file

@@ -114,6 +114,7 @@ def test_the_command_on_a_png_image(
         "kind": "PNG",
         "axes": "YX",
         "scene": None,
+        "axes_given": None,
         "channel": None,
         "time": None,
         "level": 0,

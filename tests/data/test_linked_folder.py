@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from cellcount_jax.data.entries import read_entry, scan
+from cellcount_jax.data.entries import scan
+from cellcount_jax.data.entry_content import read_entry
 from cellcount_jax.errors import InputError
 
 VOLUME = np.random.default_rng(0).integers(0, 900, (4, 16, 12)).astype(np.uint16)

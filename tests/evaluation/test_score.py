@@ -318,7 +318,9 @@ def test_micrometres_and_exchanged_columns_are_no_silent_score(
     # In micrometres of small pixels all lie inside.
     counted(folder / "b", FOUND, spacing_um=[0.3, 0.3])
     write_points(folder / "um.csv", DOTS * 0.3)
-    text = scores.refused(folder / "b", folder / "um.csv", "--tolerance", 0.6)
+    arguments = (folder / "b", folder / "um.csv", "--tolerance", 0.6)
+    assert "may be micrometres" in scores.refused(*arguments)
+    text = scores.refused(*arguments, "--points-unit", "px")
     assert "would if the dots were in micrometres (F1 0.800)" in text
     write_points(folder / "swapped.csv", DOTS[:, ::-1])
     text = scores.refused(folder / "swapped.csv", pair[1], "--tolerance", 2)

@@ -791,7 +791,7 @@ def zero_size(path: Path) -> None:
         ("a.npy", lambda p: np.save(p, np.ones((6, 7), "c16")), "of type complex128"),
         ("a.npy", lambda p: np.save(p, np.array([["x"]])), "of type <U1"),
         ("a.npy", lambda p: np.save(p, np.array([[{}]])), "cannot be read as a .npy file"),
-        ("a.npy", lambda p: np.save(p, np.ones(5)), r"an array of 1 axes \(5\); 2"),
+        ("a.npy", lambda p: np.save(p, np.ones(5)), r"an array of 1 axes \(5\) .*; 2 "),
         ("a.npy", lambda p: np.save(p, np.ones((2,) * 4)), r"an array of 4 axes \(2 x 2 x 2 x 2\)"),
         ("a.npy", lambda p: np.save(p, np.ones((2, 0))), r"a\.npy: "),
         ("a.npy", lambda p: p.write_bytes(b"\x93NUMPY"), "cannot be read as a .npy file"),

@@ -179,11 +179,16 @@ class LabelPanel(QWidget):
 
     def import_file(self, path: Path) -> None:
         """Adds the dots of a file, verified."""
-        ndim = len(self.canvas.session.edges)
-        read = read_cellfinder if path.suffix.lower() == ".xml" else read_points
+        session = self.canvas.session
+        ndim = len(session.edges)
 
         def act() -> int:
-            return self.canvas.session.import_points(read(path, ndim=ndim), name=str(path))
+            if path.suffix.lower() == ".xml":
+                points = read_cellfinder(path, ndim=ndim)
+            else:
+                unit, spacing = session.points_unit, session.source.spacing
+                points = read_points(path, ndim=ndim, unit=unit, spacing=spacing)
+            return session.import_points(points, name=str(path))
 
         count = self.canvas.do(act)
         if count is not None:
