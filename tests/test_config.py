@@ -233,7 +233,9 @@ def test_messages(key: str, value: Any, allowed: str) -> None:
 )
 def test_strides_refused(strides: tuple[Any, ...]) -> None:
     assert_refused(
-        "model.strides", strides, "needs model.levels - 1 = 3 entries of 2 whole numbers above 0"
+        "model.strides",
+        strides,
+        "needs model.levels - 1 = 3 entries of 2 whole numbers from 1 to 64",
     )
 
 

@@ -101,7 +101,7 @@ def test_a_tiny_run(
         if name == "targets":
             assert row["ours / edt"] == pytest.approx(row["ours ms"] / row["edt ms"])
         if name == "counting_many":
-            assert row["images"] == 2 and 1 <= row["programs"] <= row["sizes"] == 2
+            assert row["images"] == row["sizes"] == 2 and row["programs"] >= 1
             assert last == "2 of 2 tables of points are the same bytes"
         if name == "counting":
             assert row["cells"] == row["alone"] > 40 and 0 < row["skipped"] < row["tiles"]

@@ -174,7 +174,7 @@ def test_without_a_compiler(
 
 
 @pytest.mark.parametrize(
-    ("compiler", "reason"), [("/no/such/c++", "No such file"), ("false", "returned non-zero")]
+    ("compiler", "reason"), [("/no/such/c++", "no such file"), ("false", "returned non-zero")]
 )
 def test_a_compiler_that_fails(
     fresh: None,
