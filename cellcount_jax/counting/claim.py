@@ -137,6 +137,8 @@ def _differing(folder: Path, identity: Mapping[str, Any]) -> list[str]:
     given = json.loads(json.dumps(identity))
     return [
         f"{key} (there {stored.get(key)!r}, given {given.get(key)!r})"
+        if key != "modified"
+        else "the content of the input, whose files were changed since"
         for key in sorted(stored.keys() | given.keys())
         if stored.get(key) != given.get(key)
     ]

@@ -95,7 +95,7 @@ def test_an_image_that_was_replaced(
     assert count(*command) == 0
     write(image, noise(1))
     assert count(*command) == 1
-    assert "holds the results of another count, which differs in modified" in (
+    assert "holds the results of another count, which differs in the content of the input" in (
         capsys.readouterr().err
     )
     assert count(*command, "--overwrite") == 0
