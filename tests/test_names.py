@@ -94,5 +94,5 @@ def test_an_exported_model_replaces_no_folder(
     before = others(study, study / "nowhere")
     for target in ("..", ".", "counted", "counted/results/.."):
         assert cli.main(["export", "mine.zip", target]) == 1
-        assert "is a folder, a file is to be written there" in capsys.readouterr().err
+        assert "is a folder, the name of a file is needed" in capsys.readouterr().err
     assert others(study, study / "nowhere") == before

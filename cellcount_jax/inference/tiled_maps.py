@@ -189,7 +189,11 @@ def _blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Region]:
 def _whole(config: ml_collections.FrozenConfigDict) -> Compiled:
     """Image, at the beginning of an array, to the map."""
     model = create_model(config)
-    return jax.jit(lambda variables, x, size: model.apply(variables, x, size=size))
+
+    def apply(variables: Any, x: Any, size: Any) -> Any:
+        return model.apply(variables, x, size=size)
+
+    return jax.jit(apply)
 
 
 @functools.cache
