@@ -7,11 +7,13 @@ import contextlib
 import functools
 import importlib.util
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,39 @@ def strict_dtypes() -> Iterator[None]:
     """Mixing number types in an operation is an error, as it hides a loss of precision."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+class TooSlow(BaseException):
+    """Not an error that a command could report."""
+
+
+@contextlib.contextmanager
+def _within_limits() -> Iterator[None]:
+    """2 GiB more of address space, 20 s by the clock and 2 of a processor."""
+
+    def stop(*_: Any) -> None:
+        raise TooSlow
+
+    with open("/proc/self/statm") as file:
+        held = int(file.read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    before = signal.signal(signal.SIGALRM, stop)
+    started = time.process_time()
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (held + 2 * 2**30, hard))
+        signal.setitimer(signal.ITIMER_REAL, 20)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert time.process_time() - started < 2
+
+
+@pytest.fixture
+def limited() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """What reads files of others within it may neither hang nor take long, nor much memory."""
+    return _within_limits
 
 
 @pytest.fixture(scope="session")

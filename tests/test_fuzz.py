@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import resource
-import signal
 import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -35,8 +33,6 @@ from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
 from cellcount_jax.label.session import Session
 
-PATIENCE = 10.0  # seconds by the clock, which an example may take
-MEMORY = 2**31  # bytes that it may add
 EDGE = 8  # voxels that are read of each axis
 
 Damaged = st.SearchStrategy[bytes]
@@ -207,42 +203,45 @@ TABLE = "z,y,x,score\n" + "\n".join(f"{i % 6},{i},{i % 20}.5,0.{i}" for i in ran
 
 # --- the contract
 
-
-class TooSlow(BaseException):
-    """Not an error that a command could report."""
-
-
-@contextlib.contextmanager
-def limited() -> Iterator[None]:
-    """Ends what hangs or takes much memory; warnings are what the command prints."""
-
-    def stop(*_: Any) -> None:
-        raise TooSlow
-
-    with open("/proc/self/statm") as file:
-        held = int(file.read().split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    before = signal.signal(signal.SIGALRM, stop)
-    try:
-        resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, hard))
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+Examine = Callable[
+    [st.SearchStrategy[Any], Callable[[Any], object], Callable[[Path], object], Path], None
+]
 
 
-def is_read_or_refused(read: Callable[[Path], Any], path: Path) -> None:
-    try:
-        with limited():
-            read(path)
-    except InputError as error:
-        text = str(error)
-        assert path.name in text and len(text) < 1000, text
-        assert "Traceback" not in text and "Unable to allocate" not in text
+@pytest.fixture
+def examine(
+    request: pytest.FixtureRequest, limited: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Examine:
+    """Writes examples of a file, as many as `--fuzz` says: each is read or refused in one line."""
+    number: int | None = request.config.getoption("--fuzz")
+
+    def examine(
+        strategy: st.SearchStrategy[Any],
+        write: Callable[[Any], object],
+        read: Callable[[Path], object],
+        path: Path,
+    ) -> None:
+        def check(damaged: Any) -> None:
+            write(damaged)
+            try:
+                # Warnings are lines of the command.
+                with limited(), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    read(path)
+            except InputError as error:
+                text = str(error)
+                assert path.name in text and len(text) < 1000, text
+                assert "Traceback" not in text and "Unable to allocate" not in text
+
+        settings(
+            max_examples=number or 25,
+            derandomize=number is None,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )(given(strategy)(check))()
+
+    return examine
 
 
 def read_image(path: Path) -> None:
@@ -254,141 +253,84 @@ def read_table(path: Path) -> None:
     read_points(path, ndim=table_ndim(path))
 
 
-def examples(
-    request: pytest.FixtureRequest, strategy: st.SearchStrategy[Any]
-) -> Callable[..., None]:
-    """Calls a function with examples, as many as `--fuzz` says."""
-    more: int | None = request.config.getoption("--fuzz")
-
-    def run(check: Callable[[Any], None]) -> None:
-        settings(
-            max_examples=more or 25,
-            derandomize=more is None,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )(given(strategy)(check))()
-
-    return run
-
-
 @pytest.mark.parametrize("kind", TIFFS)
-def test_tiff(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+def test_tiff(examine: Examine, tmp_path: Path, kind: str) -> None:
     content, path = TIFFS[kind], tmp_path / "a.tif"
-
-    def check(damaged: bytes) -> None:
-        path.write_bytes(damaged)
-        is_read_or_refused(read_image, path)
-
-    examples(request, other_tags(content) | other_bytes(content))(check)
+    examine(other_tags(content) | other_bytes(content), path.write_bytes, read_image, path)
 
 
-def test_ome_xml(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_ome_xml(examine: Examine, tmp_path: Path) -> None:
     path = tmp_path / "a.ome.tif"
 
-    def check(xml: str) -> None:
+    def write(xml: str) -> None:
         path.write_bytes(tiff(metadata=None, description=xml.encode("utf-8", "replace")))
-        is_read_or_refused(read_image, path)
 
-    examples(request, other_attributes(XML))(check)
+    examine(other_attributes(XML), write, read_image, path)
 
 
-def test_png(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_png(examine: Examine, tmp_path: Path) -> None:
     content, path = PNG.getvalue(), tmp_path / "a.png"
-
-    def check(damaged: bytes) -> None:
-        path.write_bytes(damaged)
-        is_read_or_refused(read_image, path)
-
-    examples(request, other_chunks(content) | other_bytes(content))(check)
+    examine(other_chunks(content) | other_bytes(content), path.write_bytes, read_image, path)
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_zarr(request: pytest.FixtureRequest, tmp_path: Path, version: int) -> None:
+def test_zarr(examine: Examine, tmp_path: Path, version: Literal[2, 3]) -> None:
     path = tmp_path / "a.zarr"
     axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
     scale = [{"type": "scale", "scale": [3.0, 1.5, 1.5]}]
     levels = [{"path": "0", "coordinateTransformations": scale}]
     about: dict[str, Any] = {"multiscales": [{"version": "0.4", "axes": axes, "datasets": levels}]}
-    group = zarr.open_group(str(path), mode="w", zarr_format=version)  # type: ignore[arg-type]
+    group = zarr.open_group(str(path), mode="w", zarr_format=version)
     group.create_array("0", data=PIXELS, chunks=(3, 12, 10))
     group.attrs.update(about if version == 2 else {"ome": about | {"version": "0.5"}})
     names = (".zattrs", ".zgroup", "0/.zarray") if version == 2 else ("zarr.json", "0/zarr.json")
-    files = {name: (path / name).read_text() for name in names}
+    sound = {name: (path / name).read_text() for name in names}
 
-    def check(damaged: tuple[str, str]) -> None:
-        name, text = damaged
-        (path / name).write_text(text)
-        try:
-            is_read_or_refused(read_image, path)
-        finally:
-            (path / name).write_text(files[name])
+    def write(damaged: tuple[str, str]) -> None:
+        for name, text in (sound | dict([damaged])).items():
+            (path / name).write_text(text)
 
-    examples(
-        request,
-        st.one_of(
-            *(st.tuples(st.just(name), other_json(text)) for name, text in files.items()),
-        ),
-    )(check)
+    strategies = [st.tuples(st.just(name), other_json(text)) for name, text in sound.items()]
+    examine(st.one_of(*strategies), write, read_image, path)
 
 
-def test_table_of_points(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_table_of_points(examine: Examine, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-
-    def check(damaged: str | bytes) -> None:
-        content = damaged if isinstance(damaged, bytes) else damaged.encode("utf-8", "replace")
-        path.write_bytes(content)
-        is_read_or_refused(read_table, path)
-
-    examples(request, other_cells(TABLE) | other_bytes(TABLE.encode()))(check)
+    cells = other_cells(TABLE).map(lambda text: text.encode("utf-8", "replace"))
+    examine(cells | other_bytes(TABLE.encode()), path.write_bytes, read_table, path)
 
 
-def test_label_json(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_label_json(examine: Examine, tmp_path: Path) -> None:
     image = tmp_path / "a.tif"
     image.write_bytes(TIFFS["ImageJ"])
     with Session(image, block=(3, 12, 10)) as session:
         session.add((1, 2, 3))
         session.mark([(0, 0, 0)], 2)
     (path,) = tmp_path.glob("*label.json")
-    text = path.read_text()
-
-    def check(damaged: str) -> None:
-        path.write_text(damaged)
-        is_read_or_refused(read_block_states, path)
-
-    examples(request, other_json(text))(check)
+    examine(other_json(path.read_text()), path.write_text, read_block_states, path)
 
 
-def test_model_file(request: pytest.FixtureRequest, tmp_path: Path, run_2d: Path) -> None:
+def test_model_file(examine: Examine, tmp_path: Path, run_2d: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(run_2d / "model.zip") as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    smallest = min(
-        (name for name in members if name.endswith(".npy")), key=lambda n: len(members[n])
-    )
-    texts = ("config.json", "model.json")
+        sound = {name: archive.read(name) for name in archive.namelist()}
+    arrays = (name for name in sound if name.endswith(".npy"))
+    smallest = min(arrays, key=lambda name: len(sound[name]))
 
-    def check(damaged: tuple[str, str | bytes]) -> None:
-        changed, content = damaged
+    def write(damaged: tuple[str, str | bytes]) -> None:
         with zipfile.ZipFile(path, "w") as archive:
-            for name, whole in members.items():
-                archive.writestr(name, content if name == changed else whole)
-        is_read_or_refused(model_file.load_model, path)
+            for name, content in (sound | dict([damaged])).items():
+                archive.writestr(name, content)
 
-    strategies = [st.tuples(st.just(n), other_json(members[n].decode())) for n in texts]
-    array = st.tuples(st.just(smallest), other_bytes(members[smallest]))
-    examples(request, st.one_of(*strategies, array))(check)
+    texts = ("config.json", "model.json")
+    strategies = [st.tuples(st.just(n), other_json(sound[n].decode())) for n in texts]
+    array = st.tuples(st.just(smallest), other_bytes(sound[smallest]))
+    examine(st.one_of(*strategies, array), write, model_file.load_model, path)
 
 
-def test_zip_of_a_model(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    path = tmp_path / "a.zip"
-    file = io.BytesIO()
+def test_zip_of_a_model(examine: Examine, tmp_path: Path) -> None:
+    file, path = io.BytesIO(), tmp_path / "a.zip"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", "{}")
         archive.writestr("model.json", "{}")
-
-    def check(damaged: bytes) -> None:
-        path.write_bytes(damaged)
-        is_read_or_refused(model_file.load_model, path)
-
-    examples(request, other_bytes(file.getvalue()))(check)
+    examine(other_bytes(file.getvalue()), path.write_bytes, model_file.load_model, path)

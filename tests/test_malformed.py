@@ -12,15 +12,12 @@ import io
 import json
 import os
 import re
-import resource
 import shutil
-import signal
 import struct
-import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -40,10 +37,6 @@ from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.network.sau_net import initial_variables
-
-SECONDS = 2.0  # of a processor, which every case may take
-PATIENCE = 20.0  # seconds by the clock, after which a case hangs
-MEMORY = 2 * 2**30  # bytes of address space that a case may add
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -1352,33 +1345,6 @@ MODELS = {title: (damage, words) for title, words, damage in MODEL_CASES}
 # --- the contract
 
 
-class TooSlow(BaseException):
-    """Not an error that the command could report."""
-
-
-@contextlib.contextmanager
-def limited() -> Iterator[None]:
-    """A case may neither hang nor take long, nor take much memory."""
-
-    def stop(*_: Any) -> None:
-        raise TooSlow
-
-    with open("/proc/self/statm") as file:
-        held = int(file.read().split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    before = signal.signal(signal.SIGALRM, stop)
-    started = time.process_time()
-    try:
-        resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, hard))
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    assert time.process_time() - started < SECONDS
-
-
 def untrained(ndim: int) -> TrainedModel:
     """A model of one channel with voxels of 1 um and weights of 0, which finds nothing."""
     config = settings.default_config()
@@ -1418,6 +1384,7 @@ def loaded(model_files: dict[int, Path]) -> dict[int, TrainedModel]:
 
 
 Count = Callable[..., int]
+Limits = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 @pytest.fixture
@@ -1453,7 +1420,7 @@ AS_ROOT = {"a_file_that_may_not_be_read", "a_folder_that_may_not_be_read"}
 
 @pytest.mark.parametrize("title", CASES)
 def test_a_malformed_input_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: Count, title: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: Count, limited: Limits, title: str
 ) -> None:
     case = CASES[title]
     if title in AS_ROOT and os.geteuid() == 0:
@@ -1479,6 +1446,7 @@ def test_a_malformed_model_is_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     model_files: dict[int, Path],
+    limited: Limits,
     title: str,
 ) -> None:
     damage, words = MODELS[title]
