@@ -282,6 +282,8 @@ def from_json(stored: Any, path: Path) -> ml_collections.ConfigDict:
     for key, value in {**BEFORE_ITS_TIME, **flatten(stored)}.items():
         section, _, name = key.rpartition(".")
         try:
+            if value is None:  # which a ConfigDict takes for anything
+                raise TypeError
             (config[section] if section else config)[name] = _as_tuple(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}: the setting {key} = {value!r} is of a wrong type") from error

@@ -1330,6 +1330,8 @@ MODEL_CASES: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
     ("without normalisation", OTHER_VERSION, in_model("normalisation", value=...)),
     ("without thresholds", "", in_model("thresholds", value=...)),
     ("of thresholds that are empty", "", in_model("thresholds", value={})),
+    ("of thresholds that are null", "TypeError", in_model("thresholds", value=None)),
+    ("of strides that are null", "model.strides = None", in_config("model", "strides", value=None)),
     ("of a threshold that is text", "", in_model("thresholds", value={"peaks": "x"})),
     ("of channels by a word", "", in_model("channels", value="one")),
     ("of a negative number of channels", "", in_model("channels", value=-1)),

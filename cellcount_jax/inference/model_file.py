@@ -240,12 +240,13 @@ def _from_json(stored: Any, config: ml_collections.ConfigDict, path: Path) -> Tr
         ranges = values.get("reference", {}).items()
         values["reference"] = {name: (float(low), float(high)) for name, (low, high) in ranges}
         model = TrainedModel(config=config, variables=None, normalisation=normalisation, **values)
+        checked = values_of(model)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{path}: {_MODEL} in it is not a model of this version"
             f" ({type(error).__name__}: {error}); get the file anew"
         ) from error
-    for key, (value, good, allowed) in values_of(model).items():
+    for key, (value, good, allowed) in checked.items():
         if not good:
             raise InputError(
                 f"{path}: {_MODEL} in it has {key} = {value!r}, which must be {allowed}; get the"
