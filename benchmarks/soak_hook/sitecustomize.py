@@ -66,8 +66,9 @@ def act() -> None:
         for folder in folders:
             folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
     elif DELAY_S:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends a process, as a kill does
-        signal.setitimer(signal.ITIMER_REAL, DELAY_S)
+        timer = threading.Timer(DELAY_S, os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
     else:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -191,9 +191,9 @@ def _client(scheduler: str) -> Iterator[Client]:
     from distributed import Client
     from distributed.comm import resolve_address
 
-    # Without these, each process logs at length that it starts and ends.
-    logging.getLogger("distributed").setLevel(logging.WARNING)
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
+    # Without these, each process logs at length that it starts and ends, and every failed try.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
     with contextlib.ExitStack() as stack:
         try:
             address: Any = scheduler
@@ -264,7 +264,7 @@ def _local_cluster() -> Iterator[Any]:
                 "host": _LOOPBACK,
                 "dashboard": False,
                 "dashboard_address": f"{_LOOPBACK}:0",
-                "silence_logs": logging.WARNING,
+                "silence_logs": logging.ERROR,
                 "preload": [__name__],
             },
         }

@@ -8,10 +8,12 @@ devices. With several processes only the first calls these functions.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +37,8 @@ Tree = TypeVar("Tree")
 WRITTEN = (model_file.MODEL_FILE, "checkpoints", "evaluation", "metrics.jsonl")
 # A run is the same whatever tiles an image is cut into for prediction.
 _MAY_DIFFER = ("predict.max_voxels",)
+_SPARE = 1.5  # times the arrays of a checkpoint, which must be free on the disk
+_FULL = "RESOURCE_EXHAUSTED"  # TensorStore's word for a full disk
 
 
 def is_run(folder: Path) -> bool:
@@ -130,11 +134,24 @@ def save(folder: Path, step: int, tree: Any, *, keep: int) -> None:
       step: number of the finished step.
       tree: arrays, on any devices.
       keep: how many checkpoints stay.
+
+    Raises:
+      OSError: the disk is full, or cannot be written.
     """
     path = folder.absolute() / str(step)
+    values = jax.device_get(tree)
+    needed = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(values))
+    folder.mkdir(parents=True, exist_ok=True)
+    # Orbax's threads print tracebacks where a disk fills up.
+    if shutil.disk_usage(folder).free < _SPARE * needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     with _quiet():
-        stored = ocp.args.StandardSave(jax.device_get(tree))
-        _checkpointer().save(path, args=stored, force=True)
+        try:
+            _checkpointer().save(path, args=ocp.args.StandardSave(values), force=True)
+        except (OSError, ValueError) as error:  # the latter of its storage layers
+            known = errno.ENOSPC if _FULL in str(error) else errno.EIO
+            number = getattr(error, "errno", None) or known
+            raise OSError(number, os.strerror(number), str(path)) from error
     # A later step than the one just finished is a damaged one that was passed over.
     kept = [s for s in steps(folder) if s <= step][-keep:]
     for other in set(steps(folder)) - set(kept):
@@ -228,10 +245,15 @@ def _checkpointer() -> ocp.Checkpointer:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax reports each of its steps at the level of info; only its warnings matter."""
-    before = logging.get_verbosity()
+    """Orbax reports each of its steps at the level of info; only its warnings matter.
+
+    An error in one of its threads is raised where the thread is waited for; Python prints it too.
+    """
+    before, hook = logging.get_verbosity(), threading.excepthook
     logging.set_verbosity(min(before, logging.WARNING))
+    threading.excepthook = lambda _: None
     try:
         yield
     finally:
+        threading.excepthook = hook
         logging.set_verbosity(before)

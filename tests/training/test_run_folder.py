@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -193,3 +194,23 @@ def test_a_run_of_before_a_setting_has_its_default(tmp_path: Path) -> None:
     config.data.level = 1
     with pytest.raises(InputError, match=r"differ in data\.level \(there 0, given 1\)"):
         run_folder.compare(tmp_path, config)
+
+
+def test_a_full_disk_is_an_error_without_tracebacks_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tree = {"a": np.zeros(100_000, np.float32)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as if no block were left
+        with pytest.raises(OSError, match="large|space|Input.output") as caught:
+            run_folder.save(tmp_path / "checkpoints", 1, tree, keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value.filename) == str(tmp_path / "checkpoints" / "1")
+    usage = shutil.disk_usage(tmp_path)._replace(free=500_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match="No space left"):
+        run_folder.save(tmp_path / "checkpoints", 1, tree, keep=1)
+    assert run_folder.steps(tmp_path / "checkpoints") == []
+    assert "Traceback" not in capfd.readouterr().err
