@@ -122,6 +122,7 @@ def count_files(
     check_apart(places, [*(item.path for item in inputs), *filter(None, outside)])
     table = output / counts_table.NAME
     claim.check_table(table, counts_table.HEADER, folders=folders)
+    counts_table.read(table)
     digest = model_file.digest(model)[:12]
 
     def count(item: Input) -> dict[str, Any]:

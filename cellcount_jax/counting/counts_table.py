@@ -12,6 +12,7 @@ import filelock
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import no_formula, write_table
+from cellcount_jax.images.locks import held
 
 NAME = "counts.csv"
 # The first columns, by which a table is known as one of counts.
@@ -37,8 +38,8 @@ def merge(path: Path, row: Mapping[str, Any], *, replace: bool = True) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=_PATIENCE_S):
-            rows = _read(path)
+        with held(path.with_name(f".{path.name}.lock"), patience_s=_PATIENCE_S):
+            rows = read(path)
             # As the earlier row says it.
             new = {n: "" if v is None else no_formula(str(v)) for n, v in row.items()}
             same = [i for i, old in enumerate(rows) if _is_same(old, new)]
@@ -53,10 +54,31 @@ def merge(path: Path, row: Mapping[str, Any], *, replace: bool = True) -> None:
             write_table(path, header, ([one.get(name) for name in header] for one in rows))
     except filelock.Timeout as error:
         raise InputError(
-            f"{path}: another process has held its lock for {_PATIENCE_S:g} s; is one stopped?"
+            f"{path}: another process has held {error.lock_file} for {_PATIENCE_S:g} s; is one"
+            " stopped?"
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of the table; none where it is missing.
+
+    Raises:
+      InputError: the file is no table of counts.
+    """
+    if not os.path.lexists(path):
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file, strict=True)
+        if not ",".join(header).startswith(HEADER):
+            raise ValueError("the header is another")
+        return [dict(zip(header, line, strict=True)) for line in lines if line]
+    except (ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path}: is no table of counts ({error}); move it away, or give another --output"
+        ) from error
 
 
 def _is_same(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
@@ -66,18 +88,3 @@ def _is_same(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
     # A file of several scenes of which none was chosen has failed as a whole.
     replaced = scene == new.get("scene", "") or (not scene and bool(old.get("error")))
     return "folder" in same or ("input" in same and replaced)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not os.path.lexists(path):
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = csv.reader(file, strict=True)
-        if not ",".join(header).startswith(HEADER):
-            raise ValueError("the header is another")
-        return [dict(zip(header, line, strict=True)) for line in lines]
-    except (ValueError, csv.Error) as error:
-        raise InputError(
-            f"{path}: is no table of counts ({error}); move it away, or give another --output"
-        ) from error

@@ -46,7 +46,8 @@ def origin(
       inverted_from: the highest intensity, if dark and bright are exchanged.
     """
     return {
-        "path": str(path.resolve()),
+        # Not what a link leads to: linked files are looked for beside it, and its ending counts.
+        "path": str(path if isinstance(path, Remote) else path.absolute()),
         "selection": selection.to_json(),
         "as_slices": as_slices,
         "rescale": rescale,

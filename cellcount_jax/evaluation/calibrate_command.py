@@ -142,7 +142,7 @@ def _open(
 def _flags(options: argparse.Namespace) -> list[str]:
     """The options that a count must be given too."""
     flags = []
-    for name in ("spacing", "channel", "time", "axes", "level", "diameter"):
+    for name in ("spacing", "channel", "scene", "time", "axes", "level", "diameter"):
         value = getattr(options, name)
         if value not in (None, 0) or (name == "time" and value == 0):
             text = ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)

@@ -7,6 +7,7 @@ processes that it started do not hold it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import threading
@@ -22,6 +23,8 @@ from cellcount_jax.images.files import check_folder
 _NAME = ".cellcount.lock"
 # Another process may be about to end: it has the lock file removed, but not freed yet.
 _PATIENCE_S, _POLL_S = 0.5, 0.05
+# Of file systems that cannot lock, beside the error that filelock knows.
+_CANNOT_LOCK = (errno.ENOLCK, errno.EOPNOTSUPP)
 _held: dict[Path, int] = {}  # locked folder -> the thread that holds it
 
 
@@ -73,20 +76,47 @@ def locked(path: Path, *, busy: str, remedy: str) -> Iterator[None]:
       InputError: another process holds the lock.
       OSError: the folder cannot be written.
     """
-    lock = filelock.FileLock(path, timeout=_PATIENCE_S, poll_interval=_POLL_S)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise InputError(f"{busy} ({_holder(path)}); {remedy}") from error
-    try:
-        # Where the file system cannot lock, filelock has written its own record there.
-        if isinstance(lock, filelock.UnixFileLock):
-            path.write_text(_own_record())
-        yield
-    finally:
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(held(path, patience_s=_PATIENCE_S))
+        except filelock.Timeout as error:
+            raise InputError(f"{busy} ({_holder(Path(error.lock_file))}); {remedy}") from error
         if isinstance(lock, filelock.UnixFileLock):
             # Whoever waits with the file open sees that it has no name any more.
-            path.unlink(missing_ok=True)
+            stack.callback(path.unlink, missing_ok=True)
+            path.write_text(_own_record())
+        yield
+
+
+@contextlib.contextmanager
+def held(path: Path, *, patience_s: float) -> Iterator[filelock.BaseFileLock]:
+    """Holds a lock file, which may stay at the end.
+
+    Where the file system cannot lock, a file that has the process in it is the lock.
+
+    Args:
+      path: the lock file, in a folder that is there.
+      patience_s: for so long another process may hold it.
+
+    Yields:
+      The lock.
+
+    Raises:
+      filelock.Timeout: another process holds it, with its file.
+      OSError: the folder cannot be written.
+    """
+    lock: filelock.BaseFileLock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=patience_s, poll_interval=_POLL_S)
+    except OSError as error:
+        if error.errno not in _CANNOT_LOCK:
+            raise
+        path.unlink(missing_ok=True)  # which nobody can hold
+        lock = filelock.SoftFileLock(path.with_name(f"{path.name}.soft"))
+        lock.acquire(timeout=patience_s, poll_interval=_POLL_S)
+    try:
+        yield lock
+    finally:
         lock.release()
 
 
@@ -100,6 +130,8 @@ def _holder(path: Path) -> str:
     with contextlib.suppress(OSError, ValueError):
         if (text := path.read_text().strip()).startswith("process "):
             return text
+        number, computer, *_ = text.split("\n")  # filelock's, which stays if the process is killed
+        return f"process {number} on {computer}; if there is none such, remove {path}"
     return "it does not say which process"
 
 

@@ -38,11 +38,17 @@ def modified(path: Path, files: Sequence[Path] = ()) -> list[int | str] | None:
         return [found.st_size, found.st_mtime_ns]
     states: list[str] = []
     total = 0
-    for name, found in _below(path) if not files else ((str(p), p.stat()) for p in files):
+    for name, found in _below(path) if not files else _named(files):
         states.append(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n")
         total += found.st_size
     digest = hashlib.sha256("".join(sorted(states)).encode("utf-8", "surrogateescape"))
     return [len(states), total, digest.hexdigest()[:16]]
+
+
+def _named(files: Sequence[Path]) -> Iterator[tuple[str, os.stat_result]]:
+    """Files by their names, which are the same from whichever folder they are given."""
+    folders = {path.parent: path.parent.resolve() for path in files}
+    return ((str(folders[path.parent] / path.name), path.stat()) for path in files)
 
 
 def _below(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

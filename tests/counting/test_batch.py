@@ -124,6 +124,17 @@ def test_a_file_at_a_time_into_one_folder(
     assert call("count", "c.png", *options, "--spacing", "1,1", "--overwrite") == 0
 
 
+def test_a_damaged_table_is_told_before_anything_is_counted(
+    tmp_path: Path, run_2d: Path, folder: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "counts.csv").write_text("input,count,x\r\na\r\n")
+    assert call("count", folder, "--model", run_2d, "--output", output) == 1
+    assert "counts.csv: is no table of counts" in capsys.readouterr().err
+    assert [path.name for path in output.iterdir()] == ["counts.csv"]
+
+
 def test_a_row_is_there_as_soon_as_its_input_is_counted(
     tmp_path: Path, run_2d: Path, folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +204,10 @@ def test_merging_rows(tmp_path: Path) -> None:
         counts_table.merge(path, {**row("=a", count), "input": f"/{count}/=a.tif"})
     (line,) = table(tmp_path).values()
     assert line["folder"] == "'=a" and line["count"] == "2"
+    with path.open("a") as file:
+        file.write("\r\n")  # of an editor
+    counts_table.merge(path, row("d", 3))
+    assert [line["count"] for line in table(tmp_path).values()] == ["2", "3"]
     for damage in ("name,size\r\n", 'input,count,\r\n"a', "input,count,x\r\na\r\n"):
         path.write_text(damage)
         with pytest.raises(InputError, match="is no table of counts"):

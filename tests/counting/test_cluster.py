@@ -153,6 +153,14 @@ def test_a_count_that_is_stopped_leaves_no_task_and_goes_on(
     assert found == count(tmp_path / "threads")
 
 
+def test_workers_open_an_image_by_its_link(tmp_path: Path, volume: Path) -> None:
+    blob, link = tmp_path / "5d41", tmp_path / "a.npy"
+    blob.write_bytes(volume.read_bytes())
+    link.symlink_to(blob)
+    with sources.open_source(job_file.origin(link, Selection(), rescale=False)["path"]) as source:
+        assert source.path == link
+
+
 @needs_dask
 def test_an_error_on_a_worker_is_the_same_error_here(
     tmp_path: Path, workers: Any, model: TrainedModel, volume: Path

@@ -215,7 +215,8 @@ def test_the_command(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = (files / "new.zip").read_bytes()
     assert call(files, "--region", "x<64") == 1
     assert "new.zip: is there already" in capsys.readouterr().err
-    assert call(files, "--region", "x<64", "--overwrite") == 0
+    assert call(files, "--region", "x<64", "--overwrite", "--scene", "0") == 0
+    assert " --scene 0" in capsys.readouterr().out
     assert (files / "new.zip").read_bytes() == content
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import platform
 import re
@@ -123,3 +125,25 @@ def test_a_thread_may_lock_again_and_another_may_not(tmp_path: Path) -> None:
         thread.start()
         thread.join()
     assert len(refused) == 1 and f"process {os.getpid()} " in refused[0]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with lock(tmp_path):
+        (held,) = tmp_path.iterdir()
+        with (
+            pytest.raises(InputError),
+            locks.locked(tmp_path / ".cellcount.lock", busy="taken", remedy="wait"),
+        ):
+            raise AssertionError
+    assert not list(tmp_path.iterdir())
+    held.write_text("17\nelsewhere\n")
+    left = r"process 17 on elsewhere; .*, remove .*\.soft\); wait$"
+    with pytest.raises(InputError, match=left), lock(tmp_path):
+        raise AssertionError

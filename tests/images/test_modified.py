@@ -72,3 +72,17 @@ def test_files_in_place_of_their_folder(tmp_path: Path) -> None:
     assert modified(files[0]) == [2, files[0].stat().st_mtime_ns]
     with pytest.raises(FileNotFoundError):
         modified(tmp_path, [tmp_path / "none.tif"])
+
+
+def test_files_are_the_same_by_a_relative_path_and_through_a_linked_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "slices"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    for z in range(2):
+        (folder / f"z{z}.tif").write_bytes(b"12")
+    monkeypatch.chdir(tmp_path)
+    places = (folder, Path("slices"), Path("link"))
+    states = [modified(place, sorted(place.iterdir())) for place in places]
+    assert states[0] == states[1] == states[2]
