@@ -46,7 +46,16 @@ def open_label_volume(
         compared with the image's, by over 2 % and more than a voxel.
     """
     path = Path(path)
-    labels = open_source(path, as_slices=path.is_dir() and not is_zarr(path))
+    try:
+        labels = open_source(path, as_slices=path.is_dir() and not is_zarr(path))
+    except InputError as error:
+        if " choose one with --" not in str(error):
+            raise
+        axes = ", ".join("zyx"[-len(shape) :])
+        raise InputError(
+            f"{error} Such options are of the image alone: save its labels as one image of the axes"
+            f" {axes}."
+        ) from error
     try:
         _check_fit(labels, shape, spacing)
     except InputError:

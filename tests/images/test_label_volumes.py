@@ -321,3 +321,10 @@ def test_only_blocks_with_points_are_read(tmp_path: Path, monkeypatch: pytest.Mo
         points = np.array([[0, 0, 0], [15, 7, 7], [0, 5, 1]], np.float32)
         assert label_volumes.lookup(source, points, shape=(16, 8, 8)).tolist() == [1, 1, 1]
     assert [part.start for part, *_ in read] == [0, 15]
+
+
+def test_options_of_the_image_are_not_those_of_labels_that_are_time_points(tmp_path: Path) -> None:
+    path = tmp_path / "mask.tif"
+    tifffile.imwrite(path, np.ones((5, 8, 8), np.uint8), imagej=True, metadata={"axes": "TYX"})
+    with pytest.raises(InputError, match=r"5 time points.*save its labels .* axes z, y, x\.$"):
+        label_volumes.open_label_volume(path, shape=(5, 8, 8), spacing=None)
