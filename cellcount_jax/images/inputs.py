@@ -54,7 +54,7 @@ def find_inputs(
     (`companions.py`: `a_labels.tif` beside `a.tif`) are not; its subfolders are not looked at. A
     file that cannot be read is an input, so that its error is that of one input. A link is an input
     by its own name. Linked OME-TIFF files with the planes and channels of one image are one input,
-    by the file of the first plane, also where only some of them are given.
+    by the file of the first plane (or one with more images), also where only some are given.
 
     Inputs of one name are told apart by their endings (`a_tif`, `a_png`) or their folders
     (`x_a`, `y_a`).

@@ -13,8 +13,8 @@ from cellcount_jax.images.tiff import linked_to
 class LinkedInputs:
     """The linked files that were found so far, so that an image is an input once.
 
-    It is known by the file with its first plane, whichever of its files is given. The other files
-    are not opened again.
+    It is known by the file with its first plane, or by one that has more images, whichever of its
+    files is given. The other files are not opened again.
     """
 
     def __init__(self, show: Callable[[str], None]):
@@ -39,7 +39,7 @@ class LinkedInputs:
             if linked is None:
                 joined.append(path)
                 continue
-            first, others = linked.files[0], len(linked.files) + len(linked.missing) - 1
+            first, others = linked.known_by, len(linked.files) + len(linked.missing) - 1
             known = first.resolve() in self._found  # by another copy of a file
             self._found |= {file.resolve(): linked for file in (path, *linked.files)}
             if known:

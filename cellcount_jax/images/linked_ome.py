@@ -8,6 +8,7 @@ Format: https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/specification.
 
 from __future__ import annotations
 
+import collections
 import copy
 import dataclasses
 import functools
@@ -46,12 +47,14 @@ class LinkedImages:
       missing: the names of those that are not.
       text: OME's of these images alone, with the places of their files; empty if some are missing.
       alone: whether the set has no other images and no other time points.
+      known_by: the file that stands for all of them: the first, or one with more images.
     """
 
     files: tuple[Path, ...]
     missing: tuple[str, ...]
     text: str
     alone: bool
+    known_by: Path
 
 
 class _Run(NamedTuple):
@@ -137,7 +140,8 @@ def linked_images(tiff: tifffile.TiffFile, path: Path) -> LinkedImages | None:
     }
     members = find_members(wanted, own, member)
     if missing := tuple(name for file, name in wanted.items() if file not in members):
-        return LinkedImages(tuple(one.path for one in members.values()), missing, "", alone=False)
+        there = tuple(one.path for one in members.values())
+        return LinkedImages(there, missing, "", alone=False, known_by=there[0])
     planes = [
         _planes(image, points, members, path) for image, points in zip(mine, times, strict=True)
     ]
@@ -148,7 +152,16 @@ def linked_images(tiff: tifffile.TiffFile, path: Path) -> LinkedImages | None:
     if whole:  # else notes on the time points do not fit
         written.extend(_children(root, "StructuredAnnotations"))
     text = ElementTree.tostring(written, encoding="unicode")
-    return LinkedImages(tuple(files), (), text, alone=whole and len(mine) == len(images))
+    held = collections.Counter(
+        file for image in images for file in {run.file or own for run in image.runs}
+    )
+    return LinkedImages(
+        tuple(files),
+        (),
+        text,
+        alone=whole and len(mine) == len(images),
+        known_by=max(files, key=lambda place: held[files[place]]),
+    )
 
 
 class _Described(NamedTuple):

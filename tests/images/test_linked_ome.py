@@ -314,3 +314,28 @@ def test_few_files_are_open_at_a_time(tmp_path: Path) -> None:
     with open_source(paths[0]) as source:
         assert source.read(tuple(slice(None) for _ in source.shape)).shape[0] == 40
         assert len(list(descriptors.iterdir())) < before + 15
+
+
+def test_a_file_with_another_image_too_is_not_left_out(tmp_path: Path) -> None:
+    planes = (((0, "a", 0), (1, "b", 0)), ((0, "b", 1),))
+    images = "".join(
+        f'<Image ID="Image:{k}"><Pixels ID="Pixels:{k}" SizeX="8" SizeY="8" SizeZ="{len(image)}"'
+        ' SizeC="1" SizeT="1" DimensionOrder="XYZCT" Type="uint8">'
+        + "".join(
+            f'<TiffData FirstZ="{z}" IFD="{page}" PlaneCount="1"><UUID FileName="{name}.tif">'
+            f"urn:uuid:{name}</UUID></TiffData>"
+            for z, name, page in image
+        )
+        + "</Pixels></Image>"
+        for k, image in enumerate(planes)
+    )
+    for name, pages in (("a", 1), ("b", 2)):
+        text = f'<OME UUID="urn:uuid:{name}">{images}</OME>'
+        pixels = np.ones((pages, 8, 8), np.uint8)
+        path = tmp_path / f"{name}.tif"
+        tifffile.imwrite(path, pixels, description=text, metadata=None, photometric="minisblack")
+    for given in (tmp_path, tmp_path / "a.tif", tmp_path / "b.tif"):
+        (found,) = inputs.find_inputs([given], ndim=3)
+        assert found.path == tmp_path / "b.tif"
+        with pytest.raises(InputError, match="holds 2 images"):
+            open_source(found.path)
