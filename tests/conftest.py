@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -106,6 +107,33 @@ def _within_limits() -> Iterator[None]:
 def limited() -> Callable[[], contextlib.AbstractContextManager[None]]:
     """What reads files of others within it may neither hang nor take long, nor much memory."""
     return _within_limits
+
+
+@contextlib.contextmanager
+def _in_another_thread(lock: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.fixture
+def held_elsewhere() -> Callable[
+    [contextlib.AbstractContextManager[None]], contextlib.AbstractContextManager[None]
+]:
+    """Holds a lock in another thread, as another process would."""
+    return _in_another_thread
 
 
 @pytest.fixture(scope="session")

@@ -277,11 +277,7 @@ def _local_cluster() -> Iterator[Any]:
         "dashboard_address": f"{_LOOPBACK}:0",
     }
     with SpecCluster(workers, {"cls": Scheduler, "options": options}) as cluster:
-        try:
-            yield cluster
-        finally:
-            # Of a worker that takes more than some seconds to end, which does no harm.
-            logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
+        yield cluster
 
 
 def _environments() -> list[dict[str, str]]:

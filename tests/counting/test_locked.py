@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,21 +17,11 @@ pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 
 @pytest.fixture
-def held(tmp_path: Path) -> Iterator[Path]:
+def held(tmp_path: Path, held_elsewhere: Callable[..., Any]) -> Iterator[Path]:
     """The folder of results for `a.png`, which another thread holds as another process would."""
-    folder, taken, done = tmp_path / "out" / "a", threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with claim.locked(folder):
-            taken.set()
-            done.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    taken.wait()
-    yield folder
-    done.set()
-    thread.join()
+    folder = tmp_path / "out" / "a"
+    with held_elsewhere(claim.locked(folder)):
+        yield folder
 
 
 def test_a_second_count_is_refused_and_another_input_is_not(

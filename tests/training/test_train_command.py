@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -343,24 +342,16 @@ def test_a_folder_that_cannot_be_trained_on(
 
 @pytest.mark.parametrize("further", [[], ["--overwrite"]])
 def test_a_second_training_in_a_workdir_is_refused(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], further: list[str]
+    tmp_path: Path,
+    images: Path,
+    held_elsewhere: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    further: list[str],
 ) -> None:
-    workdir, taken, done = tmp_path / "run", threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with run_folder.locked(workdir):
-            taken.set()
-            done.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    taken.wait()
-    (workdir / "notes.txt").write_text("mine")
-    try:
+    workdir = tmp_path / "run"
+    with held_elsewhere(run_folder.locked(workdir)):
+        (workdir / "notes.txt").write_text("mine")
         assert call("train", images, "--output", workdir, *small(), *further) == 1
-    finally:
-        done.set()
-        thread.join()
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {workdir}: another training is writing there (process ")
     assert [path.name for path in workdir.iterdir()] == ["notes.txt"]
