@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 # Line breaks, what a terminal takes for a command, and halves of characters.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
@@ -64,6 +64,12 @@ def in_words(error: BaseException) -> str:
     if error.filename is None:
         return _one_line(reason)
     return _one_line(f"{os.fsdecode(error.filename)}: {reason}")
+
+
+def few(texts: Sequence[str], *, most: int = 3) -> str:
+    """Texts for a message, such as names of files, the first of them where there are many."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 @contextlib.contextmanager

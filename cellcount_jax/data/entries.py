@@ -40,6 +40,12 @@ class Entry:
     valid: Path | None = None
     blocks: Path | None = None
 
+    @property
+    def files(self) -> list[Path]:
+        """All files of the image that there are."""
+        found = (self.image, self.points, self.labels, self.valid, self.blocks)
+        return [path for path in found if path is not None]
+
 
 def scan(directory: Path) -> list[Entry]:
     """The images of a folder, with the files that belong to each.

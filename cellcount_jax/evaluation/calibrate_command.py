@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     cache.keep_programs()
     output: Path = options.output
     entries = _entries(options.images)
-    read = [p for entry in entries for p in vars(entry).values() if isinstance(p, Path)]
+    read = [path for entry in entries for path in entry.files]
     read.append(model_file.model_path(options.model))
     model_file.check_output(output, overwrite=options.overwrite, read=read)
     model = model_file.load_model(options.model)

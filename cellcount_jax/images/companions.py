@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from cellcount_jax.errors import few
 from cellcount_jax.images.openers import short_name
 
 # Names that no image has, of Cellpose, ilastik and StarDist in Fiji.
@@ -28,7 +29,6 @@ _ROLE = re.compile(
 )
 # What a count leaves in a folder, beside its claim, and is an image.
 _CLAIM, _OF_A_COUNT = "count.json", ("overlay.png", "density.zarr")
-_TOLD = 3
 
 
 def companions(paths: Collection[Path]) -> list[Path]:
@@ -51,9 +51,7 @@ def describe(folder: Path, skipped: Sequence[Path]) -> str:
       folder: the folder.
       skipped: its `companions`, at least one.
     """
-    names = ", ".join(path.name for path in skipped[:_TOLD])
-    if len(skipped) > _TOLD:
-        names += f" and {len(skipped) - _TOLD} more"
+    names = few([path.name for path in skipped])
     return f"{folder}: skipped as masks, labels or pictures of other images, unless named: {names}"
 
 

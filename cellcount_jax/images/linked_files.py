@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import tifffile
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, few
 from cellcount_jax.images.stored import naming
 from cellcount_jax.images.tiff_checks import check_chain, no_complaints
 
 _SUFFIXES = (".tif", ".tiff")
 _HEAD = 4096  # bytes of an OME text, which have the UUID of its file
-_NAMED = 3  # files that a message names
-_LONGEST = 100  # characters of a name in it
+_LONGEST = 100  # characters of a name in a message
 
 
 class Member(NamedTuple):
@@ -169,8 +168,6 @@ def base(name: str) -> str:
     return re.split(r"[/\\]", name)[-1]
 
 
-def few(names: Iterable[str]) -> str:
-    """Names of files for a message, the first of them where there are many."""
-    listed = [base(name)[:_LONGEST] for name in names]
-    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
-    return ", ".join(listed[:_NAMED]) + more
+def few_files(names: Iterable[str]) -> str:
+    """Names of files for a message, without their folders; see `few`."""
+    return few([base(name)[:_LONGEST] for name in names])

@@ -26,7 +26,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.linked_files import (
     Member,
     beside,
-    few,
+    few_files,
     find_members,
     own_uuid,
     read_member,
@@ -122,8 +122,9 @@ def linked_images(tiff: tifffile.TiffFile, path: Path) -> LinkedImages | None:
     mine = [image for image in images if any(run.file in ("", own) for run in image.runs)]
     if own is None or not mine:
         raise InputError(
-            f"{path}: its OME metadata name {len(names)} linked file(s), {few(names.values())}, and"
-            " not this one; give it the name that it was written with."
+            f"{path}: its OME metadata name {len(names)} linked file(s),"
+            f" {few_files(names.values())}, and not this one; give it the name that it was"
+            " written with."
         )
     original = beside(path, names[own])
     if not named_so and original.is_file() and read_member(original).uuid == own == uuid:
@@ -182,7 +183,7 @@ def _described(tiff: tifffile.TiffFile, path: Path) -> _Described | None:
     if not place.is_file():
         raise InputError(
             f"{path}: which planes or channels its pages are is not known, since its OME metadata"
-            f" are in {few([name])}, which is not there; put it back beside this file."
+            f" are in {few_files([name])}, which is not there; put it back beside this file."
         )
     if place.suffix.lower() not in (".tif", ".tiff"):
         return _read(place.read_text("utf-8"))

@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, few
 
 # A sign stands after what parts words: `z_-72`, not `brain-072`; or anywhere, where names with and
 # without it are there: `z-72`, `z72`. A point may be that of a decimal, or part words as well.
@@ -26,7 +26,6 @@ _NUMBERS = [
     for digits in (_DECIMAL, _WHOLE)
 ]
 _CHANNEL = re.compile(r"(?:^|[^a-z])((?:channel|chan|ch|c|wavelength|w)[ _=-]*)$", re.IGNORECASE)
-_SHOWN = 3  # names in a message
 
 # Of the ways to read the names, the one is told that came furthest.
 _NO_STEPS, _SEVERAL, _TWICE, _UNLIKE = range(4)
@@ -247,5 +246,4 @@ def _about(names: Sequence[_Name], column: int) -> str:
 
 
 def _few(paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(path.name for path in paths[:_SHOWN]) + more
+    return few([path.name for path in paths])

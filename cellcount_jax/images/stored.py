@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, few
 
 _MAX_CHARACTERS = 300  # of a library; some messages repeat the file
 _LISTED = 24  # channels or images that a message names
@@ -174,8 +174,7 @@ def choose_scene(scene: int | str | None, names: Sequence[str], path: Path) -> i
 def _listed(names: Sequence[str]) -> str:
     """Numbers with names, the first of them where there are many."""
     listed = [str(k) if name in ("", str(k)) else f"{k} ({name})" for k, name in enumerate(names)]
-    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
-    return ", ".join(listed[:_LISTED]) + more
+    return few(listed, most=_LISTED)
 
 
 def exact_labels(values: np.ndarray, path: Path, start: Sequence[int]) -> np.ndarray:

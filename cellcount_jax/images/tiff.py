@@ -22,7 +22,7 @@ import zarr
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file, replacing
-from cellcount_jax.images.linked_files import few
+from cellcount_jax.images.linked_files import few_files
 from cellcount_jax.images.linked_ome import LinkedImages, linked_images
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.stored import LazyArray, Stored, check_level, naming
@@ -110,8 +110,8 @@ def _open_linked(linked: LinkedImages, path: Path) -> tifffile.TiffFile:
         count = len(linked.files) + len(linked.missing)
         raise InputError(
             f"{path}: belongs to an image in {count} linked OME-TIFF files, of which"
-            f" {len(linked.missing)} cannot be found: {few(linked.missing)}; put what is missing"
-            " beside the others."
+            f" {len(linked.missing)} cannot be found: {few_files(linked.missing)}; put what is"
+            " missing beside the others."
         )
     return tifffile.TiffFile(linked.files[0], omexml=linked.text)
 

@@ -125,12 +125,8 @@ def check_apart(output: Path, entries: Sequence[Entry], folder: Path) -> None:
       InputError: what it writes is, holds or lies in one of these files.
     """
     test = folder / "test"
-    read = [
-        path
-        for entry in (*entries, *(scan(test) if test.is_dir() else ()))
-        for path in vars(entry).values()
-        if isinstance(path, Path)
-    ]
+    every = (*entries, *(scan(test) if test.is_dir() else ()))
+    read = [path for entry in every for path in entry.files]
     files.check_apart([Path(os.path.realpath(output / name)) for name in _OF_A_RUN], read)
 
 
