@@ -106,7 +106,8 @@ def parts(config: ml_collections.ConfigDict) -> dict[str, Callable[[], Any]]:
     batch = jax.jit(draw)(data, jax.random.key(2))
 
     def on_fixed_batch(state: TrainState, data: Any, key: Array) -> tuple[TrainState, Any]:
-        return train_step(state, data, key, config=config, peak=peak, axis_name=parallel.AXIS)
+        options = {"geometry": geometry, "peak": peak, "axis_name": parallel.AXIS}
+        return train_step(state, data, key, config=config, **options)
 
     def drawing(state: TrainState, data: Any, key: Array) -> tuple[TrainState, Any]:
         return state.replace(step=state.step + 1), read(draw(data, key))

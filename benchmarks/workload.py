@@ -12,6 +12,7 @@ import numpy as np
 
 from cellcount_jax import config as settings
 from cellcount_jax import variants
+from cellcount_jax.maps import targets
 from cellcount_jax.network.sau_net import create_model
 from cellcount_jax.training import parallel
 from cellcount_jax.training.step import train_step
@@ -52,8 +53,10 @@ def jax_training(
 ) -> Callable[[], Any]:
     """A call of the training loop's compiled run of some steps on one batch."""
 
+    geometry = targets.target_geometry(config, (1.0,) * config.data.ndim)
+
     def step(state: Any, data: Any, key: jax.Array) -> tuple[Any, Any]:
-        return train_step(state, data, key, config=config)
+        return train_step(state, data, key, config=config, geometry=geometry)
 
     return compiled_run(step, state, batch, steps=steps)
 

@@ -27,7 +27,10 @@ KERNELS = ("inverse_distance", "gaussian", "mask")
 NORMS = ("batch", "instance")
 ATTENTIONS = ("block", "global", "none")
 IMAGE_PERTURBATIONS = ("noise", "contrast", "brightness", "sharpness")
-PERTURBATIONS = ("feature_noise_last", "feature_noise_all", *IMAGE_PERTURBATIONS)
+FEATURE_PERTURBATIONS = ("feature_noise_last", "feature_noise_all")
+PERTURBATIONS = (*FEATURE_PERTURBATIONS, *IMAGE_PERTURBATIONS, "none")
+TEACHERS = ("same", "average")
+LEARNED = ("map", "dots")
 SCHEDULES = ("cosine", "restarts")
 RULES = ("peaks", "components", "fidt")
 DTYPES = ("auto", "float32", "bfloat16", "float64")
@@ -153,6 +156,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "focal_radius": number(2, at_least=0, at_most=100),  # its reach in voxels: 5 taps [authors]
         "focal_floor": number(0.1, at_least=0),  # maxima of the map below: background [FIDT]
         "ramp_up": number(0.3, at_least=0, at_most=1),  # share of training until w [ours]
+        "begin": number(0.0, at_least=0, below=1),  # share of training before, on dots alone
+        # The weights of the teacher, and of the trained model: the student's [paper], or their
+        # moving average [Tarvainen and Valpola 2017].
+        "teacher": one_of(TEACHERS, "same"),
+        "average_decay": number(0.99, at_least=0, below=1),  # of the average, a step
+        "teacher_flips": False,  # its map is the mean over mirror images [Radosavovic et al. 2018]
+        # Strength of random gain, offset, noise, gamma, blur and slope of the student's image.
+        "view": number(0.0, at_least=0, at_most=10),
+        "scale": number(0.0, at_least=0, at_most=1),  # its size times exp(U(-s, s))
+        "cut_out": number(0.0, at_least=0, at_most=1),  # box hidden in it, share of the edges
+        # What the student learns: the teacher's map [paper], or the kernel around its sure cells.
+        "target": one_of(LEARNED, "map"),
+        "confident": number(0.5, above=0, below=1),  # a sure cell: share of a lone dot's value
     },
     "augment": {
         "flips": True,  # along every axis [authors]

@@ -66,6 +66,8 @@ def _pairs(config: ml_collections.ConfigDict) -> None:
     """Settings that allow or need a value of another one, or of the environment."""
     if config.target.count_head and config.target.kernel != "inverse_distance":
         _fail("target.count_head", True, "needs target.kernel = 'inverse_distance'")
+    if config.consistency.target == "dots" and config.target.kernel == "mask":
+        _fail("consistency.target", "dots", "needs another target.kernel than 'mask'")
     if 0 < config.detect.split_from <= 1:
         _fail("detect.split_from", config.detect.split_from, "must be 0, or above 1, a lone cell")
     if config.model.dtype == "float64" and not jax.config.read("jax_enable_x64"):

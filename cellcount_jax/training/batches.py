@@ -19,7 +19,7 @@ from jax import Array
 from cellcount_jax.maps import targets
 from cellcount_jax.maps.targets import TargetGeometry
 from cellcount_jax.training import augment, parallel
-from cellcount_jax.training.stack import ImageStack, TrainingData
+from cellcount_jax.training.stack import ImageStack, TrainingData, unlabelled_window
 
 Batch = dict[str, Array]
 
@@ -117,14 +117,17 @@ def draw_labelled(
         arrays = [stack.images, stack.valid]
         if stack.cells is not None:
             arrays.append(stack.cells)
-        cut, points, box = _cut(origin_key, stack, index, arrays, stack.points[index], config)
+        crop = tuple(config.train.crop)
+        cut, points, box = _cut(
+            origin_key, stack, index, arrays, stack.points[index], config, crop=crop
+        )
         cut[1] &= _whole(box, stack.size[index], config, geometry)
         moved, points = _augmented(rest, cut, points, config, geometry)
         target = make_target(
             points,
             stack.mask[index],
             moved[2] if len(moved) > 2 else None,
-            tuple(config.train.crop),
+            crop,
             config=config,
             geometry=geometry,
         )
@@ -136,13 +139,14 @@ def draw_labelled(
 def draw_unlabelled(
     keys: Array, stack: ImageStack, *, config: ml_collections.ConfigDict, geometry: TargetGeometry
 ) -> Array:
-    """Draws one augmented crop per key: `(batch, *crop, channels)`."""
+    """Draws one augmented window of `unlabelled_window` per key: `(batch, *window, channels)`."""
+    seen = unlabelled_window(config)
 
     def one(key: Array) -> Array:
         pick, origin_key, *rest = jax.random.split(key, 6)
         index = jax.random.randint(pick, (), 0, len(stack.images))
         none = jnp.zeros((1, len(config.train.crop)), jnp.int32)
-        cut, points, _ = _cut(origin_key, stack, index, [stack.images], none, config)
+        cut, points, _ = _cut(origin_key, stack, index, [stack.images], none, config, crop=seen)
         return _augmented(rest, cut, points, config, geometry)[0][0]
 
     return jax.vmap(one)(keys)
@@ -155,6 +159,8 @@ def _cut(
     arrays: Sequence[Any],
     points: Array,
     config: ml_collections.ConfigDict,
+    *,
+    crop: tuple[int, ...],
 ) -> tuple[list[Array], Array, tuple[Array, Array]]:
     """A crop of some arrays of a stack, of another size where `augment.scale` is set.
 
@@ -162,7 +168,7 @@ def _cut(
       The crops; the points `(K, D)` int in their voxels; and the box of the crop in the image,
       float, its first edge and its last.
     """
-    crop, scale = tuple(config.train.crop), config.augment.scale
+    scale = config.augment.scale
     window = augment.window(crop, scale=scale)
     draw = augment.random_crop_around if config.train.cut_margin else augment.random_crop_origin
     origin = draw(key, stack.low[index], stack.high[index], window)

@@ -235,7 +235,8 @@ def with_weights(state: TrainState, model: TrainedModel) -> TrainState:
 
     params = jax.tree.map(taken, model.variables["params"], state.params)
     stats = jax.tree.map(taken, model.variables["batch_stats"], state.batch_stats)
-    return state.replace(params=params, batch_stats=stats)
+    average = None if state.average is None else {"params": params, "batch_stats": stats}
+    return state.replace(params=params, batch_stats=stats, average=average)
 
 
 def _fixed(config: ml_collections.ConfigDict) -> list[str]:

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 from jax import Array
 
+from cellcount_jax import config as settings
 from cellcount_jax.maps.targets import gaussian_filter_along
 
 
@@ -35,6 +37,30 @@ def density_loss(prediction: Array, target: Array, *, dot_weight: float = 0.0) -
 def mask_loss(logits: Array, target: Array) -> Array:
     """Sigmoid cross-entropy of whole-cell masks, elementwise (full-annotation baseline)."""
     return optax.sigmoid_binary_cross_entropy(logits, target)
+
+
+def supervised_loss(
+    prediction: Array, target: Array, *, config: ml_collections.ConfigDict
+) -> Array:
+    """The loss of a config's target, elementwise, that of a density map added where it has one.
+
+    Args:
+      prediction: `(batch, *spatial, 1 or 2)`, maps of the network.
+      target: same shape.
+      config: its `target` section is used.
+
+    Returns:
+      `(batch, *spatial, 1)`.
+    """
+    if config.target.kernel == "mask":
+        return mask_loss(prediction, target)
+    # The network's output before the division by the scale is what is compared [authors].
+    t = config.target
+    maps = density_loss(prediction[..., :1], target[..., :1], dot_weight=t.dot_weight)
+    if not t.count_head:
+        return t.scale**2 * maps
+    densities = density_loss(prediction[..., 1:], target[..., 1:])
+    return t.scale**2 * maps + t.count_weight * settings.count_scale(config) ** 2 * densities
 
 
 def focal_weight(

@@ -16,6 +16,7 @@ from flax import struct
 from jax import Array
 from scipy import ndimage
 
+from cellcount_jax import config as settings
 from cellcount_jax.data.sample import Dataset, Sample, valid_box, voxels_inside
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.normalise import Normalisation
@@ -76,6 +77,16 @@ def on_device(
     return TrainingData(labelled, _stack(without, normalisation, config, with_labels=False))
 
 
+def unlabelled_window(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+    """The voxels that the teacher sees: a crop, or more where the student's is of another size."""
+    crop, scale = tuple(config.train.crop), config.consistency.scale
+    if scale == 0:
+        return crop
+    sizes = augment.window(crop, scale=scale)
+    strides = settings.total_stride(config)
+    return tuple(-(-size // stride) * stride for size, stride in zip(sizes, strides, strict=True))
+
+
 def _stack(
     samples: Sequence[Sample],
     normalisation: Normalisation,
@@ -90,7 +101,8 @@ def _stack(
                 f"{sample.source or sample.name}: the image is {size_text(sample.shape)} voxels,"
                 f" smaller than config.train.crop = {size_text(crop)}; choose a smaller crop"
             )
-    window = augment.window(crop, scale=config.augment.scale)
+    seen = crop if with_labels else unlabelled_window(config)
+    window = augment.window(seen, scale=config.augment.scale)
     shape = tuple(max(sizes) for sizes in zip(window, *(s.shape for s in samples), strict=True))
     images = np.stack([_padded(normalisation(s.image), shape) for s in samples])
     boxes = [_box(s, window) for s in samples]

@@ -13,25 +13,35 @@ import optax
 from flax.training import train_state
 from jax import Array
 
-from cellcount_jax import config as settings
-from cellcount_jax.config import IMAGE_PERTURBATIONS
 from cellcount_jax.maps.targets import TargetGeometry
 from cellcount_jax.network.sau_net import SAUNet, create_model, initial_variables
 from cellcount_jax.training import losses, parallel
 from cellcount_jax.training.batches import Batch, draw_batch
+from cellcount_jax.training.consistency import average, consistency_error
 from cellcount_jax.training.stack import TrainingData
 
 Metrics = dict[str, Array]
 
 
 class TrainState(train_state.TrainState):
-    """Parameters, optimiser state, step count and the norms' running statistics."""
+    """Parameters, optimiser state, step count, running statistics, and the moving average.
+
+    Attributes:
+      batch_stats: the norms' running statistics.
+      average: `params` and `batch_stats` of the moving average; None where there is none.
+    """
 
     batch_stats: Any
+    average: Any = None
 
     @property
     def variables(self) -> Any:
-        """The network's variables: `params` and `batch_stats`."""
+        """The trained network's `params` and `batch_stats`: their average where there is one."""
+        return self.latest if self.average is None else self.average
+
+    @property
+    def latest(self) -> Any:
+        """`params` and `batch_stats` after the last step."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -83,7 +93,14 @@ def create_train_state(
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         tx=create_optimizer(config),
+        average=jax.tree.map(jnp.copy, variables) if averaging(config) else None,
     )
+
+
+def averaging(config: ml_collections.ConfigDict) -> bool:
+    """Whether the teacher is an average, of which there is none without unlabelled images."""
+    c = config.consistency
+    return c.teacher == "average" and c.weight > 0 and config.train.batch_unlabelled > 0
 
 
 def train_step(
@@ -92,6 +109,7 @@ def train_step(
     key: Array,
     *,
     config: ml_collections.ConfigDict,
+    geometry: TargetGeometry,
     peak: float = 1.0,
     frozen: bool = False,
     axis_name: str | None = None,
@@ -102,9 +120,10 @@ def train_step(
       state: before the step.
       batch: `image` `(batch, *crop, channels)`, `target` `(batch, *crop, 1 or 2)`, `valid`
         `(batch, *crop, 1)`, and `unlabelled` `(batch', *crop, channels)` where the consistency
-        loss is on; this device's share.
+        loss is on, with windows of `stack.unlabelled_window`; this device's share.
       key: of this step, for dropout and perturbations, the same on every device.
       config: its `consistency`, `target` and `train` sections are used.
+      geometry: of the targets.
       peak: the target's value at a lone dot, to which the focal floor is relative.
       frozen: whether batch norms use their running statistics, and leave them as they are.
       axis_name: the mapped axis; None on one device outside of pmap.
@@ -113,9 +132,10 @@ def train_step(
       The state after the step, and the losses and the gradient's norm; all of it is the same
         on every device.
     """
-    weight = config.consistency.weight * losses.ramp_up(
-        state.step, config.consistency.ramp_up * config.train.steps
-    )
+    c, steps = config.consistency, config.train.steps
+    begin = round(c.begin * steps)
+    weight = c.weight * losses.ramp_up(state.step - begin, c.ramp_up * steps)
+    weight = jnp.where(state.step < begin, 0.0, weight)
 
     def objective(params: Any) -> tuple[Array, tuple[Any, Metrics]]:
         supervised, consistency, statistics = _losses(
@@ -124,6 +144,7 @@ def train_step(
             batch,
             key,
             config=config,
+            geometry=geometry,
             peak=peak,
             frozen=frozen,
             axis_name=axis_name,
@@ -136,7 +157,11 @@ def train_step(
     gradients, (statistics, metrics) = jax.grad(objective, has_aux=True)(state.params)
     gradients, metrics = parallel.all_sum((gradients, metrics), axis_name=axis_name)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
-    return state.apply_gradients(grads=gradients, batch_stats=statistics), metrics
+    after = state.apply_gradients(grads=gradients, batch_stats=statistics)
+    if state.average is not None:
+        averaged = average(state.average, after.latest, state.step, decay=c.average_decay)
+        after = after.replace(average=averaged)
+    return after, metrics
 
 
 def draw_and_step(
@@ -174,6 +199,7 @@ def draw_and_step(
         batch,
         keys[2],
         config=config,
+        geometry=geometry,
         peak=peak,
         frozen=frozen,
         axis_name=parallel.AXIS,
@@ -187,6 +213,7 @@ def _losses(
     key: Array,
     *,
     config: ml_collections.ConfigDict,
+    geometry: TargetGeometry,
     peak: float,
     frozen: bool,
     axis_name: str | None,
@@ -203,26 +230,22 @@ def _losses(
     keys = parallel.example_keys(dropout_key, len(labelled), axis_name=axis_name)
     levels, stats = network(params, stats, levels, method=SAUNet.attend, keys=keys)
     prediction, stats = network(params, stats, levels, method=SAUNet.decode)
-    error = _supervised_loss(prediction, batch["target"], config)
+    error = losses.supervised_loss(prediction, batch["target"], config=config)
     supervised = _mean(error, batch["valid"], axis_name)
     if unlabelled is None:
         return supervised, jnp.zeros_like(supervised), stats
 
-    predicting = functools.partial(_network, state.apply_fn, True)
-    others, _ = predicting(params, state.batch_stats, unlabelled, method=SAUNet.encode)
-    # The teacher: the same weights, frozen, without dropout and noise.
-    frozen_params, teacher = jax.lax.stop_gradient((params, others))
-    for method in (SAUNet.attend, SAUNet.decode):
-        teacher, _ = predicting(frozen_params, state.batch_stats, teacher, method=method)
-    student = _student(
-        functools.partial(predicting, params, state.batch_stats),
-        others,
+    error, counted = consistency_error(
+        state.apply_fn,
+        {"params": params, "batch_stats": state.batch_stats},
+        state.latest if state.average is None else state.average,
         unlabelled,
         student_key,
         config=config,
+        geometry=geometry,
+        peak=peak,
         axis_name=axis_name,
     )
-    error, counted = _consistency_loss(student, teacher, config=config, peak=peak)
     return supervised, _mean(error, counted, axis_name), stats
 
 
@@ -235,62 +258,6 @@ def _network(
         return apply(variables, *args, train=False, **options), stats
     out, new = apply(variables, *args, train=True, mutable=["batch_stats"], **options)
     return out, new.get("batch_stats", {})
-
-
-def _supervised_loss(prediction: Array, target: Array, config: ml_collections.ConfigDict) -> Array:
-    if config.target.kernel == "mask":
-        return losses.mask_loss(prediction, target)
-    # The network's output before the division by the scale is what is compared [authors].
-    t = config.target
-    maps = losses.density_loss(prediction[..., :1], target[..., :1], dot_weight=t.dot_weight)
-    if not t.count_head:
-        return t.scale**2 * maps
-    densities = losses.density_loss(prediction[..., 1:], target[..., 1:])
-    return t.scale**2 * maps + t.count_weight * settings.count_scale(config) ** 2 * densities
-
-
-def _consistency_loss(
-    student: Array, teacher: Array, *, config: ml_collections.ConfigDict, peak: float
-) -> tuple[Array, Array]:
-    """The elementwise consistency loss of the maps of locations, and which voxels count."""
-    student, teacher = student[..., :1], teacher[..., :1]
-    c = config.consistency
-    scale = config.target.scale
-    if config.target.kernel == "mask":
-        student, teacher, scale = jax.nn.sigmoid(student), jax.nn.sigmoid(teacher), 1.0
-    weight = jnp.ones_like(teacher)
-    if c.focal:
-        weight = losses.focal_weight(
-            teacher, sigma=c.focal_sigma, radius=c.focal_radius, floor=c.focal_floor * peak
-        )
-    return losses.focal_consistency_loss(scale * student, scale * teacher, weight), weight > 0
-
-
-def _student(
-    network: Callable[..., tuple[Any, Any]],
-    levels: tuple[Array, ...],
-    images: Array,
-    key: Array,
-    *,
-    config: ml_collections.ConfigDict,
-    axis_name: str | None,
-) -> Array:
-    """The map of the perturbed features or images."""
-    c = config.consistency
-    dropout_key, perturb_key = jax.random.split(key)
-    on_image = c.perturbation in IMAGE_PERTURBATIONS
-    if on_image:
-        keys = parallel.example_keys(perturb_key, len(images), axis_name=axis_name)
-        perturbed = jax.vmap(
-            lambda k, x: losses.image_perturbation(k, x, kind=c.perturbation, strength=c.strength)
-        )(keys, images)
-        levels, _ = network(perturbed, method=SAUNet.encode)
-    keys = parallel.example_keys(dropout_key, len(images), axis_name=axis_name)
-    levels, _ = network(levels, method=SAUNet.attend, keys=keys)
-    if not on_image:
-        last_only = c.perturbation == "feature_noise_last"
-        levels = losses.feature_noise(perturb_key, levels, strength=c.strength, last_only=last_only)
-    return network(levels, method=SAUNet.decode)[0]
 
 
 def _mean(values: Array, counted: Array, axis_name: str | None) -> Array:

@@ -18,6 +18,7 @@ import pytest
 from cellcount_jax import config as settings
 from cellcount_jax import variants
 from cellcount_jax.data import synthetic
+from cellcount_jax.maps.targets import target_geometry
 from cellcount_jax.network import native
 from cellcount_jax.training.step import create_train_state, train_step
 
@@ -103,7 +104,10 @@ def test_the_operations_of_a_step_are_those_that_xla_counts(
         arrays["unlabelled"] = jax.ShapeDtypeStruct(shape, jnp.float32)
     key = jax.random.key(0)
     state = jax.eval_shape(lambda: create_train_state(key, config, channels=1))
-    step = jax.jit(lambda state, batch: train_step(state, batch, key, config=config))
+    geometry = target_geometry(config, (1.0,) * config.data.ndim)
+    step = jax.jit(
+        lambda state, batch: train_step(state, batch, key, config=config, geometry=geometry)
+    )
     analysis = step.lower(state, arrays).cost_analysis()
     assert analysis is not None
     tolerance = 0.02 if what == "the paper's" else 0.05

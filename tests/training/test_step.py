@@ -17,6 +17,7 @@ from jax import Array
 from scipy import ndimage
 
 from cellcount_jax.config import KERNELS, NORMS, PERTURBATIONS, default_config
+from cellcount_jax.maps.targets import TargetGeometry, target_geometry
 from cellcount_jax.training import losses
 from cellcount_jax.training.step import (
     TrainState,
@@ -55,8 +56,12 @@ def tiny_config(ndim: int = 2, **settings: Any) -> ml_collections.ConfigDict:
     return config
 
 
+def geometry_of(config: ml_collections.ConfigDict) -> TargetGeometry:
+    return target_geometry(config, (1.0,) * config.data.ndim)
+
+
 def compiled(config: ml_collections.ConfigDict) -> Step:
-    return jax.jit(functools.partial(train_step, config=config))
+    return jax.jit(functools.partial(train_step, config=config, geometry=geometry_of(config)))
 
 
 @functools.cache
@@ -132,7 +137,7 @@ def varied(i: int, ndim: int) -> ml_collections.ConfigDict:
         consistency__weight=(1.0, 0.5)[i % 2],
         consistency__focal=i != 2,
         target__kernel=KERNELS[i % len(KERNELS)],
-        model__norm=NORMS[i // 3],
+        model__norm=NORMS[i // 3 % len(NORMS)],
         model__attention=("block", "none", "global")[i % 3],
         optim__weight_decay=0.1 * (i % 2),
     )
@@ -152,7 +157,7 @@ def test_every_option_fits_volumes(i: int) -> None:
     """Shapes and types only, which need no compilation."""
     config = varied(i, ndim=3)
     state = initial_state(config)
-    step = functools.partial(train_step, config=config)
+    step = functools.partial(train_step, config=config, geometry=geometry_of(config))
     after, metrics = jax.eval_shape(step, state, make_batch(3), jax.random.key(1))
     jax.tree.map(
         lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)), after, state
@@ -354,7 +359,9 @@ def test_frozen_norms_train_as_prediction_sees_them() -> None:
     )
     state = state.replace(batch_stats=statistics)
     batch = make_batch()
-    step = jax.jit(functools.partial(train_step, config=config, frozen=True))
+    step = jax.jit(
+        functools.partial(train_step, config=config, geometry=geometry_of(config), frozen=True)
+    )
     after, metrics = step(state, batch, jax.random.key(1))
     assert_same(after.batch_stats, statistics)
     assert differ(after.params, state.params)
@@ -442,7 +449,7 @@ def test_in_bfloat16_no_sum_is_taken_in_it() -> None:
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
     valid = jax.ShapeDtypeStruct(shape, jnp.bool_)
     batch = {"image": image, "target": image, "valid": valid, "unlabelled": image}
-    step = functools.partial(train_step, config=config)
+    step = functools.partial(train_step, config=config, geometry=geometry_of(config))
     text = str(jax.make_jaxpr(step)(state, batch, jax.random.key(0)))
     sums = re.findall(r":(\w+)\[[\d,]*\] = reduce_sum\[", text)
     assert len(sums) > 20 and "bf16" not in sums

@@ -1,0 +1,268 @@
+"""The consistency term of equation 3: the teacher's map, what the student sees, what it learns.
+
+`weight`, `perturbation` and `focal` of `config.consistency` are the paper's; all else, off by
+default, is meant to get more out of unlabelled images. 2D and 3D alike.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax import Array
+
+from cellcount_jax import config as settings
+from cellcount_jax.maps import targets
+from cellcount_jax.maps.targets import TargetGeometry
+from cellcount_jax.network.sau_net import SAUNet
+from cellcount_jax.training import augment, losses, parallel
+from cellcount_jax.training.batches import make_target
+
+# Changes of intensity in a view of strength 1, see `augment.random_intensity`.
+_VIEW = {"gain": 0.5, "offset": 0.3, "noise": 0.2, "gamma": 0.3, "blur": 1.0, "gradient": 0.3}
+
+
+class View(NamedTuple):
+    """What a student sees of an unlabelled image, and what it learns there.
+
+    Attributes:
+      image: `(*crop, channels)`, perturbed.
+      target: `(*crop, 1 or 2)`, as the maps of the network.
+      weight: `(*crop, 1)` of the error; 0 where nothing is known.
+    """
+
+    image: Array
+    target: Array
+    weight: Array
+
+
+def consistency_error(
+    apply: Callable[..., Any],
+    student: Any,
+    teacher: Any,
+    images: Array,
+    key: Array,
+    *,
+    config: ml_collections.ConfigDict,
+    geometry: TargetGeometry,
+    peak: float,
+    axis_name: str | None = None,
+) -> tuple[Array, Array]:
+    """The error of the student on unlabelled images, elementwise.
+
+    Both see the norms as in prediction, with running statistics; the teacher is without dropout.
+
+    Args:
+      apply: of the network.
+      student: its variables, `params` and `batch_stats`.
+      teacher: those of the teacher; no gradient passes.
+      images: `(batch, *window, channels)`, this device's share.
+      key: of dropout, noise and views, the same on every device.
+      config: its `consistency`, `target`, `detect` and `train` sections are used.
+      geometry: of the targets.
+      peak: the target's value at a lone dot.
+      axis_name: the mapped axis; None outside of pmap.
+
+    Returns:
+      The error `(batch, *crop, 1)`, and where it counts, bool.
+    """
+    c = config.consistency
+    masks = config.target.kernel == "mask"
+    dropout_key, noise_key = jax.random.split(key)
+    frozen = functools.partial(apply, jax.lax.stop_gradient(teacher))
+    levels = apply(student, images, method=SAUNet.encode)
+    if c.teacher_flips:
+        maps = mean_over_mirror_images(frozen, images)
+    elif c.teacher == "average":
+        maps = frozen(images)
+    else:  # the same features as the student's
+        seen = frozen(jax.lax.stop_gradient(levels), method=SAUNet.attend)
+        maps = frozen(seen, method=SAUNet.decode)
+    view = jax.vmap(functools.partial(student_view, config=config, geometry=geometry, peak=peak))(
+        parallel.example_keys(noise_key, len(images), axis_name=axis_name),
+        images,
+        jax.nn.sigmoid(maps) if masks else maps,
+    )
+    if changes_image(c):
+        levels = apply(student, view.image, method=SAUNet.encode)
+    keys = parallel.example_keys(dropout_key, len(images), axis_name=axis_name)
+    levels = apply(student, levels, method=SAUNet.attend, keys=keys)
+    if c.perturbation in settings.FEATURE_PERTURBATIONS:
+        last_only = c.perturbation == "feature_noise_last"
+        levels = losses.feature_noise(noise_key, levels, strength=c.strength, last_only=last_only)
+    found = apply(student, levels, method=SAUNet.decode)
+    if c.target == "dots":
+        error = losses.supervised_loss(found, view.target, config=config)
+        return view.weight * error, view.weight > 0
+    scale = 1.0 if masks else config.target.scale
+    maps = (jax.nn.sigmoid(found) if masks else found)[..., :1]
+    error = losses.focal_consistency_loss(scale * maps, scale * view.target[..., :1], view.weight)
+    return error, view.weight > 0
+
+
+def changes_image(consistency: ml_collections.ConfigDict) -> bool:
+    """Whether the student sees another image than the teacher, and not only other features."""
+    c = consistency
+    return c.perturbation in settings.IMAGE_PERTURBATIONS or max(c.view, c.scale, c.cut_out) > 0
+
+
+def mean_over_mirror_images(predict: Callable[[Array], Array], images: Array) -> Array:
+    """Mean of the maps of all mirror images, mirrored back.
+
+    .. math:: 2^{-D} \\sum_{S \\subseteq axes} flip_S(f(flip_S(I)))
+
+    Args:
+      predict: f, images `(batch, *spatial, channels)` to maps of the same spatial shape.
+      images: I.
+
+    Returns:
+      The map.
+
+    Source: data distillation, Radosavovic et al. 2018.
+    """
+    axes = range(1, images.ndim - 1)
+    mirrored = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
+    maps = [jnp.flip(predict(jnp.flip(images, f)), f) for f in mirrored]
+    return sum(maps[1:], start=maps[0]) / len(maps)
+
+
+def student_view(
+    key: Array,
+    image: Array,
+    teacher: Array,
+    *,
+    config: ml_collections.ConfigDict,
+    geometry: TargetGeometry,
+    peak: float,
+) -> View:
+    """What the student sees of one unlabelled image, and what it learns from the teacher.
+
+    Geometry changes the image and the target alike, and so needs not be undone.
+
+    Args:
+      key: random key.
+      image: `(*window, channels)`, see `stack.unlabelled_window`.
+      teacher: `(*window, 1 or 2)`, its maps; no gradient passes.
+      config: its `consistency`, `target`, `detect` and `train` sections are used.
+      geometry: of the targets.
+      peak: the target's value at a lone dot.
+
+    Returns:
+      The view, of the size of a crop.
+    """
+    c, crop = config.consistency, tuple(config.train.crop)
+    keys = jax.random.split(key, 5)
+    teacher = jax.lax.stop_gradient(teacher)
+    if c.target == "dots":
+        points, mask, known = confident_dots(
+            teacher[..., 0], config=config, geometry=geometry, peak=peak
+        )
+    else:
+        points, mask = jnp.zeros((1, len(crop)), jnp.int32), jnp.zeros((1,), bool)
+        known = jnp.ones(teacher.shape[:-1], bool)
+    arrays: tuple[Array, ...] = (image, known, teacher)
+    if c.scale > 0:
+        arrays, moved, _, _ = augment.random_scale(keys[0], arrays, points, crop, scale=c.scale)
+        points = jnp.floor(moved + 0.5).astype(points.dtype)
+    if config.augment.flips and (c.view > 0 or c.scale > 0):
+        arrays, points = augment.random_flips(keys[1], arrays, points)
+    image, known, target = arrays
+    weight = known[..., None].astype(target.dtype)
+    if c.target == "dots":
+        target = make_target(points, mask, None, crop, config=config, geometry=geometry)
+    if c.focal:
+        weight = weight * _focal_weight(target[None, ..., :1], c, peak)[0]
+    if c.view > 0:
+        strengths = {name: c.view * strength for name, strength in _VIEW.items()}
+        image = augment.random_intensity(keys[2], image, **strengths)
+    if c.perturbation in settings.IMAGE_PERTURBATIONS:
+        image = losses.image_perturbation(keys[3], image, kind=c.perturbation, strength=c.strength)
+    if c.cut_out > 0:
+        hidden = random_box(keys[4], crop, share=c.cut_out)[..., None]
+        image = jnp.where(hidden, image.mean(range(len(crop))), image)
+        weight = jnp.where(hidden, 0.0, weight)
+    return View(image, target, weight)
+
+
+def confident_dots(
+    teacher: Array, *, config: ml_collections.ConfigDict, geometry: TargetGeometry, peak: float
+) -> tuple[Array, Array, Array]:
+    """The cells that a teacher is sure of, and where it is sure of all.
+
+    Local maxima above `consistency.confident` are dots. Those below it, but above
+    `consistency.focal_floor`, may be cells or not: nothing is known where one of them, or the end
+    of the map, is nearer than every dot, as far as the kernel reaches.
+
+    Args:
+      teacher: `(*spatial,)` map of locations.
+      config: its `consistency`, `detect` and `target` sections are used.
+      geometry: of the targets.
+      peak: the target's value at a lone dot, to which both levels are relative.
+
+    Returns:
+      `(K, D)` int voxels; `(K,)` bool, which rows are dots; `(*spatial,)` bool, where all is known.
+    """
+    c = config.consistency
+    size = tuple(2 * reach + 1 for reach in config.detect.min_distance)
+    highest = jax.lax.reduce_window(
+        teacher, -jnp.inf, jax.lax.max, size, (1,) * teacher.ndim, "SAME"
+    )
+    maxima = (teacher == highest) & (teacher > c.focal_floor * peak)
+    sure = maxima & (teacher > c.confident * peak)
+    # No more strict maxima fit.
+    most = max(1, math.prod(-(-n // (1 + reach)) for n, reach in _sizes(teacher, config)))
+    index = jnp.nonzero(sure, size=most, fill_value=0)
+    mask = jnp.arange(most) < sure.sum()
+    unsure = jnp.pad(maxima & ~sure, 1, constant_values=True)
+    reach = {"spacing": geometry.edges, "max_distance": config.target.max_distance}
+    to_dot = targets.distance_transform(sure, **reach)
+    to_unsure = targets.distance_transform(unsure, **reach)
+    inner = tuple(slice(1, n + 1) for n in teacher.shape)
+    return jnp.stack(index, axis=-1).astype(jnp.int32), mask, to_dot <= to_unsure[inner]
+
+
+def random_box(key: Array, shape: Sequence[int], *, share: float) -> Array:
+    """A box around a random voxel, `shape` bool: `share` of each edge, cut at the ends.
+
+    Source: cut-out, DeVries and Taylor 2017.
+    """
+    keys = jax.random.split(key, len(shape))
+    inside = []
+    for axis_key, size in zip(keys, shape, strict=True):
+        distance = jnp.abs(jnp.arange(size) - jax.random.randint(axis_key, (), 0, size))
+        inside.append(2 * distance < share * size)
+    return jnp.stack(jnp.meshgrid(*inside, indexing="ij")).all(axis=0)
+
+
+def average(old: Any, new: Any, step: Array | int, *, decay: float) -> Any:
+    """Exponential moving average of weights, over few steps at the beginning.
+
+    .. math:: \\theta' = d \\theta' + (1 - d) \\theta, \\quad d = \\min(decay, (1 + s) / (10 + s))
+
+    Args:
+      old: theta', a tree of arrays.
+      new: theta, after step s.
+      step: s, from 0.
+      decay: of one step.
+
+    Source: mean teacher, Tarvainen and Valpola 2017.
+    """
+    done = jnp.asarray(step, jnp.float32)
+    kept = jnp.minimum(decay, (1 + done) / (10 + done))
+    return jax.tree.map(lambda a, b: a + (1 - kept).astype(a.dtype) * (b - a), old, new)
+
+
+def _focal_weight(maps: Array, c: ml_collections.ConfigDict, peak: float) -> Array:
+    return losses.focal_weight(
+        maps, sigma=c.focal_sigma, radius=c.focal_radius, floor=c.focal_floor * peak
+    )
+
+
+def _sizes(values: Array, config: ml_collections.ConfigDict) -> zip[tuple[int, int]]:
+    return zip(values.shape, config.detect.min_distance, strict=True)
