@@ -185,7 +185,7 @@ def student_view(
         image = losses.image_perturbation(keys[3], image, kind=c.perturbation, strength=c.strength)
     if c.cut_out > 0:
         hidden = random_box(keys[4], crop, share=c.cut_out)[..., None]
-        image = jnp.where(hidden, image.mean(range(len(crop))), image)
+        image = jnp.where(hidden, image.mean(tuple(range(len(crop))), keepdims=True), image)
         weight = jnp.where(hidden, 0.0, weight)
     return View(image, target, weight)
 

@@ -16,9 +16,9 @@ import pytest
 from jax import Array
 from scipy import ndimage
 
-from cellcount_jax.config import KERNELS, NORMS, PERTURBATIONS, default_config
+from cellcount_jax.config import KERNELS, LEARNED, NORMS, PERTURBATIONS, TEACHERS, default_config
 from cellcount_jax.maps.targets import TargetGeometry, target_geometry
-from cellcount_jax.training import losses
+from cellcount_jax.training import consistency, losses
 from cellcount_jax.training.step import (
     TrainState,
     create_train_state,
@@ -45,6 +45,7 @@ def tiny_config(ndim: int = 2, **settings: Any) -> ml_collections.ConfigDict:
     config = default_config()
     config.data.ndim = ndim
     config.train.crop = CROPS[ndim]
+    config.detect.min_distance = (1,) * ndim
     config.train.steps = 30
     config.model.features = 2
     config.model.levels = 2
@@ -88,7 +89,8 @@ def initial_state(config: ml_collections.ConfigDict) -> TrainState:
         return jnp.asarray(value, leaf.dtype)
 
     shapes = jax.eval_shape(lambda: create_train_state(jax.random.key(0), config, channels=1))
-    return jax.tree_util.tree_map_with_path(fill, shapes)
+    state = jax.tree_util.tree_map_with_path(fill, shapes)
+    return state if state.average is None else state.replace(average=state.latest)
 
 
 def make_batch(ndim: int = 2, *, unlabelled: int = 3) -> dict[str, Array]:
@@ -130,13 +132,19 @@ def without_peaks(state: TrainState) -> TrainState:
 
 
 def varied(i: int, ndim: int) -> ml_collections.ConfigDict:
-    """Over i: every perturbation, every kernel, both norms and all attentions."""
+    """Over i: every perturbation, every kernel, both norms, all attentions, both teachers."""
+    kernel = KERNELS[i % len(KERNELS)]
     return tiny_config(
         ndim,
         consistency__perturbation=PERTURBATIONS[i],
         consistency__weight=(1.0, 0.5)[i % 2],
         consistency__focal=i != 2,
-        target__kernel=KERNELS[i % len(KERNELS)],
+        consistency__teacher=TEACHERS[i % 2],
+        consistency__teacher_flips=i == 3,
+        consistency__view=0.5 * (i % 3),
+        consistency__cut_out=0.25 * (i % 4),
+        consistency__target="map" if kernel == "mask" else LEARNED[i // 2 % 2],
+        target__kernel=kernel,
         model__norm=NORMS[i // 3 % len(NORMS)],
         model__attention=("block", "none", "global")[i % 3],
         optim__weight_decay=0.1 * (i % 2),
@@ -223,6 +231,38 @@ def test_the_consistency_loss_ramps_up(at: int, weight: float) -> None:
     expected = metrics["supervised"] + weight * metrics["consistency"]
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
     assert metrics["consistency"] > 1e-3 * metrics["supervised"]
+
+
+@pytest.mark.parametrize(("at", "weight"), [(14, 0.0), (15, math.exp(-5)), (30, 1.0)])
+def test_the_consistency_loss_begins_later_where_it_shall(at: int, weight: float) -> None:
+    config = tiny_config(consistency__begin=0.5, consistency__ramp_up=0.5)
+    state = initial_state(config).replace(step=jnp.asarray(at))
+    _, metrics = compiled(config)(state, make_batch(), jax.random.key(1))
+    expected = metrics["supervised"] + weight * metrics["consistency"]
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+    assert metrics["consistency"] > 0
+
+
+def test_the_average_is_the_teacher_and_the_trained_model() -> None:
+    config = tiny_config(
+        consistency__teacher="average", consistency__perturbation="none", model__dropout=0.0
+    )
+    step, state, key = compiled(config), initial_state(config), jax.random.key(1)
+    assert_same(state.average, state.latest)
+    # A teacher that is the student has nothing to teach where nothing is perturbed.
+    after, metrics = step(state, make_batch(), key)
+    assert metrics["consistency"] < 1e-6
+    expected = consistency.average(state.average, after.latest, 0, decay=0.99)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), after.average, expected)
+    assert differ(after.average, after.latest)
+    assert_same(after.variables, after.average)
+    _, metrics = step(after, make_batch(), key)
+    assert metrics["consistency"] > 1e-6
+
+
+def test_without_unlabelled_images_there_is_no_average() -> None:
+    config = tiny_config(consistency__teacher="average", consistency__weight=0.0)
+    assert initial_state(config).average is None
 
 
 def test_noise_of_strength_0_is_no_noise() -> None:
