@@ -25,6 +25,7 @@ NORMALISATIONS = (
 )
 KERNELS = ("inverse_distance", "gaussian", "mask")
 NORMS = ("batch", "instance")
+COUNTERS = ("head", "branch")
 ATTENTIONS = ("block", "global", "none")
 IMAGE_PERTURBATIONS = ("noise", "contrast", "brightness", "sharpness")
 FEATURE_PERTURBATIONS = ("feature_noise_last", "feature_noise_all")
@@ -143,6 +144,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "norm_freeze": number(0.0, at_least=0, at_most=1),
         "attention": one_of(ATTENTIONS, "block"),  # block = fixed blocks of train.crop [ours]
         "dropout": number(0.3, at_least=0, below=1),  # on the attention weights [authors]
+        # With target.count_head: its map from the last features, or from a branch on intermediate
+        # ones, apart from what locates cells [after Zheng et al. 2025].
+        "counter": one_of(COUNTERS, "head"),
         "head_bias": number(1.0),  # initial; a ReLU head that starts at 0 can stay dead [ours]
         "dtype": one_of(DTYPES, "auto"),  # of the computation: float32 on a CPU, else bfloat16
         "remat": False,  # compute a level's inside again for its gradient; no gain on a CPU

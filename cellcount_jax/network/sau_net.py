@@ -83,6 +83,8 @@ class Decoder(nn.Module):
       output_scale: what the map is divided by: the network learns a target times this.
       count_scale: the same of the second map, a density, whose integral is the count; 0 = there
         is none. It has no ReLU, which would make the mean of an uncertain zero positive.
+      count_branch: whether the density comes from a branch of its own on the second finest level,
+        apart from what locates cells, and not from the last features, as the map does.
     """
 
     strides: Sequence[Sequence[int]]
@@ -93,6 +95,7 @@ class Decoder(nn.Module):
     head_bias: float
     output_scale: float
     count_scale: float
+    count_branch: bool
 
     @nn.compact
     def __call__(self, levels: Levels, *, train: bool, size: Array | None = None) -> Array:
@@ -108,6 +111,8 @@ class Decoder(nn.Module):
             x = Norm(**self.norm, name=f"up_norm_{i}")(nn.relu(x), train=train)
             x = jnp.concatenate([levels[i], x], axis=-1)
             x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train, sizes[i])
+            if i == 1 or len(self.strides) == 1:
+                second = x, sizes[i], self.strides[0] if i else (1,) * ndim
         # Not in bfloat16: neighbours on a peak would come out equal.
         exact = at_least_float32(self.dtype)
         bias = nn.initializers.constant(self.head_bias)
@@ -115,7 +120,14 @@ class Decoder(nn.Module):
         map = (map if self.linear else nn.relu(map)) / self.output_scale
         if not self.count_scale:
             return map
+        repeats: Sequence[int] = (1,) * ndim
+        if self.count_branch:
+            x, size, repeats = second
+            conv = Conv(x.shape[-1], (3,) * ndim, dtype=self.dtype, name="count_conv")
+            x = Norm(**self.norm, name="count_norm")(nn.relu(conv(x, size=size)), train=train)
         density = Conv(1, (1,) * ndim, dtype=exact, name="count_head")(x) / self.count_scale
+        for axis, times in enumerate(repeats, start=1):
+            density = jnp.repeat(density, times, axis=axis)
         return jnp.concatenate([map, density], axis=-1)
 
 
@@ -137,6 +149,7 @@ class SAUNet(nn.Module):
       head_bias: initial bias of the last convolution.
       output_scale: the map is divided by this.
       count_scale: a second map, the cells' density, is divided by this; 0 = there is none.
+      count_branch: whether it comes from a branch of its own, see `Decoder`.
       axis_name: the mapped axis over which batch norm averages while training.
       dtype: of the computation; parameters, norms' statistics and the head stay float32.
       remat: whether training computes the inside of a level again for its gradient, for less
@@ -153,6 +166,7 @@ class SAUNet(nn.Module):
     head_bias: float = 1.0
     output_scale: float = 100.0
     count_scale: float = 0.0
+    count_branch: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
@@ -177,6 +191,7 @@ class SAUNet(nn.Module):
             head_bias=self.head_bias,
             output_scale=self.output_scale,
             count_scale=self.count_scale,
+            count_branch=self.count_branch,
         )
 
     def encode(self, x: Array, *, train: bool = False, size: Array | None = None) -> Levels:
@@ -237,6 +252,7 @@ def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = N
         head_bias=0.0 if config.target.kernel == "mask" else c.head_bias,
         output_scale=1.0 if config.target.kernel == "mask" else config.target.scale,
         count_scale=settings.count_scale(config) if config.target.count_head else 0.0,
+        count_branch=c.counter == "branch",
         axis_name=axis_name,
         dtype=_computation_dtype(c.dtype),
         remat=c.remat,

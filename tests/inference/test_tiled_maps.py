@@ -52,6 +52,7 @@ def network(
 
 
 DENSITY = {"target.kernel": "inverse_distance", "target.count_head": True, "target.scale": 1.0}
+BRANCH = {**DENSITY, "model.counter": "branch"}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,9 @@ DENSITY = {"target.kernel": "inverse_distance", "target.count_head": True, "targ
         (2, {"model.attention": "none"}),
         (2, {"predict.flips": True}),
         (2, DENSITY),
+        (2, BRANCH),
         (3, {}),
+        (3, BRANCH),
         (3, {"predict.flips": True, "model.attention": "none"}),
     ],
     ids=str,
@@ -76,12 +79,12 @@ def test_tiles_give_the_maps_of_one_piece(
     grid = make_plan(one.config, shape).tiles
     sizes = [np.prod([s.stop - s.start for s in tile.outer]) for tile in grid]
     assert len(grid) > 4 and max(sizes) <= LIMITS[ndim]
-    assert whole.shape == (*shape, 1 + (changed is DENSITY))
+    assert whole.shape == (*shape, 1 + ("target.count_head" in changed))
     assert (whole.std(tuple(range(ndim))) > 1e-3).all()
     np.testing.assert_allclose(one.map(), whole, atol=1e-5)
 
 
-@pytest.mark.parametrize("changed", [{"predict.flips": True}, DENSITY], ids=str)
+@pytest.mark.parametrize("changed", [{"predict.flips": True}, DENSITY, BRANCH], ids=str)
 def test_planes_of_many_sizes_have_the_maps_of_few_programs(
     network: Callable[..., Network], caplog: pytest.LogCaptureFixture, changed: dict[str, Any]
 ) -> None:
@@ -101,7 +104,7 @@ def test_planes_of_many_sizes_have_the_maps_of_few_programs(
         for flip in flips:
             values = np.flip(image, flip)
             part = np.asarray(jax.jit(model.apply)(one.variables, values[None]))[0]
-            part = 1 / (1 + np.exp(-part)) if changed is not DENSITY else part
+            part = 1 / (1 + np.exp(-part)) if "target.count_head" not in changed else part
             expected += np.flip(part, flip) / len(flips)
         np.testing.assert_allclose(maps, expected, atol=1e-6)
 

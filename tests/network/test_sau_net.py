@@ -287,6 +287,36 @@ def test_the_count_head_is_a_second_map_that_may_be_negative() -> None:
     assert (lower[..., 1] < 0).any()
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_counter_on_a_branch_is_apart_from_the_locations(ndim: int) -> None:
+    config = small_config(features=2, size=16)
+    config.train.crop = (16,) * ndim
+    config.data.ndim = ndim
+    if ndim == 3:
+        config.model.levels, config.model.strides = 3, ((1, 2, 2), (2, 2, 2))
+    config.target.count_head, config.model.counter = True, "branch"
+    model = create_model(config)
+    image = random_image((1, *config.train.crop, 1))
+    made = jax.jit(model.init)(jax.random.key(3), image)
+    maps = jax.jit(model.apply)(made, image)
+    assert maps.shape == (*image.shape[:-1], 2)
+    # One value for what is one voxel of the second level.
+    first = maps[..., 1][(0, *(slice(None, None, s) for s in model.strides[0]))]
+    for axis, stride in enumerate(model.strides[0]):
+        first = jnp.repeat(first, stride, axis)
+    np.testing.assert_array_equal(maps[0, ..., 1], first)
+    # What the last level does is nothing to the density, and the branch nothing to the map.
+    decoder = made["params"]["decoder"]
+    for name, other, same in (("level_0", 0, 1), ("count_conv", 1, 0)):
+        params = {
+            **made["params"],
+            "decoder": {**decoder, name: jax.tree.map(jnp.zeros_like, decoder[name])},
+        }
+        changed = jax.jit(model.apply)({**made, "params": params}, image)
+        np.testing.assert_array_equal(changed[..., same], maps[..., same])
+        assert np.abs(changed[..., other] - maps[..., other]).max() > 0
+
+
 @pytest.mark.parametrize(
     ("attention_kind", "block"), [("block", (128, 128)), ("global", None), ("none", ())]
 )
