@@ -81,6 +81,19 @@ def use_self_supervision(config: ml_collections.ConfigDict) -> None:
     config.consistency.weight = 1.0
 
 
+def use_mean_teacher(config: ml_collections.ConfigDict) -> None:
+    """What the mean over mirror images gives is learned: prediction needs no mirror images.
+
+    The teacher's weights are a moving average, and its map is the mean over mirror images.
+    """
+    config.consistency.weight = 1.0
+    config.consistency.teacher = "average"
+    config.consistency.teacher_flips = True
+    config.consistency.perturbation = "none"
+    config.consistency.focal = False
+    config.predict.flips = False
+
+
 def use_paper_recipe(config: ml_collections.ConfigDict) -> None:
     """The paper's full training, for an accelerator: network, batch and schedule."""
     use_self_supervision(config)
@@ -106,6 +119,7 @@ VARIANTS = {
     "full_annotation": use_full_annotation,
     "supervised": use_supervised,
     "focal": use_self_supervision,
+    "mean_teacher": use_mean_teacher,
 }
 
 

@@ -23,8 +23,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.region = "y<120"
     config.data.unlabelled_names = ("969u", "1230u")
     config.data.calibration_share = 0.0
-    config.consistency.weight = 0.0
     config.detect.threshold = 0.3
     config.evaluation.max_distance = 8.0
+    variants.use_mean_teacher(config)
     variants.use_variant(config, variant, {})
     return config
