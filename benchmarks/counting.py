@@ -190,7 +190,7 @@ def count(
     command = [sys.executable, "-m", "cellcount_jax.cli", "count", *arguments]
     log, lines = folder / "log.txt", []
     started = time.perf_counter()
-    launch = [sys.executable, "-c", LAUNCH, *command, "--fast", "--max-voxels", str(tile)]
+    launch = [sys.executable, "-c", LAUNCH, *command, "--no-thorough", "--max-voxels", str(tile)]
     with (
         log.open("w") as errors,
         subprocess.Popen(

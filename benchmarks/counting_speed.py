@@ -93,7 +93,7 @@ def measure(file: Path, *, flips: bool, repeats: int, limit: int | None) -> dict
     )
     megavoxels = math.prod(job.plan.shape) / 1e6
     return {
-        "what": f"{len(job.plan.flips)} mirror images" if flips else "--fast",
+        "what": f"{len(job.plan.flips)} mirror images" if flips else "one pass",
         "megavoxels": megavoxels,
         "with halos": math.prod(job.plan.window_shape) * len(job.plan.tiles) / 1e6,
         "tiles": len(job.plan.tiles),

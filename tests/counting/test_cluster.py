@@ -238,7 +238,7 @@ def test_the_command_with_processes_of_its_own(
     run_module: Callable[..., tuple[int, str, str]],
 ) -> None:
     expected = count(tmp_path / "threads")
-    arguments = ("count", volume, "--model", run_3d, "--output", tmp_path / "out", "--fast")
+    arguments = ("count", volume, "--model", run_3d, "--output", tmp_path / "out", "--no-thorough")
     status, out, errors = run_module(
         "cli", *arguments, "--max-voxels", str(LIMIT), "--scheduler", "local"
     )
