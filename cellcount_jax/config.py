@@ -160,6 +160,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "focal_radius": number(2, at_least=0, at_most=100),  # its reach in voxels: 5 taps [authors]
         "focal_floor": number(0.1, at_least=0),  # maxima of the map below: background [FIDT]
         "ramp_up": number(0.3, at_least=0, at_most=1),  # share of training until w [ours]
+        "balance": False,  # kinds of unlabelled images, by how they look, equally often [ours]
         "begin": number(0.0, at_least=0, below=1),  # share of training before, on dots alone
         # The weights of the teacher, and of the trained model: the student's [paper], or their
         # moving average [Tarvainen and Valpola 2017].

@@ -144,7 +144,13 @@ def draw_unlabelled(
 
     def one(key: Array) -> Array:
         pick, origin_key, *rest = jax.random.split(key, 6)
-        index = jax.random.randint(pick, (), 0, len(stack.images))
+        if stack.drawn is None:
+            index = jax.random.randint(pick, (), 0, len(stack.images))
+        else:  # rounding may leave a rest behind the last one
+            at = jax.random.uniform(pick, dtype=stack.drawn.dtype)
+            index = jnp.minimum(
+                jnp.searchsorted(stack.drawn, at, side="right"), len(stack.images) - 1
+            )
         none = jnp.zeros((1, len(config.train.crop)), jnp.int32)
         cut, points, _ = _cut(origin_key, stack, index, [stack.images], none, config, crop=seen)
         return _augmented(rest, cut, points, config, geometry)[0][0]

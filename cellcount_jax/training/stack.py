@@ -22,7 +22,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.maps import targets
-from cellcount_jax.training import augment
+from cellcount_jax.training import augment, kinds
 
 _MIN_USED_SHARE = 0.1  # of the labelled voxels; a warning is given below
 
@@ -39,6 +39,8 @@ class ImageStack:
       points: `(N, K, D)` int32, voxels of the dots inside the valid region, or None.
       mask: `(N, K)` bool, or None.
       size: `(N, D)` int32, of the images without padding, or None.
+      drawn: `(N,)` float32, up to which of the numbers in [0, 1) an image is drawn; None: all of
+        them equally often.
       cells: `(N, *spatial)` float32, 1 inside cells, for the full-annotation target only,
         else None.
     """
@@ -50,6 +52,7 @@ class ImageStack:
     points: Array | None = None
     mask: Array | None = None
     size: Array | None = None
+    drawn: Array | None = None
     cells: Array | None = None
 
 
@@ -109,7 +112,11 @@ def _stack(
     low = np.asarray([b[0] for b in boxes], np.int32)
     high = np.asarray([b[1] for b in boxes], np.int32)
     if not with_labels:
-        return ImageStack(jnp.asarray(images), jnp.asarray(low), jnp.asarray(high))
+        drawn = None
+        if config.consistency.balance:
+            shares = kinds.shares([normalisation(s.image) for s in samples])
+            drawn = jnp.asarray(np.cumsum(shares), jnp.float32)
+        return ImageStack(jnp.asarray(images), jnp.asarray(low), jnp.asarray(high), drawn=drawn)
     dots = [voxels_inside(s) for s in samples]
     most = max(1, *(len(d) for d in dots))
     points = np.zeros((len(samples), most, len(shape)), np.int32)

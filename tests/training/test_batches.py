@@ -458,3 +458,18 @@ def test_an_empty_valid_region_is_refused() -> None:
     sample = make_sample(4, (9, 9), dots=3, valid=np.zeros((9, 9), bool))
     with pytest.raises(InputError, match=r"folder/image4\.tif: the valid region is empty"):
         stacking.on_device(make_dataset([sample]), unchanged(3), make_config(train__crop=(8, 8)))
+
+
+def test_unlabelled_images_are_drawn_by_their_shares() -> None:
+    images = jnp.arange(3.0)[:, None, None, None] * jnp.ones((1, 8, 8, 1))
+    corners = jnp.zeros((3, 2), jnp.int32)
+    drawn = jnp.cumsum(jnp.asarray([0.1, 0.7, 0.2]))
+    stack = stacking.ImageStack(images, corners, corners + 8, drawn=drawn)
+    config = make_config(train__crop=(8, 8), data__ndim=2)
+    geometry = targets.target_geometry(config, (1.0, 1.0))
+    keys = jax.random.split(jax.random.key(0), 1000)
+
+    found = batches.draw_unlabelled(keys, stack, config=config, geometry=geometry)
+
+    counts = np.bincount(np.asarray(found[:, 0, 0, 0]).astype(int), minlength=3)
+    np.testing.assert_allclose(counts / 1000, [0.1, 0.7, 0.2], atol=0.05)
