@@ -48,8 +48,8 @@ def as_markdown(results: Mapping[str, Result], *, figure: str = "") -> str:
         "    python benchmarks/few_labels.py [--develop]",
         "F1 by the rule (peaks or components) that is better on the labelled images of the run,"
         " which choose its threshold too, and MAE of the counts by this rule: mean ± standard"
-        " deviation over draws of the labelled images and seeds. 'Paired': F1 minus that of the labelled"
-        " images alone with the same draw and seed.",
+        " deviation over draws of the labelled images and seeds. 'Paired': F1 minus that of the"
+        " labelled images alone with the same draw and seed.",
     ]
     if not results:
         return "\n\n".join([*parts, "No cell is run."])

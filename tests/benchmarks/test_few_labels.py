@@ -241,8 +241,8 @@ def test_tables_and_figure(load: Load, tmp_path: Path) -> None:
     module, report = load("few_labels_cells"), load("few_labels_report")
     plain, paper = [0.70, 0.72, 0.77], [0.80, 0.84]
     results = {}
-    for method, scores in (("supervised", plain), ("paper", paper)):
-        for seed, f1 in enumerate(scores):
+    for method, reached in (("supervised", plain), ("paper", paper)):
+        for seed, f1 in enumerate(reached):
             cell = module.Cell("nuclei2d", method, 10, seed, seed)
             results[cell.name] = made_up(cell, peaks=0.6, components=f1)
     # Training images say peaks, the test images the opposite.
@@ -255,8 +255,8 @@ def test_tables_and_figure(load: Load, tmp_path: Path) -> None:
     scores, paired, rules = tables(text, "Scored on the test images")
     assert scores[0] == ["images", "method", "10 labelled", "all", "minutes"]
     mean, deviation = statistics.mean(plain), statistics.stdev(plain)
-    f1 = f"{mean:.3f} ± {deviation:.3f}, MAE {100 - 100 * mean:.1f} ± {100 * deviation:.1f}"
-    assert scores[1][1:3] == ["labelled images alone", f"{f1} (3 of 9)"]
+    row = f"{mean:.3f} ± {deviation:.3f}, MAE {100 - 100 * mean:.1f} ± {100 * deviation:.1f}"
+    assert scores[1][1:3] == ["labelled images alone", f"{row} (3 of 9)"]
     assert scores[1][3] == "0.880, MAE 12.0 (1 of 3)" and scores[1][4] == "2.0"
     assert scores[2][1] == "the paper's focal consistency" and scores[2][3] == ""
     # Of the draws and seeds that both have: 0.10 and 0.12.
