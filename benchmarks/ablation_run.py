@@ -27,6 +27,8 @@ _KEPT = (
     *("step", "set", "rule", "max_distance", "max_distance_unit"),
     *("f1_on_training_images", "thresholds", "sets", "chosen", "each_kind"),
 )
+# What a result hangs on beside the package and the configs: the baseline, the choice of images.
+_SCRIPTS = ("benchmarks/difference_of_gaussians.py", "benchmarks/few_labels_images.py")
 _LINES_OF_AN_ERROR = 12
 
 
@@ -138,7 +140,7 @@ def run_cell(
 
 
 def git_commit() -> str:
-    """The short name of the commit, with '+' if the package, configs or baseline differ from it."""
+    """The short name of the commit, with '+' if what results hang on differs from it."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
@@ -147,7 +149,7 @@ def git_commit() -> str:
         ).stdout.strip()
 
     try:
-        paths = ("cellcount_jax", "configs", "benchmarks/difference_of_gaussians.py")
+        paths = ("cellcount_jax", "configs", *_SCRIPTS)
         changed = git("status", "--porcelain", "--", *paths)
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
