@@ -28,7 +28,7 @@ REFERENCE = "inverse_distance"
 FOCAL = "focal_last"
 
 Result = Mapping[str, Any]
-Figures = dict[int, float]  # seed -> value
+Figures = dict[Any, float]  # seed, or draw and seed -> value
 
 # The paper's Tables 1 to 3: method, labelled images, F1, MAE.
 _QUOTED_VGG = (
@@ -68,28 +68,36 @@ def publish(results: Path, tables: Path) -> str:
       What has been written, in a line.
     """
     found = load_results(results)
-    written = [str(tables)]
     figure = results.parent / "labels.png"
-    if importlib.util.find_spec("matplotlib") is None:
-        written.append("no figure, as matplotlib is not installed")
-    elif ablation_figure.draw(over_labels(found), figure):
-        written.append(str(figure))
+    said = draw(ablation_figure.of_vgg(over_labels(found)), figure)
     link = os.path.relpath(figure, tables.parent) if figure.exists() else ""
-    before = tables.read_text() if tables.exists() else ""
-    with replacing(tables) as temporary:
-        temporary.write_text(inserted(before, as_markdown(found, figure=link)))
-    return ", ".join(written)
+    insert(tables, as_markdown(found, figure=link), begin=BEGIN, end=END)
+    return ", ".join([str(tables), *said])
 
 
-def inserted(document: str, text: str) -> str:
+def draw(panels: Sequence[ablation_figure.Panel], path: Path) -> list[str]:
+    """Draws a figure where that is possible; what has been written, or why not."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return ["no figure, as matplotlib is not installed"]
+    return [str(path)] if ablation_figure.draw(panels, path) else []
+
+
+def insert(document: Path, text: str, *, begin: str, end: str) -> None:
+    """Writes a text between two markers of a file, or where there are none at its end."""
+    before = document.read_text() if document.exists() else ""
+    with replacing(document) as temporary:
+        temporary.write_text(inserted(before, text, begin=begin, end=end))
+
+
+def inserted(document: str, text: str, *, begin: str = BEGIN, end: str = END) -> str:
     """A document with a text between its two markers."""
-    block = f"{BEGIN}\n{text.strip()}\n{END}"
-    head, begin, rest = document.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if begin and end:
+    block = f"{begin}\n{text.strip()}\n{end}"
+    head, opened, rest = document.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if opened and closed:
         return head + block + tail
-    if begin or END in document:
-        raise ValueError(f"only one of the two markers {BEGIN} and {END} is there")
+    if opened or end in document:
+        raise ValueError(f"only one of the two markers {begin} and {end} is there")
     return document.rstrip("\n") + ("\n\n" if document.strip() else "") + block + "\n"
 
 
@@ -120,18 +128,21 @@ def _preamble(results: Mapping[str, Result]) -> str:
         " 'Paired': the mean over seeds of a row's F1 minus that of the inverse distance kernel"
         " of the same seed, which starts from the same weights."
     )
-    if not results:
-        return text
+    return f"{text}\n\n{effort(results)}" if results else text
+
+
+def effort(results: Mapping[str, Result]) -> str:
+    """How many cells there are, how long they took, on what, and of which commits they are."""
     hours = sum(r["seconds"] for r in results.values()) / 3600
     commits = ", ".join(sorted({r["commit"] for r in results.values()}))
     machines = {(r["machine"]["cores"], r["machine"]["device"]) for r in results.values()}
     names = "; ".join(f"{cores} cores, {device}" for cores, device in sorted(machines))
-    return f"{text}\n\n{len(results)} cells, {hours:.1f} hours on {names}; commits {commits}."
+    return f"{len(results)} cells, {hours:.1f} hours on {names}; commits {commits}."
 
 
 def _table(results: Mapping[str, Result], dataset: str, labelled: int, test_set: str) -> str:
     columns = _columns(test_set, volumes=dataset in ("cfos", "microglia"))
-    f1 = _column(test_set, "", "f1")
+    f1 = column_of(test_set, "", "f1")
     reference = figures(_cells(results, dataset, REFERENCE, labelled), f1)
     rows = []
     for row in _rows(results, dataset, labelled):
@@ -162,7 +173,7 @@ def _table(results: Mapping[str, Result], dataset: str, labelled: int, test_set:
 Column = Callable[[Result], float | None]
 
 
-def _column(test_set: str, rule: str, *keys: str) -> Column:
+def column_of(test_set: str, rule: str, *keys: str) -> Column:
     """What a column takes of a result; None where it does not have it. The rule '' is the run's."""
 
     def value(result: Result) -> float | None:
@@ -178,16 +189,16 @@ def _columns(test_set: str, *, volumes: bool) -> dict[str, Column]:
     """The columns of a table by their title."""
     if volumes:
         scores = {
-            "F1 by distance": _column(test_set, "", "f1"),
-            "F1 inside the cell": _column(test_set, "", "inside_cell", "f1"),
-            "F1 fidt": _column(test_set, "fidt", "f1"),
+            "F1 by distance": column_of(test_set, "", "f1"),
+            "F1 inside the cell": column_of(test_set, "", "inside_cell", "f1"),
+            "F1 fidt": column_of(test_set, "fidt", "f1"),
         }
     else:
         rules = ("peaks", "components", "fidt")
-        scores = {f"F1 {rule}": _column(test_set, rule, "f1") for rule in rules}
+        scores = {f"F1 {rule}": column_of(test_set, rule, "f1") for rule in rules}
     counts = {
-        "MAE": _column(test_set, "", "mae"),
-        "MAE by integral": _column(test_set, "integral", "mae"),
+        "MAE": column_of(test_set, "", "mae"),
+        "MAE by integral": column_of(test_set, "integral", "mae"),
     }
     return {**scores, **counts}
 
@@ -233,7 +244,7 @@ def _notes(results: Mapping[str, Result], dataset: str, labelled: int, test_set:
 
 def over_labels(results: Mapping[str, Result]) -> dict[str, dict[int, Figures]]:
     """F1 on VGG's test images: method -> labelled images -> seed."""
-    column = _column("test", "", "f1")
+    column = column_of("test", "", "f1")
     found: dict[str, dict[int, Figures]] = {}
     for method in (REFERENCE, FOCAL):
         numbers = {r.labelled for r in ROWS if (r.dataset, r.method) == ("vgg", method)}
@@ -263,8 +274,8 @@ def _cells(
     return {r["seed"]: r for r in sorted(found, key=lambda r: r["seed"])}
 
 
-def figures(found: Mapping[int, Result], column: Column) -> Figures:
-    """What the results of some seeds have in a column."""
+def figures(found: Mapping[Any, Result], column: Column) -> Figures:
+    """What the results of some seeds, or draws and seeds, have in a column."""
     values = {seed: column(result) for seed, result in found.items()}
     return {seed: value for seed, value in values.items() if value is not None}
 

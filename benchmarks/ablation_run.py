@@ -1,4 +1,4 @@
-"""One cell of the ablation: a process that trains and evaluates, and the file of its scores."""
+"""One cell of a benchmark: a process that trains and evaluates, and the file of its scores."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any
-
-from ablation_cells import Cell
+from typing import IO, Any, ClassVar, Protocol
 
 from cellcount_jax.images import files
 
@@ -29,7 +27,36 @@ _KEPT = (
     *("step", "set", "rule", "max_distance", "max_distance_unit"),
     *("f1_on_training_images", "thresholds", "sets", "chosen", "each_kind"),
 )
+# What a result hangs on beside the package and the configs: the baseline, the choice of images.
+_SCRIPTS = ("benchmarks/difference_of_gaussians.py", "benchmarks/few_labels_images.py")
 _LINES_OF_AN_ERROR = 12
+
+
+class Cell(Protocol):
+    """One run of a benchmark: a dataclass, whose fields stand in its result."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def dataset(self) -> str:
+        """Cells of one data set and method take about as long."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def name(self) -> str:
+        """Of its result and its workdir."""
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The settings that differ from the config file's, key -> value."""
+
+    def arguments(self, data: Path, workdir: Path) -> list[str]:
+        """What follows `python`, from the repository's root."""
 
 
 class CellFailed(Exception):
@@ -113,7 +140,7 @@ def run_cell(
 
 
 def git_commit() -> str:
-    """The short name of the commit, with '+' if the package, configs or baseline differ from it."""
+    """The short name of the commit, with '+' if what results hang on differs from it."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
@@ -122,7 +149,7 @@ def git_commit() -> str:
         ).stdout.strip()
 
     try:
-        paths = ("cellcount_jax", "configs", "benchmarks/difference_of_gaussians.py")
+        paths = ("cellcount_jax", "configs", *_SCRIPTS)
         changed = git("status", "--porcelain", "--", *paths)
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):

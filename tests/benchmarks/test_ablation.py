@@ -168,8 +168,12 @@ def test_the_runner_does_what_is_missing_in_order(
     load: Load, few: None, folders: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ablation, stop = load("ablation"), threading.Event()
+
+    def by(runner: Runner) -> Any:
+        return dataclasses.replace(ablation.ABLATION, run=runner)
+
     first = Runner(load, folders, failing=ALL[2])
-    assert ablation.run_all(ablation.Selection(), folders, stop, run=first) == 1
+    assert ablation.run_all(ablation.Selection(), folders, stop, by(first)) == 1
     assert first.names == ALL
     out, errors = capsys.readouterr()
     lines = out.splitlines()
@@ -178,11 +182,11 @@ def test_the_runner_does_what_is_missing_in_order(
     assert lines[3].endswith("3 left, about 0.1 h")
     assert errors == f"[2 of 5 done] {ALL[2]}: failed: exit status 1\n"
     second = Runner(load, folders)
-    assert ablation.run_all(ablation.Selection(), folders, stop, run=second) == 0
+    assert ablation.run_all(ablation.Selection(), folders, stop, by(second)) == 0
     assert second.names == [ALL[2]] and second.again == [False]
     third = Runner(load, folders)
     again = ablation.Selection(only=("vgg_inv*",), seeds=(1,))
-    assert ablation.run_all(again, folders, stop, redo=True, run=third, jobs=2) == 0
+    assert ablation.run_all(again, folders, stop, by(third), redo=True, jobs=2) == 0
     assert third.names == [ALL[3]] and third.again == [True]
 
 
@@ -227,7 +231,8 @@ def test_a_real_cell(load: Load, tiny: tuple[Any, Any]) -> None:
 
 def fake_program(monkeypatch: pytest.MonkeyPatch, run: ModuleType, program: str) -> None:
     """Runs another program in the place of the training."""
-    monkeypatch.setattr(run.Cell, "arguments", lambda *_: ["-c", program])
+    cells = importlib.import_module("ablation_cells")
+    monkeypatch.setattr(cells.Cell, "arguments", lambda *_: ["-c", program])
     monkeypatch.setattr(run, "machine", lambda: {"cores": 2})
 
 
