@@ -135,6 +135,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         ),  # of the first level, doubling per level; paper: 32
         "levels": number(4, at_least=2, at_most=8),  # [authors]
         "strides": (),  # per pooling, per axis; () = 2 everywhere [authors]
+        # Kernels that are their own mirror images: maps of mirrored images are mirrored maps.
+        "symmetric": False,
         "norm": one_of(NORMS, "batch"),  # instance [authors] cannot be tiled
         "norm_momentum": number(0.95, at_least=0, below=1),  # of the running statistics [ours]
         # Share of training, at its end, in which norms use their running statistics, as prediction

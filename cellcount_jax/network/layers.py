@@ -14,6 +14,7 @@ a sum of XLA's 2D convolutions over the depth taps. On every backend
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -181,15 +182,51 @@ def upsample(x: Array, kernel: Array) -> Array:
     return y.reshape(x.shape[0], *spatial, features)
 
 
+def symmetric(kernel: Array) -> Array:
+    """The mean of a kernel and its mirror images, as large as the kernel in the mean.
+
+    .. math:: k' = \\prod_a \\sqrt{n_a / \\lceil n_a / 2 \\rceil} \\;
+        2^{-D} \\sum_{S \\subseteq axes} flip_S(k)
+
+    A convolution with it gives for a mirrored image the mirrored result.
+
+    Args:
+      kernel: `(*window, in, out)`, n_a long along axis a of the window.
+
+    Returns:
+      Same shape.
+
+    Source: steerable filters of the trivial representation, Cohen and Welling 2016.
+    """
+    for axis, size in enumerate(kernel.shape[:-2]):
+        if size > 1:
+            factor = math.sqrt(size / ((size + 1) // 2))
+            kernel = 0.5 * factor * (kernel + jnp.flip(kernel, axis))
+    return kernel
+
+
 class _Affine(nn.Module):
+    """A layer with a kernel and a bias.
+
+    Attributes:
+      features: channels of the result.
+      window: of the kernel.
+      dtype: of the computation.
+      bias_init: initial bias.
+      mirror: whether the kernel that is used is `symmetric`.
+    """
+
     features: int
     window: Sequence[int]
     dtype: Any = jnp.float32
     bias_init: Callable[..., Array] = nn.initializers.zeros
+    mirror: bool = False
 
     def apply_kernel(self, x: Array, operation: Callable[[Array, Array], Array]) -> Array:
         shape = (*self.window, x.shape[-1], self.features)
         kernel = self.param("kernel", _INIT, shape, jnp.float32)
+        if self.mirror:
+            kernel = symmetric(kernel)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
         y = operation(x.astype(self.dtype), kernel.astype(self.dtype))
         # The gradient of the bias is a sum over all voxels: not in bfloat16.

@@ -7,7 +7,8 @@ channels)`; the number of spatial axes is that of `strides`.
 
 Source: Guo et al., SAU-Net, 2021, with the details of the paper's authors' code: a level
 is twice convolution, ReLU, norm, in this order. Ours: batch norm and attention within fixed
-blocks, so that a large image can be predicted in tiles with the same result.
+blocks, so that a large image can be predicted in tiles with the same result; kernels that are
+their own mirror images, by option.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class ConvLevel(nn.Module):
     features: int
     ndim: int
     norm: dict[str, Any]
-    dtype: Any
+    conv: dict[str, Any]
 
     @nn.compact
     def __call__(self, x: Array, train: bool, size: Array | None) -> Array:
         for i in range(2):
-            conv = Conv(self.features, (3,) * self.ndim, dtype=self.dtype, name=f"conv_{i}")
+            conv = Conv(self.features, (3,) * self.ndim, **self.conv, name=f"conv_{i}")
             x = conv(x, size=size)
             x = Norm(**self.norm, name=f"norm_{i}")(nn.relu(x), train=train)
         return x
@@ -57,7 +58,7 @@ class Encoder(nn.Module):
     features: int
     strides: Sequence[Sequence[int]]
     norm: dict[str, Any]
-    dtype: Any
+    conv: dict[str, Any]
     remat: bool
 
     @nn.compact
@@ -70,7 +71,7 @@ class Encoder(nn.Module):
                 x = max_pool(x, self.strides[i - 1])
                 size = _pooled(size, self.strides[i - 1])
             features = self.features * 2**i
-            x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train, size)
+            x = level(features, ndim, self.norm, self.conv, name=f"level_{i}")(x, train, size)
             levels += (x,)
         return levels
 
@@ -89,7 +90,7 @@ class Decoder(nn.Module):
 
     strides: Sequence[Sequence[int]]
     norm: dict[str, Any]
-    dtype: Any
+    conv: dict[str, Any]
     remat: bool
     linear: bool
     head_bias: float
@@ -107,14 +108,14 @@ class Decoder(nn.Module):
         level = _level(self.remat)
         for i in reversed(range(len(self.strides))):
             features = levels[i].shape[-1]
-            x = ConvTranspose(features, self.strides[i], dtype=self.dtype, name=f"up_{i}")(x)
+            x = ConvTranspose(features, self.strides[i], **self.conv, name=f"up_{i}")(x)
             x = Norm(**self.norm, name=f"up_norm_{i}")(nn.relu(x), train=train)
             x = jnp.concatenate([levels[i], x], axis=-1)
-            x = level(features, ndim, self.norm, self.dtype, name=f"level_{i}")(x, train, sizes[i])
+            x = level(features, ndim, self.norm, self.conv, name=f"level_{i}")(x, train, sizes[i])
             if i == 1 or len(self.strides) == 1:
                 second = x, sizes[i], self.strides[0] if i else (1,) * ndim
         # Not in bfloat16: neighbours on a peak would come out equal.
-        exact = at_least_float32(self.dtype)
+        exact = at_least_float32(self.conv["dtype"])
         bias = nn.initializers.constant(self.head_bias)
         map = Conv(1, (1,) * ndim, dtype=exact, bias_init=bias, name="head")(x)
         map = (map if self.linear else nn.relu(map)) / self.output_scale
@@ -123,7 +124,7 @@ class Decoder(nn.Module):
         repeats: Sequence[int] = (1,) * ndim
         if self.count_branch:
             x, size, repeats = second
-            conv = Conv(x.shape[-1], (3,) * ndim, dtype=self.dtype, name="count_conv")
+            conv = Conv(x.shape[-1], (3,) * ndim, **self.conv, name="count_conv")
             x = Norm(**self.norm, name="count_norm")(nn.relu(conv(x, size=size)), train=train)
         density = Conv(1, (1,) * ndim, dtype=exact, name="count_head")(x) / self.count_scale
         for axis, times in enumerate(repeats, start=1):
@@ -150,6 +151,8 @@ class SAUNet(nn.Module):
       output_scale: the map is divided by this.
       count_scale: a second map, the cells' density, is divided by this; 0 = there is none.
       count_branch: whether it comes from a branch of its own, see `Decoder`.
+      symmetric: whether kernels are their own mirror images (`layers.symmetric`). The map of a
+        mirrored image is then the mirrored map, where pooling and blocks begin at its ends alike.
       axis_name: the mapped axis over which batch norm averages while training.
       dtype: of the computation; parameters, norms' statistics and the head stay float32.
       remat: whether training computes the inside of a level again for its gradient, for less
@@ -167,6 +170,7 @@ class SAUNet(nn.Module):
     output_scale: float = 100.0
     count_scale: float = 0.0
     count_branch: bool = False
+    symmetric: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
@@ -178,14 +182,15 @@ class SAUNet(nn.Module):
             "axis_name": self.axis_name,
             "dtype": self.dtype,
         }
-        self.encoder = Encoder(self.features, self.strides, norm, self.dtype, self.remat)
+        conv = {"dtype": self.dtype, "mirror": self.symmetric}
+        self.encoder = Encoder(self.features, self.strides, norm, conv, self.remat)
         if self.block != ():
             block = None if self.block is None else _divide(self.block, self._total_stride())
             self.attention = SelfAttention(block, self.dropout, norm, self.dtype)
         self.decoder = Decoder(
             strides=self.strides,
             norm=norm,
-            dtype=self.dtype,
+            conv=conv,
             remat=self.remat,
             linear=self.linear,
             head_bias=self.head_bias,
@@ -253,6 +258,7 @@ def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = N
         output_scale=1.0 if config.target.kernel == "mask" else config.target.scale,
         count_scale=settings.count_scale(config) if config.target.count_head else 0.0,
         count_branch=c.counter == "branch",
+        symmetric=c.symmetric,
         axis_name=axis_name,
         dtype=_computation_dtype(c.dtype),
         remat=c.remat,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -190,3 +191,18 @@ def test_computation_type_and_parameter_type() -> None:
         y, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
         assert y.dtype == jnp.bfloat16
         assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(variables))
+
+
+@pytest.mark.parametrize("window", [(3, 3), (2, 2), (1, 3, 2), (1, 1)])
+def test_symmetric_kernels_are_the_mean_of_their_mirror_images(window: tuple[int, ...]) -> None:
+    kernel = np.random.default_rng(0).normal(size=(*window, 40, 50)).astype(np.float32)
+
+    found = np.asarray(layers.symmetric(jnp.asarray(kernel)))
+
+    axes = range(len(window))
+    flips = [f for n in range(len(window) + 1) for f in itertools.combinations(axes, n)]
+    mean = np.mean([np.flip(kernel, f) for f in flips], axis=0)
+    factor = (found * mean).sum() / (mean**2).sum()
+    np.testing.assert_allclose(found, factor * mean, atol=1e-5)
+    # So large that a layer passes on as much as before.
+    assert (found**2).sum() == pytest.approx((kernel**2).sum(), rel=0.1)

@@ -288,6 +288,27 @@ def test_the_count_head_is_a_second_map_that_may_be_negative() -> None:
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
+def test_symmetric_kernels_map_a_mirrored_image_to_the_mirrored_map(ndim: int) -> None:
+    config = small_config(features=2, size=16)
+    config.data.ndim, config.train.crop = ndim, (16,) * ndim
+    config.model.symmetric, config.target.count_head = True, True
+    config.target.scale = 1.0
+    config.model.levels, config.model.strides = 3, ((1, 2, 2), (2, 2, 2)) if ndim == 3 else ()
+    if ndim == 2:
+        config.model.levels = 4
+    model = create_model(config)
+    image = random_image((1, *(32,) * ndim, 1))
+    made = jax.jit(model.init)(jax.random.key(3), image)
+    apply = jax.jit(model.apply)
+    maps = np.asarray(apply(made, image))
+    assert maps.std() > 1e-3
+    for axis in range(1, ndim + 1):
+        mirrored = np.asarray(apply(made, jnp.flip(image, axis)))
+        assert np.abs(mirrored - maps).max() > 1e-3
+        np.testing.assert_allclose(mirrored, np.flip(maps, axis), atol=2e-5)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
 def test_a_counter_on_a_branch_is_apart_from_the_locations(ndim: int) -> None:
     config = small_config(features=2, size=16)
     config.train.crop = (16,) * ndim
