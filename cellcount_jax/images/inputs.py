@@ -93,6 +93,7 @@ def find_inputs(
                     f"{path}: the name of an image must end in {', '.join(SOURCE_SUFFIXES)}, or be"
                     " a .zarr folder or .zarr.zip."
                 )
+    found = [(path, as_slices) for path, as_slices in found if not linked.is_part(path)]
     if not found:
         raise InputError("no input: give image files, or folders of them.")
     for path, number in collections.Counter(unlinked(path) for path, _ in found).items():
