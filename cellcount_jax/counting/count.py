@@ -113,22 +113,22 @@ def count_files(
     _check_options(model, options)
     results.check_outputs(options.outputs)
     check_folder(output)
-    folders = [claim.folder_for(output, item.name) for item in inputs]
+    folders = {item: claim.folder_for(output, item.name) for item in inputs}
     outside = (options.mask, options.outputs.regions, options.outputs.region_names)
     for path in filter(None, outside):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-    places = [place for folder in folders for place in claim.places(folder)]
+    places = [place for folder in folders.values() for place in claim.places(folder)]
     check_apart(places, [*(item.path for item in inputs), *filter(None, outside)])
     table = output / counts_table.NAME
-    claim.check_table(table, counts_table.HEADER, folders=folders)
+    if table.resolve() in folders.values():
+        raise InputError(f"{table}: is the table of all counts; rename the input that is called so")
     counts_table.read(table)
     digest = model_file.digest(model)[:12]
 
     def count(item: Input) -> dict[str, Any]:
-        folder = claim.folder_for(output, item.name)
         return _count_input(
-            model, item, folder, digest, options=options, name=name, show=show, engine=engine
+            model, item, folders[item], digest, options=options, name=name, show=show, engine=engine
         )
 
     return batch.count_each(inputs, None if options.dry_run else table, count, failed=failed)

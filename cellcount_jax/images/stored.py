@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cellcount_jax.errors import InputError, few
+from cellcount_jax.errors import InputError, few, reason
 
 _MAX_CHARACTERS = 300  # of a library; some messages repeat the file
 _LISTED = 24  # channels or images that a message names
@@ -85,8 +85,9 @@ def naming(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except OSError as error:
-        reason = error.strerror or one_line(error)
-        raise InputError(f"{path}: cannot be opened or read as {what} ({reason}).") from error
+        raise InputError(
+            f"{path}: cannot be opened or read as {what} ({one_line(error)})."
+        ) from error
     except Exception as error:
         raise InputError(
             f"{path}: cannot be read as {what} ({one_line(error)}); copy it again or save it anew."
@@ -102,7 +103,8 @@ def one_line(error: Exception) -> str:
     Returns:
       The message; where there is none, the error's name.
     """
-    message = " ".join(str(error).split()).rstrip(".") or repr(error)
+    text = reason(error) if isinstance(error, OSError) else str(error)
+    message = " ".join(text.split()).rstrip(".") or repr(error)
     return message if len(message) <= _MAX_CHARACTERS else f"{message[:_MAX_CHARACTERS]}..."
 
 
