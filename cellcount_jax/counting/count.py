@@ -151,6 +151,9 @@ def _count_input(
       Values for its row of counts.csv; none with `options.dry_run`.
     """
     started = time.perf_counter()
+    if item.scene is not None:
+        selection = dataclasses.replace(options.selection, scene=item.scene)
+        options = dataclasses.replace(options, selection=selection)
     with at_hand(item.path), contextlib.ExitStack() as stack:
         with batch.claiming():
             check_folder(folder)

@@ -28,7 +28,7 @@ class Input(NamedTuple):
       name: for its output files; unique among the inputs, also where case does not count.
       path: for `open_source`.
       as_slices: whether it is a folder of slices, for `open_source`.
-      scene: number or name of the image in a file of several, as it was given.
+      scene: number of the image in a file of several, or its name where that is all that it has.
     """
 
     name: str
@@ -63,7 +63,7 @@ def find_inputs(
       paths: files and folders.
       ndim: spatial dimensions that the model takes.
       scene: number or name of the image that is used of each file, which the results are named
-        after as well (`brain_scene_2`).
+        after as well (`brain_scene_2`), by number if it has one, however it was given.
       axes: of the files that have as many, in place of their own.
       reserved: names that no input may have.
       show: called with a line about what was skipped in a folder, and about links to one file.
@@ -108,9 +108,29 @@ def find_inputs(
     for target, links in targets.items():
         if len(links) > 1:
             show(f"{' and '.join(links)}: are links to one file, {target}; each is an input")
-    ending = "" if scene is None else "_scene_" + re.sub(r"[^\w.-]+", "_", scene)
     names = _unique_names([path for path, _ in found], reserved)
-    return [Input(f"{n}{ending}", *of, scene) for n, of in zip(names, found, strict=True)]
+    if scene is None:
+        return [Input(name, *of) for name, of in zip(names, found, strict=True)]
+    scenes = [_known_scene(path, scene) for path, _ in found]
+    endings = ["_scene_" + re.sub(r"[^\w.-]+", "_", one) for one in scenes]
+    parts = zip(names, endings, found, scenes, strict=True)
+    return [Input(f"{name}{ending}", *of, one) for name, ending, of, one in parts]
+
+
+def _known_scene(path: Path, scene: str) -> str:
+    """The number of the scene of a file that is given by number or name, so that it has one name
+    for results; as it is given where it has none, or where the number is the name of another."""
+    number = _scene_number(path, scene)
+    return scene if number is None or _scene_number(path, str(number)) != number else str(number)
+
+
+def _scene_number(path: Path, scene: str) -> int | None:
+    try:
+        stored = open_stored(path, scene=scene)
+    except InputError:  # which counting it tells
+        return None
+    stored.close()
+    return stored.scene
 
 
 def _in_folder(

@@ -49,6 +49,7 @@ class Stored:
       channel_names: one a channel; empty where the file has none.
       chunks: per axis, what is cheap to read at once; None where any region is.
       levels: how many resolutions the file holds.
+      scene: the number of the image in a file of several; None where it is the only one.
       files: all files that are read, where these are more than the one that was opened.
       close: frees the file; `array` is not to be used after it.
     """
@@ -63,6 +64,7 @@ class Stored:
     channel_names: tuple[str, ...] = ()
     chunks: tuple[int, ...] | None = None
     levels: int = 1
+    scene: int | None = None
     files: tuple[Path, ...] = ()
     close: Callable[[], None] = lambda: None
 

@@ -143,6 +143,7 @@ def _stored(tiff: tifffile.TiffFile, path: Path, level: int, scene: int | str | 
         channel_names=_channel_names(tiff.ome_metadata, number) if tiff.is_ome else (),
         chunks=chunks and (*chunks, *array.shape[len(chunks) :]),
         levels=len(base.levels),
+        scene=number if len(tiff.series) > 1 else None,
         close=tiff.close,
     )
 
