@@ -23,7 +23,7 @@ from cellcount_jax.counting import (
 from cellcount_jax.counting.identity import check_unchanged, identity_of
 from cellcount_jax.errors import InputError, at_hand
 from cellcount_jax.images.files import check_apart, check_folder
-from cellcount_jax.images.inputs import Input
+from cellcount_jax.images.inputs import Input, files_of
 from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.selection import Selection
@@ -119,7 +119,9 @@ def count_files(
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
     places = [place for folder in folders.values() for place in claim.places(folder)]
-    check_apart(places, [*(item.path for item in inputs), *filter(None, outside)])
+    read = [path for item in inputs for path in (item.path, *item.files)]
+    read += [path for given in filter(None, outside) for path in files_of(given)]
+    check_apart(places, read)
     table = output / counts_table.NAME
     if table.resolve() in folders.values():
         raise InputError(f"{table}: is the table of all counts; rename the input that is called so")

@@ -29,12 +29,14 @@ class Input(NamedTuple):
       path: for `open_source`.
       as_slices: whether it is a folder of slices, for `open_source`.
       scene: number of the image in a file of several, or its name where that is all that it has.
+      files: all files that are read, where these are more than `path`.
     """
 
     name: str
     path: Path
     as_slices: bool = False
     scene: str | None = None
+    files: tuple[Path, ...] = ()
 
 
 def find_inputs(
@@ -109,12 +111,28 @@ def find_inputs(
         if len(links) > 1:
             show(f"{' and '.join(links)}: are links to one file, {target}; each is an input")
     names = _unique_names([path for path, _ in found], reserved)
-    if scene is None:
-        return [Input(name, *of) for name, of in zip(names, found, strict=True)]
-    scenes = [_known_scene(path, scene) for path, _ in found]
-    endings = ["_scene_" + re.sub(r"[^\w.-]+", "_", one) for one in scenes]
-    parts = zip(names, endings, found, scenes, strict=True)
-    return [Input(f"{name}{ending}", *of, one) for name, ending, of, one in parts]
+    made = []
+    for name, (path, as_slices) in zip(names, found, strict=True):
+        files = tuple(slice_files(path)) if as_slices else linked.members(path)
+        one = None if scene is None else _known_scene(path, scene)
+        ending = "" if one is None else "_scene_" + re.sub(r"[^\w.-]+", "_", one)
+        made.append(Input(f"{name}{ending}", path, as_slices, one, files))
+    return made
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """All files that are read of a mask or label volume: slices, or linked OME-TIFF files.
+
+    Args:
+      path: a file or folder; of a Zarr folder, or what cannot be read, it is all.
+    """
+    if is_zarr(path):
+        return (path,)
+    if path.is_dir():
+        return (path, *slice_files(path))
+    linked = LinkedInputs(lambda _: None)
+    linked.join([path])
+    return (path, *linked.members(path))
 
 
 def _known_scene(path: Path, scene: str) -> str:

@@ -10,7 +10,9 @@ import pytest
 import tifffile
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.inputs import find_inputs
+from cellcount_jax.images.files import check_apart
+from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.inputs import files_of, find_inputs
 from cellcount_jax.images.sources import open_source
 
 PLANES = np.random.default_rng(0).integers(0, 250, (6, 12, 10)).astype(np.uint8)
@@ -110,3 +112,21 @@ def test_two_sets_without_their_descriptions_are_two_inputs(tmp_path: Path) -> N
         (tmp_path / name / COMPANION).unlink()
         paths.append(tmp_path / name / "z0.ome.tif")
     assert [found.path for found in find_inputs([tmp_path / "x", tmp_path / "y"], ndim=2)] == paths
+
+
+def test_all_files_of_an_input_are_known(tmp_path: Path) -> None:
+    """So that no results lie where one of them is."""
+    write_set(tmp_path)
+    everything = {tmp_path / COMPANION, *tmp_path.glob("*.tif")}
+    (found,) = find_inputs([tmp_path / "z3.ome.tif"], ndim=3)
+    assert {found.path, *found.files} == everything
+    assert set(files_of(tmp_path / "z3.ome.tif")) == everything
+    slices = tmp_path / "slices"
+    slices.mkdir()
+    for z in range(2):
+        (slices / f"z{z}.png").symlink_to(tmp_path / f"plane{z}.png")
+        write_image(tmp_path / f"plane{z}.png", PLANES[z][..., None])
+    (found,) = find_inputs([slices], ndim=3)
+    assert found.files == (slices / "z0.png", slices / "z1.png")
+    with pytest.raises(InputError, match="holds .*z1.png, which is read"):
+        check_apart([tmp_path], found.files)
