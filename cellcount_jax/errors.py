@@ -60,10 +60,15 @@ def in_words(error: BaseException) -> str:
         return _one_line(f"the memory is too small ({error}); a smaller --max-voxels needs less")
     if not isinstance(error, OSError) or error.errno is None:
         return _one_line(str(error)) or type(error).__name__
-    reason = _WORDS.get(error.errno) or error.strerror or os.strerror(error.errno)
     if error.filename is None:
-        return _one_line(reason)
-    return _one_line(f"{os.fsdecode(error.filename)}: {reason}")
+        return reason(error)
+    return _one_line(f"{os.fsdecode(error.filename)}: {reason(error)}")
+
+
+def reason(error: OSError) -> str:
+    """Why the system could not do something, in words, for an error that names the file itself."""
+    known = _WORDS.get(error.errno or 0) or error.strerror
+    return _one_line(known or str(error)) or type(error).__name__
 
 
 def few(texts: Sequence[str], *, most: int = 3) -> str:

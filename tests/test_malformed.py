@@ -781,7 +781,7 @@ add("dev_null", lambda p: p.symlink_to("/dev/null"), "a.png", "no regular file")
 add("dev_zero", lambda p: p.symlink_to("/dev/zero"), "a.tif", "no regular file")
 
 
-@malformed("a.tif", "Permission denied")
+@malformed("a.tif", "no permission to read or write it")
 def a_file_that_may_not_be_read(path: Path) -> None:
     plain(path)
     path.chmod(0)
@@ -1196,7 +1196,7 @@ def a_folder_of_one_slice(path: Path) -> None:
     plain(path / "a.tif")
 
 
-@malformed("folder", "Permission denied")
+@malformed("folder", "no permission to read or write it")
 def a_folder_that_may_not_be_read(path: Path) -> None:
     path.mkdir()
     plain(path / "a.tif")

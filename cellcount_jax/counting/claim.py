@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +28,6 @@ _REMOVABLE_WORK = (*job_file.FILES, *tasks.FILES)
 def folder_for(output: Path, name: str) -> Path:
     """The folder for the results of an input, without links, also where these lead in a circle."""
     return Path(os.path.realpath(output / name))
-
-
-def check_table(path: Path, header: str, *, folders: Sequence[Path] = ()) -> None:
-    """Makes sure that a table of all counts does not replace another file.
-
-    Args:
-      path: the table.
-      header: the beginning of its first line.
-      folders: for the results of the inputs, resolved.
-
-    Raises:
-      InputError: there is another file of this name, or an input's results would be.
-    """
-    if path.resolve() in folders:
-        raise InputError(f"{path}: is the table of all counts; rename the input that is called so")
-    if path.is_dir() or (path.exists() and not path.read_bytes().startswith(header.encode())):
-        raise InputError(
-            f"{path}: is no table of counts, and would be replaced by one; give another --output"
-        )
 
 
 def locked(folder: Path) -> contextlib.AbstractContextManager[None]:

@@ -23,7 +23,7 @@ from cellcount_jax.counting import (
 from cellcount_jax.counting.identity import check_unchanged, identity_of
 from cellcount_jax.errors import InputError, at_hand
 from cellcount_jax.images.files import check_apart, check_folder
-from cellcount_jax.images.inputs import Input
+from cellcount_jax.images.inputs import Input, files_of
 from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.selection import Selection
@@ -113,22 +113,24 @@ def count_files(
     _check_options(model, options)
     results.check_outputs(options.outputs)
     check_folder(output)
-    folders = [claim.folder_for(output, item.name) for item in inputs]
+    folders = {item: claim.folder_for(output, item.name) for item in inputs}
     outside = (options.mask, options.outputs.regions, options.outputs.region_names)
     for path in filter(None, outside):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-    places = [place for folder in folders for place in claim.places(folder)]
-    check_apart(places, [*(item.path for item in inputs), *filter(None, outside)])
+    places = [place for folder in folders.values() for place in claim.places(folder)]
+    read = [path for item in inputs for path in (item.path, *item.files)]
+    read += [path for given in filter(None, outside) for path in files_of(given)]
+    check_apart(places, read)
     table = output / counts_table.NAME
-    claim.check_table(table, counts_table.HEADER, folders=folders)
+    if table.resolve() in folders.values():
+        raise InputError(f"{table}: is the table of all counts; rename the input that is called so")
     counts_table.read(table)
     digest = model_file.digest(model)[:12]
 
     def count(item: Input) -> dict[str, Any]:
-        folder = claim.folder_for(output, item.name)
         return _count_input(
-            model, item, folder, digest, options=options, name=name, show=show, engine=engine
+            model, item, folders[item], digest, options=options, name=name, show=show, engine=engine
         )
 
     return batch.count_each(inputs, None if options.dry_run else table, count, failed=failed)
@@ -151,6 +153,9 @@ def _count_input(
       Values for its row of counts.csv; none with `options.dry_run`.
     """
     started = time.perf_counter()
+    if item.scene is not None:
+        selection = dataclasses.replace(options.selection, scene=item.scene)
+        options = dataclasses.replace(options, selection=selection)
     with at_hand(item.path), contextlib.ExitStack() as stack:
         with batch.claiming():
             check_folder(folder)

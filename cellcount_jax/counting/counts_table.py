@@ -10,13 +10,13 @@ from typing import Any
 
 import filelock
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, reason
 from cellcount_jax.images.files import no_formula, write_table
 from cellcount_jax.images.locks import held
 
 NAME = "counts.csv"
 # The first columns, by which a table is known as one of counts.
-HEADER = "input,count,"
+_HEADER = "input,count,"
 # Further ones of an older or changed table stay, behind these.
 _COLUMNS = ("input", "count", "integral", "voxels", "doubts", "folder", "error")
 _PATIENCE_S = 120.0
@@ -58,7 +58,7 @@ def merge(path: Path, row: Mapping[str, Any], *, replace: bool = True) -> None:
             " stopped?"
         ) from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise InputError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -69,15 +69,20 @@ def read(path: Path) -> list[dict[str, str]]:
     """
     if not os.path.lexists(path):
         return []
+    if path.is_dir():
+        raise InputError(
+            f"{path}: is a folder, and the table of counts has this name; move it away"
+        )
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = csv.reader(file, strict=True)
-        if not ",".join(header).startswith(HEADER):
+        if not ",".join(header).startswith(_HEADER):
             raise ValueError("the header is another")
         return [dict(zip(header, line, strict=True)) for line in lines if line]
     except (ValueError, csv.Error) as error:
         raise InputError(
-            f"{path}: is no table of counts ({error}); move it away, or give another --output"
+            f"{path}: is no table of counts, and would be replaced by one ({error}); move it away,"
+            " or give another --output"
         ) from error
 
 

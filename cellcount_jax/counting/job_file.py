@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cellcount_jax import cache
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, reason
 from cellcount_jax.images import files, sources
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.zarr_stores import Remote, as_path
@@ -127,7 +127,7 @@ def _read(path: Path, mark: str) -> dict[str, Any]:
     try:
         stored: dict[str, Any] = json.loads(path.read_text())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {_SHARED}") from error
+        raise InputError(f"{path}: cannot be read ({reason(error)}); {_SHARED}") from error
     if stored["mark"] != mark:
         raise InputError(f"{path}: is of another count, which was started in the same folder")
     return stored

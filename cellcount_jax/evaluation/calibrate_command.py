@@ -92,7 +92,9 @@ def run(options: argparse.Namespace) -> int:
     for line in calibration.lines(outcome):
         print(line)
     print(f"\nThe model is in {output}. Next:")
-    flags = "".join(f" {flag}" for flag in _flags(options))
+    # With the scene and so on that the first of them was labelled with.
+    first = selected(entries[0], Selection.from_arguments(options))
+    flags = "".join(f" {flag}" for flag in _flags(options, first))
     image, file = (shlex.quote(str(path)) for path in (entries[0].image, output))
     print(f"  cellcount count {image} --model {file} --output counted/{flags}")
     return 0
@@ -139,12 +141,11 @@ def _open(
     return Dotted(entry.image.name, fitted, source.shape, dots, area)
 
 
-def _flags(options: argparse.Namespace) -> list[str]:
-    """The options that a count must be given too."""
+def _flags(options: argparse.Namespace, selection: Selection) -> list[str]:
+    """The options that a count of the part of an image must be given too."""
     flags = []
-    for name in ("spacing", "channel", "scene", "time", "axes", "level", "diameter"):
-        value = getattr(options, name)
-        if value not in (None, 0) or (name == "time" and value == 0):
+    for name, value in {**selection.to_json(), "diameter": options.diameter}.items():
+        if value is not None and (name, value) != ("level", 0):
             text = ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
             flags.append(f"--{name} {shlex.quote(text)}")
     if options.rescale:

@@ -28,13 +28,15 @@ class Input(NamedTuple):
       name: for its output files; unique among the inputs, also where case does not count.
       path: for `open_source`.
       as_slices: whether it is a folder of slices, for `open_source`.
-      scene: number or name of the image in a file of several, as it was given.
+      scene: number of the image in a file of several, or its name where that is all that it has.
+      files: all files that are read, where these are more than `path`.
     """
 
     name: str
     path: Path
     as_slices: bool = False
     scene: str | None = None
+    files: tuple[Path, ...] = ()
 
 
 def find_inputs(
@@ -63,7 +65,7 @@ def find_inputs(
       paths: files and folders.
       ndim: spatial dimensions that the model takes.
       scene: number or name of the image that is used of each file, which the results are named
-        after as well (`brain_scene_2`).
+        after as well (`brain_scene_2`), by number if it has one, however it was given.
       axes: of the files that have as many, in place of their own.
       reserved: names that no input may have.
       show: called with a line about what was skipped in a folder, and about links to one file.
@@ -93,6 +95,7 @@ def find_inputs(
                     f"{path}: the name of an image must end in {', '.join(SOURCE_SUFFIXES)}, or be"
                     " a .zarr folder or .zarr.zip."
                 )
+    found = [(path, as_slices) for path, as_slices in found if not linked.is_part(path)]
     if not found:
         raise InputError("no input: give image files, or folders of them.")
     for path, number in collections.Counter(unlinked(path) for path, _ in found).items():
@@ -107,9 +110,45 @@ def find_inputs(
     for target, links in targets.items():
         if len(links) > 1:
             show(f"{' and '.join(links)}: are links to one file, {target}; each is an input")
-    ending = "" if scene is None else "_scene_" + re.sub(r"[^\w.-]+", "_", scene)
     names = _unique_names([path for path, _ in found], reserved)
-    return [Input(f"{n}{ending}", *of, scene) for n, of in zip(names, found, strict=True)]
+    made = []
+    for name, (path, as_slices) in zip(names, found, strict=True):
+        files = tuple(slice_files(path)) if as_slices else linked.members(path)
+        one = None if scene is None else _known_scene(path, scene)
+        ending = "" if one is None else "_scene_" + re.sub(r"[^\w.-]+", "_", one)
+        made.append(Input(f"{name}{ending}", path, as_slices, one, files))
+    return made
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """All files that are read of a mask or label volume: slices, or linked OME-TIFF files.
+
+    Args:
+      path: a file or folder; of a Zarr folder, or what cannot be read, it is all.
+    """
+    if is_zarr(path):
+        return (path,)
+    if path.is_dir():
+        return (path, *slice_files(path))
+    linked = LinkedInputs(lambda _: None)
+    linked.join([path])
+    return (path, *linked.members(path))
+
+
+def _known_scene(path: Path, scene: str) -> str:
+    """The number of the scene of a file that is given by number or name, so that it has one name
+    for results; as it is given where it has none, or where the number is the name of another."""
+    number = _scene_number(path, scene)
+    return scene if number is None or _scene_number(path, str(number)) != number else str(number)
+
+
+def _scene_number(path: Path, scene: str) -> int | None:
+    try:
+        stored = open_stored(path, scene=scene)
+    except InputError:  # which counting it tells
+        return None
+    stored.close()
+    return stored.scene
 
 
 def _in_folder(

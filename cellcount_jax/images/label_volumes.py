@@ -66,9 +66,12 @@ def open_label_volume(
 
 def _check_fit(labels: Source, shape: Sequence[int], spacing: Sequence[float] | None) -> None:
     if labels.channels != 1:
+        remedy = "Save one channel on its own."
+        if len(labels.shape) < len(shape):
+            remedy = "If these are planes, save it anew with the axes z, y, x: --axes is of images."
         raise InputError(
             f"{labels.path}: has {labels.channels} channels; labels are one channel of whole"
-            " numbers. Save one channel on its own."
+            f" numbers. {remedy}"
         )
     if len(labels.shape) != len(shape):
         raise InputError(

@@ -26,11 +26,13 @@ class Member(NamedTuple):
       path: where it is.
       uuid: the one that its own OME text gives it; empty where there is none.
       pages: how many it has.
+      problem: why it cannot be read; '' if it can.
     """
 
     path: Path
     uuid: str
     pages: int
+    problem: str = ""
 
 
 def read_member(path: Path) -> Member:
@@ -92,7 +94,7 @@ def find_members(names: Mapping[str, str], own: str, member: Member) -> dict[str
       member: that one.
 
     Returns:
-      The files by UUID; those that are missing are left out.
+      The files by UUID; those that are missing are left out, those that are damaged say so.
 
     Raises:
       InputError: a file has the name of one of the set, and is from another set.
@@ -101,7 +103,10 @@ def find_members(names: Mapping[str, str], own: str, member: Member) -> dict[str
     known = {member.path: member}
     for place in by_name.values():
         if place not in known and place.is_file():
-            known[place] = read_member(place)
+            try:
+                known[place] = read_member(place)
+            except InputError as error:
+                known[place] = Member(place, "", 0, str(error))
     if any(place not in known for uuid, place in by_name.items() if uuid != own):
         known |= {one.path: one for one in _others(member.path.parent, known)}
     holders: dict[str, list[Member]] = {}

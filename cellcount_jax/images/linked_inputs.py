@@ -20,6 +20,8 @@ class LinkedInputs:
     def __init__(self, show: Callable[[str], None]):
         """Knows no file; `show` is called with a line about each image of several files."""
         self._found: dict[Path, LinkedImages] = {}
+        self._unread: set[Path] = set()  # files with an error of their own
+        self._undescribed: set[Path] = set()  # what should describe files, and does not
         self._show = show
 
     def join(self, paths: Sequence[Path]) -> list[Path]:
@@ -35,19 +37,45 @@ class LinkedInputs:
         for path in paths:
             if path.resolve() in self._found:
                 continue
-            linked = _linked(path)
+            try:
+                linked = _linked(path)
+            except InputError:
+                self._unread.add(path.resolve())
+                joined.append(path)
+                continue
             if linked is None:
                 joined.append(path)
                 continue
             first, others = linked.known_by, len(linked.files) + len(linked.missing) - 1
-            known = first.resolve() in self._found  # by another copy of a file
+            known = first.resolve() in {*self._found, *self._unread}  # by another copy of a file
             self._found |= {file.resolve(): linked for file in (path, *linked.files)}
+            if not linked.files and linked.metadata is not None:
+                known = linked.metadata in self._undescribed
+                self._undescribed.add(linked.metadata)
             if known:
                 continue
-            if others:
+            if others > 0:
                 self._show(f"{first}: is one image with {others} linked OME-TIFF file(s)")
             joined.append(first)
         return joined
+
+    def is_part(self, path: Path) -> bool:
+        """Whether another path stands for a file, which was an input itself as it cannot be read.
+
+        Args:
+          path: of an input.
+        """
+        linked = self._found.get(path.resolve())
+        return linked is not None and linked.known_by.resolve() != path.resolve()
+
+    def members(self, path: Path) -> tuple[Path, ...]:
+        """All files that are read with one that was joined.
+
+        Args:
+          path: of an input.
+        """
+        linked = self._found.get(path.resolve())
+        return () if linked is None else linked.read
 
     def check_slices(self, paths: Collection[Path]) -> None:
         """Checks that 2D images that are to be slices are no positions or time points.
@@ -69,10 +97,7 @@ class LinkedInputs:
 
 
 def _linked(path: Path) -> LinkedImages | None:
-    """The files that a file is linked with; None of what is not, or cannot be read."""
+    """The files that a file is linked with; None of what is not."""
     if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
         return None
-    try:
-        return linked_to(path)
-    except InputError:
-        return None
+    return linked_to(path)

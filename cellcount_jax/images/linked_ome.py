@@ -9,15 +9,9 @@ Format: https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/specification.
 from __future__ import annotations
 
 import collections
-import copy
 import dataclasses
-import functools
-import html
-import math
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree import ElementTree
 
 import tifffile
@@ -32,9 +26,19 @@ from cellcount_jax.images.linked_files import (
     read_member,
     uuid_of,
 )
+from cellcount_jax.images.ome_text import (
+    Described,
+    OmeImage,
+    PlacesOfPlanes,
+    Run,
+    children,
+    metadata_file,
+    read_text,
+    written_image,
+)
+from cellcount_jax.images.stored import naming
 from cellcount_jax.images.tiff_checks import check_chain
 
-_HEAD = 4096  # characters of a text that have the attributes of its first element
 _MAX_PLANES = 2**20  # of an image in a file, each of which is looked at
 
 
@@ -43,57 +47,29 @@ class LinkedImages:
     """The images of which a file has planes, in a set of linked files.
 
     Attributes:
-      files: those that are there of all files of these images, in the order of their planes.
-      missing: the names of those that are not.
-      text: OME's of these images alone, with the places of their files; empty if some are missing.
-      alone: whether the set has no other images and no other time points.
+      files: those that are there of all files of these images, in the order of their planes; none
+        where `metadata` does not say which they are.
       known_by: the file that stands for all of them: the first, or one with more images.
+      missing: the names of those that are not there.
+      problem: why the images cannot be opened, by any of their files; '' if they can.
+      text: OME's of these images alone, with the places of their files; '' with a problem.
+      alone: whether the set has no other images and no other time points.
+      metadata: the file with the text that describes the set, if the one that was opened names it.
     """
 
     files: tuple[Path, ...]
-    missing: tuple[str, ...]
-    text: str
-    alone: bool
     known_by: Path
+    missing: tuple[str, ...] = ()
+    problem: str = ""
+    text: str = ""
+    alone: bool = False
+    metadata: Path | None = None
 
-
-class _Run(NamedTuple):
-    """Planes of an image that are pages of a file, one after the other."""
-
-    first: int  # its number among the planes of the image
-    file: str  # the UUID; empty: the file that has the text
-    page: int
-    length: int  # 0: all that are left
-
-
-class _Image(NamedTuple):
-    element: ElementTree.Element
-    axes: str  # of the planes, the slowest first
-    sizes: tuple[int, ...]  # of `axes`
-    runs: list[_Run]
-
-    def time(self, plane: int) -> int:
-        """The time point of a plane, by its number."""
-        place = self.axes.index("T")
-        return plane // math.prod(self.sizes[place + 1 :]) % self.sizes[place]
-
-    def number(self, plane: int, times: Collection[int]) -> int:
-        """The number of a plane among those of some time points."""
-        stride = math.prod(self.sizes[self.axes.index("T") + 1 :])
-        rank = sum(time < self.time(plane) for time in times)
-        slower = plane // (stride * self.size("T"))
-        return (slower * len(times) + rank) * stride + plane % stride
-
-    def times(self, planes: Iterable[int]) -> set[int]:
-        """The time points of planes."""
-        return {0} if self.size("T") == 1 else {self.time(plane) for plane in planes}
-
-    def size(self, axis: str) -> int:
-        """The length of an axis."""
-        return self.sizes[self.axes.index(axis)]
-
-
-_Planes = dict[int, tuple[str, int]]  # the UUID of the file and the page of each plane
+    @property
+    def read(self) -> tuple[Path, ...]:
+        """All files of which the images are made, with the one that describes them."""
+        more = () if self.metadata in (None, *self.files) else (self.metadata,)
+        return (*self.files, *filter(None, more))
 
 
 def linked_images(tiff: tifffile.TiffFile, path: Path) -> LinkedImages | None:
@@ -104,20 +80,42 @@ def linked_images(tiff: tifffile.TiffFile, path: Path) -> LinkedImages | None:
       path: its path.
 
     Returns:
-      The images; None for a file that names no other, or whose text is not understood.
+      The images, also where they have a problem, such as a file that is missing or damaged, or a
+      plane that is missing or named twice; None for a file that names no other, or whose own text
+      is not understood.
 
     Raises:
-      InputError: the set does not name the file, its metadata are in a file that is missing, a
-        plane is missing or named twice, or a file is of another set.
+      InputError: the set does not name the file, or has more of it than there is.
     """
-    described = _described(tiff, path)
+    text, metadata = tiff.ome_metadata or "", None
+    if (name := metadata_file(text)) is not None:
+        metadata = beside(path, name)
+        if not metadata.is_file():
+            problem = (
+                f"{path}: which planes or channels its pages are is not known, since its OME"
+                f" metadata are in {few_files([name])}, which is not there; put it back beside this"
+                " file."
+            )
+            return LinkedImages((), path, problem=problem, metadata=metadata)
+        try:
+            text = _text_in(metadata)
+        except InputError as error:
+            return LinkedImages((), path, problem=str(error), metadata=metadata)
+    described = read_text(text)
+    if described is None and metadata is not None:
+        problem = (
+            f"{metadata}: is not understood as the OME metadata of the files beside it, such as"
+            f" {path.name}; copy it again."
+        )
+        return LinkedImages((), path, problem=problem, metadata=metadata)
     if described is None:
         return None
-    root, images, names = described
+    images, names = described.images, described.names
     uuid = uuid_of(tiff)
     own = own_uuid(names, uuid, path)
     named_so = own is not None and beside(path, names[own]) == path
-    if not names or (len(names) == 1 and own is not None and (named_so or uuid == own)):
+    only = len(names) == 1 and own is not None and (named_so or uuid == own)
+    if not names or (only and metadata is None):
         return None
     mine = [image for image in images if any(run.file in ("", own) for run in image.runs)]
     if own is None or not mine:
@@ -139,131 +137,88 @@ def linked_images(tiff: tifffile.TiffFile, path: Path) -> LinkedImages | None:
         for run in image.runs
         if points & image.times(_promised(run, path))
     }
-    members = find_members(wanted, own, member)
+    try:
+        members = find_members(wanted, own, member)
+        linked = _joined(described, mine, times, own, wanted, members, path)
+    except InputError as error:
+        places = (beside(path, name) for name in wanted.values())
+        files = tuple(dict.fromkeys(place for place in places if place.is_file()))
+        linked = LinkedImages(files, path, problem=str(error))
+    return dataclasses.replace(linked, metadata=metadata)
+
+
+def _text_in(path: Path) -> str:
+    """The text of a file that describes others.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    with naming(path, "OME metadata"):
+        if path.suffix.lower() not in (".tif", ".tiff"):
+            return path.read_text("utf-8")
+        check_chain(path)
+        with tifffile.TiffFile(path) as described:
+            return described.ome_metadata or ""
+
+
+def _joined(
+    described: Described,
+    mine: Sequence[OmeImage],
+    times: Sequence[set[int]],
+    own: str,
+    wanted: Mapping[str, str],
+    members: Mapping[str, Member],
+    path: Path,
+) -> LinkedImages:
+    """Images of some time points, of the files that were found of those that are wanted."""
+    there = tuple(one.path for one in members.values())
     if missing := tuple(name for file, name in wanted.items() if file not in members):
-        there = tuple(one.path for one in members.values())
-        return LinkedImages(there, missing, "", alone=False, known_by=there[0])
-    planes = [
-        _planes(image, points, members, path) for image, points in zip(mine, times, strict=True)
-    ]
+        problem = (
+            f"{path}: belongs to an image in {len(wanted)} linked OME-TIFF files, of which"
+            f" {len(missing)} cannot be found: {few_files(missing)}; put what is missing beside the"
+            " others."
+        )
+        return LinkedImages(there, there[0], missing, problem)
+    if damaged := next((one for one in members.values() if one.problem), None):
+        return LinkedImages(there, there[0], problem=damaged.problem)
+    pairs = list(zip(mine, times, strict=True))
+    planes = [_planes(image, points, members, path) for image, points in pairs]
     files = {members[file].path: file for one in planes for file, _ in one.values()}
-    whole = all(len(points) == image.size("T") for image, points in zip(mine, times, strict=True))
-    written = ElementTree.Element(root.tag, {"UUID": next(iter(files.values()))})
-    written.extend(map(_written, mine, times, planes, [members] * len(mine)))
+    whole = all(len(points) == image.size("T") for image, points in pairs)
+    root = ElementTree.Element(described.root.tag, {"UUID": next(iter(files.values()))})
+    paths = {file: member.path for file, member in members.items()}
+    root.extend(map(written_image, mine, times, planes, [paths] * len(mine)))
     if whole:  # else notes on the time points do not fit
-        written.extend(_children(root, "StructuredAnnotations"))
-    text = ElementTree.tostring(written, encoding="unicode")
+        root.extend(children(described.root, "StructuredAnnotations"))
     held = collections.Counter(
-        file for image in images for file in {run.file or own for run in image.runs}
+        file for image in described.images for file in {run.file or own for run in image.runs}
     )
     return LinkedImages(
         tuple(files),
-        (),
-        text,
-        alone=whole and len(mine) == len(images),
         known_by=max(files, key=lambda place: held[files[place]]),
+        text=ElementTree.tostring(root, encoding="unicode"),
+        alone=whole and len(mine) == len(described.images),
     )
 
 
-class _Described(NamedTuple):
-    root: ElementTree.Element
-    images: list[_Image]
-    names: dict[str, str]  # of the files, by UUID
-
-
-def _described(tiff: tifffile.TiffFile, path: Path) -> _Described | None:
-    """What the text of a file, or of the one that has its metadata, says; None: not understood."""
-    text = tiff.ome_metadata or ""
-    found = re.search(r"<(?:\w+:)?BinaryOnly\b[^>]*>", text[:_HEAD])
-    if found is None:
-        return _read(text)
-    named = re.search(r"MetadataFile\s*=\s*[\"']([^\"']*)", found[0])
-    name = "another file" if named is None else html.unescape(named[1])
-    place = beside(path, name)
-    if not place.is_file():
-        raise InputError(
-            f"{path}: which planes or channels its pages are is not known, since its OME metadata"
-            f" are in {few_files([name])}, which is not there; put it back beside this file."
-        )
-    if place.suffix.lower() not in (".tif", ".tiff"):
-        return _read(place.read_text("utf-8"))
-    check_chain(place)
-    with tifffile.TiffFile(place) as described:
-        return _read(described.ome_metadata or "")
-
-
-def _read(text: str) -> _Described | None:
-    # The texts of the files of a set are long, and the same but for the UUID at their head.
-    head = re.sub(r"\sUUID\s*=\s*([\"'])[^\"'>]*\1", "", text[:_HEAD], count=1)
-    return _read_once(head + text[_HEAD:])
-
-
-@functools.lru_cache(maxsize=1)
-def _read_once(text: str) -> _Described | None:
-    names: dict[str, str] = {}
-    try:
-        root = ElementTree.fromstring(text)
-        images = [
-            _image(element, pixels, names)
-            for element in _children(root, "Image")
-            for pixels in _children(element, "Pixels")
-        ]
-    except (ElementTree.ParseError, KeyError, ValueError):
-        return None
-    return _Described(root, images, names)
-
-
-def _image(
-    element: ElementTree.Element, pixels: ElementTree.Element, names: dict[str, str]
-) -> _Image:
-    axes = pixels.attrib["DimensionOrder"][:1:-1]
-    if sorted(axes) != ["C", "T", "Z"]:
-        raise ValueError(axes)
-    channel = next(_children(pixels, "Channel"), None)
-    samples = 1 if channel is None else int(channel.get("SamplesPerPixel", 1))
-    sizes = [int(pixels.attrib[f"Size{axis}"]) for axis in axes]
-    sizes[axes.index("C")] //= samples
-    runs = []
-    for data in _children(pixels, "TiffData"):
-        page, count = int(data.get("IFD", 0)), int("IFD" in data.attrib)
-        count = int(data.get("PlaneCount", data.get("NumPlanes", count)))
-        first = 0
-        for axis, size in zip(axes, sizes, strict=True):
-            number = int(data.get(f"First{axis}", 0))
-            if not 0 <= number < size or page < 0 or count < 0:
-                raise ValueError(data.attrib)
-            first = first * size + number
-        uuid = next(_children(data, "UUID"), None)
-        file = "" if uuid is None else (uuid.text or "").strip()
-        if uuid is not None:
-            names[file] = uuid.get("FileName", "")
-        runs.append(_Run(first, file, page, count))
-    return _Image(element, axes, tuple(sizes), runs)
-
-
-def _children(element: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
-    """The children of a name, in the namespace of any version of OME."""
-    return (child for child in element if child.tag.rpartition("}")[2] == name)
-
-
-def _with_own(image: _Image, own: str) -> _Image:
+def _with_own(image: OmeImage, own: str) -> OmeImage:
     return image._replace(runs=[run._replace(file=run.file or own) for run in image.runs])
 
 
-def _own_times(image: _Image, own: str, member: Member) -> set[int]:
+def _own_times(image: OmeImage, own: str, member: Member) -> set[int]:
     """The time points of which a file has planes."""
     runs = [run for run in image.runs if run.file == own]
     return set().union(*(image.times(_stored(run, member)) for run in runs))
 
 
-def _promised(run: _Run, path: Path) -> range:
+def _promised(run: Run, path: Path) -> range:
     """The numbers of the planes of a run; of one that takes what there is, the first."""
     if run.length > _MAX_PLANES:
         raise InputError(f"{path}: its OME metadata promise {run.length} planes in one file.")
     return range(run.first, run.first + max(run.length, 1))
 
 
-def _stored(run: _Run, member: Member) -> range:
+def _stored(run: Run, member: Member) -> range:
     """The numbers of the planes of a run.
 
     Raises:
@@ -279,10 +234,10 @@ def _stored(run: _Run, member: Member) -> range:
 
 
 def _planes(
-    image: _Image, times: Collection[int], members: Mapping[str, Member], path: Path
-) -> _Planes:
+    image: OmeImage, times: Collection[int], members: Mapping[str, Member], path: Path
+) -> PlacesOfPlanes:
     """Where each plane of some time points is, by its number; all of them must be there."""
-    found: _Planes = {}
+    found: PlacesOfPlanes = {}
     for run in image.runs:
         if run.file not in members:
             continue
@@ -303,26 +258,3 @@ def _planes(
             f" and have {len(found)} in {len(members)} file(s)."
         )
     return dict(sorted(found.items()))
-
-
-def _written(
-    image: _Image, times: Collection[int], planes: _Planes, members: Mapping[str, Member]
-) -> ElementTree.Element:
-    """The element of an image with some of its time points, a piece of text a plane."""
-    element = copy.deepcopy(image.element)
-    for pixels in _children(element, "Pixels"):
-        for data in list(_children(pixels, "TiffData")):
-            pixels.remove(data)
-        pixels.set("SizeT", str(len(times)))
-        renumbered = {time: number for number, time in enumerate(sorted(times))}
-        for plane, (file, page) in planes.items():
-            firsts, rest = {}, plane
-            for axis, size in reversed(list(zip(image.axes, image.sizes, strict=True))):
-                rest, firsts[axis] = divmod(rest, size)
-            firsts["T"] = renumbered[firsts["T"]]
-            place = {f"First{axis}": str(number) for axis, number in firsts.items()}
-            place |= {"IFD": str(page), "PlaneCount": "1"}
-            name = {"FileName": str(members[file].path.absolute())}
-            data = ElementTree.SubElement(pixels, "TiffData", place)
-            ElementTree.SubElement(data, "UUID", name).text = file
-    return element

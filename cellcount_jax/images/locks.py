@@ -82,15 +82,13 @@ def locked(path: Path, *, busy: str, remedy: str) -> Iterator[None]:
         except filelock.Timeout as error:
             raise InputError(f"{busy} ({_holder(Path(error.lock_file))}); {remedy}") from error
         if isinstance(lock, filelock.UnixFileLock):
-            # Whoever waits with the file open sees that it has no name any more.
-            stack.callback(path.unlink, missing_ok=True)
             path.write_text(_own_record())
         yield
 
 
 @contextlib.contextmanager
 def held(path: Path, *, patience_s: float) -> Iterator[filelock.BaseFileLock]:
-    """Holds a lock file, which may stay at the end.
+    """Holds a lock file, which is removed at the end.
 
     Where the file system cannot lock, a file that has the process in it is the lock.
 
@@ -117,6 +115,10 @@ def held(path: Path, *, patience_s: float) -> Iterator[filelock.BaseFileLock]:
     try:
         yield lock
     finally:
+        if isinstance(lock, filelock.UnixFileLock):
+            # While it is held: whoever waits with the file open sees that it has no name any more,
+            # and makes it anew.
+            path.unlink(missing_ok=True)
         lock.release()
 
 

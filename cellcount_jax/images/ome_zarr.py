@@ -82,11 +82,11 @@ def _attributes(node: zarr.Group | zarr.Array) -> Mapping[str, Any]:
 def _image(group: zarr.Group, path: Path, level: int, scene: int | str | None) -> Stored:
     attributes = _attributes(group)
     if "multiscales" not in attributes:
-        name, kind = _choose_image(group, attributes, path, scene)
+        name, number, kind = _choose_image(group, attributes, path, scene)
         if (image := _image_at(group, name)) is None:
             raise InputError(f"{path}: its metadata name the image {name!r}, which is not there.")
         stored = _image(image, path, level, None)
-        return dataclasses.replace(stored, kind=f"{stored.kind} ({kind})")
+        return dataclasses.replace(stored, kind=f"{stored.kind} ({kind})", scene=number)
     choose_scene(scene, ("",), path)
     multiscales = attributes["multiscales"]
     if len(multiscales) != 1:
@@ -145,11 +145,12 @@ def _image(group: zarr.Group, path: Path, level: int, scene: int | str | None) -
 
 def _choose_image(
     group: zarr.Group, attributes: Mapping[str, Any], path: Path, scene: int | str | None
-) -> tuple[str, str]:
-    """The path in a group of the image that is chosen of it, and what the group is, in words."""
+) -> tuple[str, int | None, str]:
+    """The path in a group of the image that is chosen of it, its number if there are several that
+    have numbers, and what the group is, in words."""
     if "plate" in attributes:
         if scene is not None and _image_at(group, str(scene)) is not None:
-            return str(scene), f"field {scene} of a plate"
+            return str(scene), None, f"field {scene} of a plate"
         wells = attributes["plate"].get("wells") or ()
         example = _field_of_plate(group, wells)
         hint = f"for example {example}" if example else "but none that its metadata name is there"
@@ -160,7 +161,8 @@ def _choose_image(
     if "well" in attributes:
         names = [str(image["path"]) for image in attributes["well"]["images"]]
         number = choose_scene(scene, names, path)
-        return names[number], f"field {names[number]} of a well of {len(names)}"
+        among = number if len(names) > 1 else None
+        return names[number], among, f"field {names[number]} of a well of {len(names)}"
     if "bioformats2raw.layout" in attributes:
         ome = group.get("OME")
         listed = None if ome is None else _attributes(ome).get("series")
@@ -169,7 +171,8 @@ def _choose_image(
             names.append(str(len(names)))
         if names:
             number = choose_scene(scene, names, path)
-            return names[number], f"bioformats2raw, series {number} of {len(names)}"
+            among = number if len(names) > 1 else None
+            return names[number], among, f"bioformats2raw, series {number} of {len(names)}"
     try:
         inside = sorted(name for name in group if name != "OME")
     except Exception:  # an address need not list what it has

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.axes import remedy
 from cellcount_jax.images.png import open_png, png_header
 from cellcount_jax.images.slice_names import in_order
 from cellcount_jax.images.stored import Stored, naming, spatial_axes
@@ -148,8 +149,11 @@ def _open_slice(path: Path) -> Stored:
         stored = open_tiff(path)
     try:
         if spatial_axes(stored, path) != "YX" or "T" in stored.axes:
+            hint = remedy(stored.axes, stored.array.shape, ndim=3)
+            hint = f" Or, if each file is a volume, give {hint}." if hint else ""
             raise InputError(
                 f"{path}: axes {_in_words(stored)}; a slice is a 2D image (y, x, and channels)."
+                f"{hint}"
             )
     except InputError:
         stored.close()

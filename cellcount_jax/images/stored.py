@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cellcount_jax.errors import InputError, few
+from cellcount_jax.errors import InputError, few, reason
 
 _MAX_CHARACTERS = 300  # of a library; some messages repeat the file
 _LISTED = 24  # channels or images that a message names
@@ -49,6 +49,7 @@ class Stored:
       channel_names: one a channel; empty where the file has none.
       chunks: per axis, what is cheap to read at once; None where any region is.
       levels: how many resolutions the file holds.
+      scene: the number of the image in a file of several; None where it is the only one.
       files: all files that are read, where these are more than the one that was opened.
       close: frees the file; `array` is not to be used after it.
     """
@@ -63,6 +64,7 @@ class Stored:
     channel_names: tuple[str, ...] = ()
     chunks: tuple[int, ...] | None = None
     levels: int = 1
+    scene: int | None = None
     files: tuple[Path, ...] = ()
     close: Callable[[], None] = lambda: None
 
@@ -85,8 +87,9 @@ def naming(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except OSError as error:
-        reason = error.strerror or one_line(error)
-        raise InputError(f"{path}: cannot be opened or read as {what} ({reason}).") from error
+        raise InputError(
+            f"{path}: cannot be opened or read as {what} ({one_line(error)})."
+        ) from error
     except Exception as error:
         raise InputError(
             f"{path}: cannot be read as {what} ({one_line(error)}); copy it again or save it anew."
@@ -102,7 +105,8 @@ def one_line(error: Exception) -> str:
     Returns:
       The message; where there is none, the error's name.
     """
-    message = " ".join(str(error).split()).rstrip(".") or repr(error)
+    text = reason(error) if isinstance(error, OSError) else str(error)
+    message = " ".join(text.split()).rstrip(".") or repr(error)
     return message if len(message) <= _MAX_CHARACTERS else f"{message[:_MAX_CHARACTERS]}..."
 
 

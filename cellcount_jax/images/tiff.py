@@ -22,7 +22,6 @@ import zarr
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file, replacing
-from cellcount_jax.images.linked_files import few_files
 from cellcount_jax.images.linked_ome import LinkedImages, linked_images
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.stored import LazyArray, Stored, check_level, naming
@@ -73,17 +72,17 @@ def open_tiff(path: Path, *, level: int = 0, scene: int | str | None = None) -> 
             linked = linked_images(tiff, path) if tiff.is_ome else None
             if linked is not None:
                 tiff.close()
-                tiff = _open_linked(linked, path)
+                tiff = _open_linked(linked)
             check_ome_sizes(tiff, path, linked=linked is not None)
             stored = _stored(tiff, path, level, scene)
     except InputError:
         if tiff is not None:
             tiff.close()
         raise
-    if linked is None or len(linked.files) == 1:
+    if linked is None or linked.read == (path,):
         return stored
-    kind = f"{stored.kind} of {len(linked.files)} linked files"
-    return dataclasses.replace(stored, kind=kind, files=linked.files)
+    several = f" of {len(linked.files)} linked files" if len(linked.files) > 1 else ""
+    return dataclasses.replace(stored, kind=f"{stored.kind}{several}", files=linked.read)
 
 
 def linked_to(path: Path) -> LinkedImages | None:
@@ -96,7 +95,7 @@ def linked_to(path: Path) -> LinkedImages | None:
       The files of the images of which it has planes; None if it names no other file.
 
     Raises:
-      InputError: as `open_tiff`.
+      InputError: it cannot be read, or see `linked_images`.
     """
     with naming(path, "a TIFF file"), no_complaints(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -105,14 +104,9 @@ def linked_to(path: Path) -> LinkedImages | None:
             return linked_images(tiff, path) if tiff.is_ome else None
 
 
-def _open_linked(linked: LinkedImages, path: Path) -> tifffile.TiffFile:
-    if linked.missing:
-        count = len(linked.files) + len(linked.missing)
-        raise InputError(
-            f"{path}: belongs to an image in {count} linked OME-TIFF files, of which"
-            f" {len(linked.missing)} cannot be found: {few_files(linked.missing)}; put what is"
-            " missing beside the others."
-        )
+def _open_linked(linked: LinkedImages) -> tifffile.TiffFile:
+    if linked.problem:
+        raise InputError(linked.problem)
     return tifffile.TiffFile(linked.files[0], omexml=linked.text)
 
 
@@ -149,6 +143,7 @@ def _stored(tiff: tifffile.TiffFile, path: Path, level: int, scene: int | str | 
         channel_names=_channel_names(tiff.ome_metadata, number) if tiff.is_ome else (),
         chunks=chunks and (*chunks, *array.shape[len(chunks) :]),
         levels=len(base.levels),
+        scene=number if len(tiff.series) > 1 else None,
         close=tiff.close,
     )
 

@@ -61,6 +61,7 @@ def open_vendor(path: Path, *, scene: int | str | None = None) -> Stored:
             voxel_source=f"{suffix.upper()} metadata",
             channel_names=tuple(map(str, image.channel_names or ())),
             chunks=tuple(array.chunksize),
+            scene=number if len(names) > 1 else None,
         )
 
 

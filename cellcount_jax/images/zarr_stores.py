@@ -129,7 +129,7 @@ def check_array(array: zarr.Array, path: Path) -> None:
         keys = _zipped(array, array.store.path, 2 * math.prod(outer) * array.dtype.itemsize)
     else:
         folder = path / Path(array.path)
-        keys = (Path(file).relative_to(folder).as_posix() for file in _files(folder))
+        keys = (Path(file).relative_to(folder).as_posix() for file in files_below(folder))
     found = sum(1 for _ in itertools.islice((k for k in keys if _is_chunk(k, array, grid)), needed))
     if not found:
         first = array.metadata.encode_chunk_key((0,) * array.ndim)
@@ -193,12 +193,16 @@ def _is_chunk(key: str, array: zarr.Array, grid: tuple[int, ...]) -> bool:
     return inside and array.metadata.encode_chunk_key(numbers) == key
 
 
-def _files(folder: str | Path) -> Iterator[str]:
-    """The files in a folder and below, as they come: there may be millions of them."""
+def files_below(folder: str | Path) -> Iterator[str]:
+    """The paths of files in a folder and below, as they come: there may be millions of them.
+
+    Args:
+      folder: that is there.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield from _files(entry.path)
+                yield from files_below(entry.path)
             elif entry.is_file():
                 yield entry.path
 

@@ -129,6 +129,9 @@ def naming(model: Model, source: Source) -> Iterator[None]:
     except InputError as error:
         several = source.selection.channel is None and source.channels > model.channels
         hint = "; choose one with --channel" if several else ""
+        if several and source.path.is_dir() and source.files:  # slices
+            each = axes.remedy(source.axes[1:], source.stored_shape[1:], ndim=3)
+            hint += f", or, if each file is a volume, give {each}" if each else ""
         if len(source.shape) != (ndim := model.config.data.ndim):
             hint = axes.remedy(source.axes, source.stored_shape, ndim=ndim)
             hint = f"; give {hint}" if hint else ""

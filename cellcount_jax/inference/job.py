@@ -147,15 +147,21 @@ class Job:
 
         Locations, 0 up to `model.floor`; then the density if the model splits cells by it.
         """
-        return zarr.open_array(self.folder / "map.zarr", mode="r+")
+        return _opened(self.folder / "map.zarr")
 
     def coarse(self, flip: int) -> Any:
         """The coarsest level of a mirror image."""
-        return zarr.open_array(self.folder / "coarse" / f"{flip}.zarr", mode="r+")
+        return _opened(self.folder / "coarse" / f"{flip}.zarr")
 
     def read(self, region: Region) -> np.ndarray:
         """Normalised intensities of a part."""
         return self.survey.measured(self.image.read(region), region)
+
+
+def _opened(path: Path) -> Any:
+    """An array to read and write, of which zeros are stored too: a chunk that is not there is lost,
+    and no part of an image without cells."""
+    return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
 
 
 @contextlib.contextmanager

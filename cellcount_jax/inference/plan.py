@@ -135,23 +135,39 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
             f" {config.model.norm!r} and model.attention = {config.model.attention!r} cannot be"
             " predicted in tiles: its result would depend on them"
         )
-    if math.prod(shape) > _MOST_TILES * config.predict.max_voxels:
-        raise InputError(
-            f"the image has {math.prod(shape):.3g} voxels, which are more than {_MOST_TILES} tiles"
-            f" of config.predict.max_voxels = {config.predict.max_voxels}; allow larger tiles"
-            " (--max-voxels), or count a part of the image or a coarser level of it (--level)"
-        )
+    if math.prod(shape) > _MOST_TILES * config.predict.max_voxels:  # before cores are looked for
+        raise _too_many(config, shape, f"more than {_MOST_TILES} tiles")
     halo, padded = tile_radius(settings.strides(config)), plan.padded_shape
     core = tiles.choose_core(padded, halo=halo, block=stride, max_voxels=config.predict.max_voxels)
+    number = math.prod(-(-size // edge) for size, edge in zip(padded, core, strict=True))
+    if number > _MOST_TILES:
+        raise _too_many(config, shape, f"{number:.3g} tiles")
     grid = tiles.tile_grid(padded, core=core, halo=halo, block=stride)
     plan = plan._replace(
         whole=False,
         tiles=tuple(grid),
-        cores=tuple(_clipped(tile.core, shape) for tile in grid),
+        # Those of the grid within the image; few slices, as there may be a million of them.
+        cores=tuple(
+            itertools.product(
+                *(
+                    [slice(start, min(start + edge, size)) for start in range(0, size, edge)]
+                    for size, edge in zip(shape, core, strict=True)
+                )
+            )
+        ),
         halo=halo,
     )
     return plan._replace(
         window_shape=tuple(_longest_window(plan, axis) for axis in range(len(shape)))
+    )
+
+
+def _too_many(config: ml_collections.ConfigDict, shape: Sequence[int], number: str) -> InputError:
+    return InputError(
+        f"the image has {math.prod(shape):.3g} voxels, which are {number} of"
+        f" config.predict.max_voxels = {config.predict.max_voxels}; allow larger tiles"
+        f" (--max-voxels) so that there are up to {_MOST_TILES}, or count a part of the image or a"
+        " coarser level of it (--level)"
     )
 
 

@@ -8,6 +8,7 @@ process, and again after a crash, and the result has the same bytes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -21,7 +22,8 @@ from zarr.codecs import BloscCodec
 from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images import files
 from cellcount_jax.images.files import replacing
-from cellcount_jax.images.regions import extent
+from cellcount_jax.images.regions import Region, extent
+from cellcount_jax.images.zarr_stores import files_below
 from cellcount_jax.inference import survey, tiled_maps
 from cellcount_jax.inference.job import Engine, Job, Model, Progress, Task, silent
 from cellcount_jax.maps import pieces
@@ -81,19 +83,25 @@ def prepare(job: Job, progress: Progress = silent) -> None:
     for name in ("done", "peaks"):
         (job.folder / name).mkdir(exist_ok=True)
     # Of what is marked as done the result may be gone.
-    if (_map_stays(job) or pending(job, "find")) and not _is_array(_map_path(job)):
-        _forget(job, "decode")
-        _make_array(
-            _map_path(job),
-            (*plan.shape, 1 + job.model.splits),
-            (*(_chunk(size) for size in extent(plan.tiles[0].core)), 1),
-        )
+    if _map_stays(job) or pending(job, "find"):
+        if _is_array(_map_path(job)):
+            _forget_lost(job, "decode-0", _map_path(job), plan.cores)
+        else:
+            _forget(job, "decode")
+            _make_array(
+                _map_path(job),
+                (*plan.shape, 1 + job.model.splits),
+                (*(_chunk(size) for size in extent(plan.tiles[0].core)), 1),
+            )
     if pending(job, "decode"):
         chunk = extent(plan.coarse_core(0))
         features = tiled_maps.coarse_features(job.model.config)
         for flip in range(len(plan.flips)):
             path = _coarse_path(job, flip)
-            if not _is_array(path):
+            if _is_array(path):
+                cores = [plan.coarse_core(tile) for tile in range(len(plan.tiles))]
+                _forget_lost(job, f"encode-{flip}", path, cores)
+            else:
                 _forget(job, f"encode-{flip}")
                 _make_array(path, (*plan.coarse_shape, features), (*chunk, features))
 
@@ -146,7 +154,7 @@ def run(job: Job, task: Task) -> None:
         _check_read(job, [_coarse_path(job, number) for number in range(len(plan.flips))])
         if model.has_density:
             result["density"] = float(maps[..., -1].sum(dtype=np.float64))
-        # Zeros take no room in the file.
+        # Zeros take next to no room in the file.
         maps[..., 0][maps[..., 0] <= model.floor] = 0
         job.map[plan.cores[task.tile]] = maps[..., : job.map.shape[-1]]
     else:
@@ -254,12 +262,34 @@ def _forget(job: Job, prefix: str) -> None:
         path.unlink(missing_ok=True)
 
 
+def _forget_lost(job: Job, prefix: str, path: Path, cores: Sequence[Region]) -> None:
+    """Removes the marks of tasks of whose part of an array a chunk is gone.
+
+    Args:
+      job: the job.
+      prefix: of the marks, before the number of the tile.
+      path: of the array.
+      cores: `(*core,)` of each tile, of the first axes of the array.
+    """
+    array = zarr.open_array(path, mode="r")
+    stored = {file[len(str(path)) + 1 :] for file in files_below(str(path))}
+    for mark in (job.folder / "done").glob(f"{prefix}-*"):
+        parts = (*cores[int(mark.name.rpartition("-")[2])], slice(0, array.shape[-1]))
+        grid = [
+            range(part.start // step, -(-part.stop // step))
+            for part, step in zip(parts, array.chunks, strict=True)
+        ]
+        keys = map(array.metadata.encode_chunk_key, itertools.product(*grid))
+        if not all(key in stored for key in keys):
+            mark.unlink(missing_ok=True)
+
+
 def _is_array(path: Path) -> bool:
     return (path / "zarr.json").exists()
 
 
 def _make_array(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
-    """Makes a Zarr array of zeros, which are not stored."""
+    """Makes a Zarr array of which nothing is stored yet."""
     shutil.rmtree(path, ignore_errors=True)
     sizes = tuple(min(chunk, size) for chunk, size in zip(chunks, shape, strict=True))
     zarr.create_array(

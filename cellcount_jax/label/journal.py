@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, reason
 from cellcount_jax.images import locks
 from cellcount_jax.images.files import replacing
 
@@ -115,7 +115,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
             )
         except OSError as error:
             raise InputError(
-                f"{what}: its folder cannot be written ({error.strerror}), and dots are stored"
+                f"{what}: its folder cannot be written ({reason(error)}), and dots are stored"
                 " beside the image; copy the image to a folder of your own."
             ) from error
         yield

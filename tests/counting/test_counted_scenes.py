@@ -31,10 +31,13 @@ def test_two_scenes_of_a_file_are_two_counts(
         alone = tmp_path / f"{scene}.tif"
         tifffile.imwrite(alone, image)
         assert call("count", alone, "--model", run_2d, "--output", tmp_path / "alone") == 0
-        found, expected = output / f"a_scene_{scene}", tmp_path / "alone" / scene
+        number = {"left": "0", "1": "1"}[scene]
+        found, expected = output / f"a_scene_{number}", tmp_path / "alone" / scene
         assert (found / "points.csv").read_text() == (expected / "points.csv").read_text()
-        assert json.loads((found / "summary.json").read_text())["scene"] == scene
+        assert json.loads((found / "summary.json").read_text())["scene"] == number
+    # By its other name it is the same count.
+    assert call("count", path, "--scene", "right", "--model", run_2d, "--output", output) == 0
     with (output / "counts.csv").open(newline="") as file:
         rows = [(row["folder"], row["scene"]) for row in csv.DictReader(file)]
-    assert rows == [("a_scene_left", "left"), ("a_scene_1", "1")]
+    assert rows == [("a_scene_0", "0"), ("a_scene_1", "1")]
     assert "scene 1 of 2 (right)" in capsys.readouterr().out

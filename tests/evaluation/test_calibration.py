@@ -220,6 +220,19 @@ def test_the_command(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (files / "new.zip").read_bytes() == content
 
 
+def test_the_next_command_has_what_was_labelled(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = Grid(SHAPE, (48, 32))
+    states = np.zeros(grid.counts, np.uint8)
+    states[:, :2] = DONE
+    about = {"scene": "0", "axes": "YX", "time": 0}
+    write_block_states(files / "a.label.json", BlockStates(grid, states, about))
+    assert call(files) == 0
+    told = capsys.readouterr().out.splitlines()[-1].split("counted/")[1].split(" --")[1:]
+    assert sorted(told) == ["axes YX", "scene 0", "time 0"]
+
+
 def test_blocks_that_are_done_and_a_mask(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = Grid(SHAPE, (48, 32))
     states = np.zeros(grid.counts, np.uint8)

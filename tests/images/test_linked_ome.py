@@ -122,7 +122,8 @@ def test_a_plane_a_file_is_one_volume(tmp_path: Path, options: dict[str, Any]) -
     for path in (paths[0], paths[3]):
         with open_source(path) as source:
             assert source.kind == "OME-TIFF of 6 linked files"
-            assert source.files == tuple(paths)
+            companion = [tmp_path / options["main"]] if "companion" in str(options) else []
+            assert source.files == (*paths, *companion)
             assert source.spacing == (2.0, 0.5, 0.5) and source.shape == VOLUME.shape
             region = (slice(2, 5), slice(3, 20), slice(4, 9))
             np.testing.assert_array_equal(source.read(region)[..., 0], VOLUME[region])

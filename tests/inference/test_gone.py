@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,3 +96,43 @@ def test_a_worker_of_a_count_that_is_over_writes_nothing(
     with pytest.raises(OverError):
         tasks.run(dataclasses.replace(job, check=over), tasks.pending(job, kind)[0])
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("rule", ["peaks", "components"])
+@pytest.mark.parametrize("kind", ["encode", "decode", "find"])
+def test_any_chunk_that_is_lost_is_computed_anew(
+    tmp_path: Path, make_job: Callable[..., Job], rule: str, kind: str
+) -> None:
+    """After a count that was stopped before the tasks of a kind, or is over."""
+    expected = cells.find(make_job(tmp_path / "whole", rule=rule))
+    job = make_job(tmp_path / "stopped", rule=rule)
+    tasks.prepare(job)
+    kinds = ("encode", "decode", "find")
+    for earlier in kinds[: kinds.index(kind) + 1]:
+        tasks.one_by_one(job)(tasks.pending(job, earlier), earlier)
+    chunks = sorted(path for path in job.folder.glob("**/c/**/*") if path.is_file())
+    # Zeros are stored as well: what is missing is lost.
+    number = sum(math.prod(job.coarse(k).cdata_shape) for k in range(len(job.plan.flips)))
+    assert len(tasks.computed_tiles(job)) == len(job.plan.tiles)
+    number += 0 if kind == "encode" else math.prod(job.map.cdata_shape)
+    assert len(chunks) == number
+    for lost in (chunks[0], chunks[-1]):
+        lost.unlink()
+    found = cells.find(make_job(tmp_path / "stopped", rule=rule))
+    np.testing.assert_array_equal(found.points, expected.points)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(found.candidates, expected.candidates)
+
+
+def test_a_lost_chunk_of_a_count_that_is_over(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    """Another threshold is counted on the stored map, and only the tile of the chunk anew."""
+    job = make_job(tmp_path, rule="components")
+    expected = cells.find(job)
+    marks = {path: path.stat().st_mtime_ns for path in tmp_path.glob("done/decode-*")}
+    for lost in sorted(path for path in tmp_path.glob("map.zarr/c/**/*") if path.is_file())[:1]:
+        lost.unlink()
+    found = cells.find(make_job(tmp_path, rule="components"))
+    np.testing.assert_array_equal(found.points, expected.points)
+    assert len(found.points) > 5
+    again = [path for path, time in marks.items() if path.stat().st_mtime_ns != time]
+    assert len(again) == 1 < len(marks)
