@@ -25,6 +25,7 @@ NORMALISATIONS = (
 )
 KERNELS = ("inverse_distance", "gaussian", "mask")
 NORMS = ("batch", "instance")
+SYMMETRIES = ("none", "mirror", "square")
 COUNTERS = ("head", "branch")
 ATTENTIONS = ("block", "global", "none")
 IMAGE_PERTURBATIONS = ("noise", "contrast", "brightness", "sharpness")
@@ -135,8 +136,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         ),  # of the first level, doubling per level; paper: 32
         "levels": number(4, at_least=2, at_most=8),  # [authors]
         "strides": (),  # per pooling, per axis; () = 2 everywhere [authors]
-        # Kernels that are their own mirror images: maps of mirrored images are mirrored maps.
-        "symmetric": False,
+        # Of kernels: 'mirror', their own mirror images along each axis, so that maps of mirrored
+        # images are mirrored maps; 'square', with y and x exchanged too.
+        "symmetry": one_of(SYMMETRIES, "none"),
         "norm": one_of(NORMS, "batch"),  # instance [authors] cannot be tiled
         "norm_momentum": number(0.95, at_least=0, below=1),  # of the running statistics [ours]
         # Share of training, at its end, in which norms use their running statistics, as prediction

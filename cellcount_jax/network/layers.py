@@ -182,7 +182,7 @@ def upsample(x: Array, kernel: Array) -> Array:
     return y.reshape(x.shape[0], *spatial, features)
 
 
-def symmetric(kernel: Array) -> Array:
+def symmetric(kernel: Array, symmetry: str) -> Array:
     """The mean of a kernel and its mirror images, as large as the kernel in the mean.
 
     .. math:: k' = \\prod_a \\sqrt{n_a / \\lceil n_a / 2 \\rceil} \\;
@@ -192,16 +192,22 @@ def symmetric(kernel: Array) -> Array:
 
     Args:
       kernel: `(*window, in, out)`, n_a long along axis a of the window.
+      symmetry: 'mirror', along each axis; 'square', exchanging the last two axes of the window as
+        well where they are equally long; 'none', the kernel as it is.
 
     Returns:
       Same shape.
 
-    Source: steerable filters of the trivial representation, Cohen and Welling 2016.
+    Source: filters of the trivial representation, Cohen and Welling 2016.
     """
+    if symmetry == "none":
+        return kernel
     for axis, size in enumerate(kernel.shape[:-2]):
         if size > 1:
             factor = math.sqrt(size / ((size + 1) // 2))
             kernel = 0.5 * factor * (kernel + jnp.flip(kernel, axis))
+    if symmetry == "square" and kernel.shape[-3] == kernel.shape[-4]:
+        kernel = 0.5 * (kernel + jnp.swapaxes(kernel, -3, -4))
     return kernel
 
 
@@ -213,20 +219,19 @@ class _Affine(nn.Module):
       window: of the kernel.
       dtype: of the computation.
       bias_init: initial bias.
-      mirror: whether the kernel that is used is `symmetric`.
+      symmetry: of the kernel that is used, see `symmetric`.
     """
 
     features: int
     window: Sequence[int]
     dtype: Any = jnp.float32
     bias_init: Callable[..., Array] = nn.initializers.zeros
-    mirror: bool = False
+    symmetry: str = "none"
 
     def apply_kernel(self, x: Array, operation: Callable[[Array, Array], Array]) -> Array:
         shape = (*self.window, x.shape[-1], self.features)
         kernel = self.param("kernel", _INIT, shape, jnp.float32)
-        if self.mirror:
-            kernel = symmetric(kernel)
+        kernel = symmetric(kernel, self.symmetry)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
         y = operation(x.astype(self.dtype), kernel.astype(self.dtype))
         # The gradient of the bias is a sum over all voxels: not in bfloat16.

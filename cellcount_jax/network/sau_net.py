@@ -151,8 +151,8 @@ class SAUNet(nn.Module):
       output_scale: the map is divided by this.
       count_scale: a second map, the cells' density, is divided by this; 0 = there is none.
       count_branch: whether it comes from a branch of its own, see `Decoder`.
-      symmetric: whether kernels are their own mirror images (`layers.symmetric`). The map of a
-        mirrored image is then the mirrored map, where pooling and blocks begin at its ends alike.
+      symmetry: of the kernels, see `layers.symmetric`. With another than 'none' the map of a
+        mirrored image is the mirrored map, where pooling and blocks begin at its ends alike.
       axis_name: the mapped axis over which batch norm averages while training.
       dtype: of the computation; parameters, norms' statistics and the head stay float32.
       remat: whether training computes the inside of a level again for its gradient, for less
@@ -170,7 +170,7 @@ class SAUNet(nn.Module):
     output_scale: float = 100.0
     count_scale: float = 0.0
     count_branch: bool = False
-    symmetric: bool = False
+    symmetry: str = "none"
     axis_name: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
@@ -182,7 +182,7 @@ class SAUNet(nn.Module):
             "axis_name": self.axis_name,
             "dtype": self.dtype,
         }
-        conv = {"dtype": self.dtype, "mirror": self.symmetric}
+        conv = {"dtype": self.dtype, "symmetry": self.symmetry}
         self.encoder = Encoder(self.features, self.strides, norm, conv, self.remat)
         if self.block != ():
             block = None if self.block is None else _divide(self.block, self._total_stride())
@@ -258,7 +258,7 @@ def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = N
         output_scale=1.0 if config.target.kernel == "mask" else config.target.scale,
         count_scale=settings.count_scale(config) if config.target.count_head else 0.0,
         count_branch=c.counter == "branch",
-        symmetric=c.symmetric,
+        symmetry=c.symmetry,
         axis_name=axis_name,
         dtype=_computation_dtype(c.dtype),
         remat=c.remat,

@@ -197,7 +197,7 @@ def test_computation_type_and_parameter_type() -> None:
 def test_symmetric_kernels_are_the_mean_of_their_mirror_images(window: tuple[int, ...]) -> None:
     kernel = np.random.default_rng(0).normal(size=(*window, 40, 50)).astype(np.float32)
 
-    found = np.asarray(layers.symmetric(jnp.asarray(kernel)))
+    found = np.asarray(layers.symmetric(jnp.asarray(kernel), "mirror"))
 
     axes = range(len(window))
     flips = [f for n in range(len(window) + 1) for f in itertools.combinations(axes, n)]
@@ -206,3 +206,11 @@ def test_symmetric_kernels_are_the_mean_of_their_mirror_images(window: tuple[int
     np.testing.assert_allclose(found, factor * mean, atol=1e-5)
     # So large that a layer passes on as much as before.
     assert (found**2).sum() == pytest.approx((kernel**2).sum(), rel=0.1)
+
+
+def test_square_kernels_stay_as_they_are_where_y_and_x_are_exchanged() -> None:
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 3, 4, 5)), jnp.float32)
+    mirror, square = (layers.symmetric(kernel, name) for name in ("mirror", "square"))
+    exchanged = jnp.swapaxes(mirror, 1, 2)
+    np.testing.assert_allclose(square, (mirror + exchanged) / 2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(layers.symmetric(kernel, "none"), kernel)

@@ -287,11 +287,13 @@ def test_the_count_head_is_a_second_map_that_may_be_negative() -> None:
     assert (lower[..., 1] < 0).any()
 
 
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_symmetric_kernels_map_a_mirrored_image_to_the_mirrored_map(ndim: int) -> None:
+@pytest.mark.parametrize(("ndim", "symmetry"), [(2, "square"), (3, "mirror"), (3, "square")])
+def test_symmetric_kernels_map_a_mirrored_image_to_the_mirrored_map(
+    ndim: int, symmetry: str
+) -> None:
     config = small_config(features=2, size=16)
     config.data.ndim, config.train.crop = ndim, (16,) * ndim
-    config.model.symmetric, config.target.count_head = True, True
+    config.model.symmetry, config.target.count_head = symmetry, True
     config.target.scale = 1.0
     config.model.levels, config.model.strides = 3, ((1, 2, 2), (2, 2, 2)) if ndim == 3 else ()
     if ndim == 2:
@@ -306,6 +308,9 @@ def test_symmetric_kernels_map_a_mirrored_image_to_the_mirrored_map(ndim: int) -
         mirrored = np.asarray(apply(made, jnp.flip(image, axis)))
         assert np.abs(mirrored - maps).max() > 1e-3
         np.testing.assert_allclose(mirrored, np.flip(maps, axis), atol=2e-5)
+    turned = np.asarray(apply(made, jnp.swapaxes(image, -2, -3)))
+    same = np.allclose(turned, np.swapaxes(maps, -2, -3), atol=2e-5)
+    assert same == (symmetry == "square")
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
