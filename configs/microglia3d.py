@@ -20,6 +20,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.test_fraction = 0.0
     config.evaluation.max_distance = 12.0
     config.train.steps = 1200
-    variants.use_mean_teacher(config)
+    config.model.symmetry = "square"
+    config.predict.flips = False
     variants.use_variant(config, variant, {})
     return config
