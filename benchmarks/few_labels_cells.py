@@ -48,7 +48,18 @@ METHODS: dict[str, Method] = {
         "labelled images alone",
         overrides={"target.kernel": "inverse_distance", "consistency.weight": 0.0},
     ),
+    "symmetric": Method(
+        "labelled images alone, symmetric kernels",
+        overrides={
+            "target.kernel": "inverse_distance",
+            "consistency.weight": 0.0,
+            "model.symmetry": "square",
+        },
+    ),
     "paper": _consistent("the paper's focal consistency"),
+    "symmetric_paper": _consistent(
+        "the paper's focal consistency, symmetric kernels", model__symmetry="square"
+    ),
     "noise_all": _consistent("noise at all levels", perturbation="feature_noise_all"),
     "begin": _consistent("labelled images alone first", begin=0.4),
     "average": _consistent("teacher: moving average", teacher="average"),
