@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cellcount_jax.data.entries import Entry, scan
+import few_labels_images
+from few_labels_cells import REFERENCE, Cell
+
 from cellcount_jax.data.sample import permuted
 from cellcount_jax.data.synthetic import synthetic_dataset
 from cellcount_jax.errors import InputError
@@ -13,20 +15,17 @@ from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.points import write_points
 
 PREPARED = "nuclei2d_few"  # folder of a pack, as `layout` says
-LABELLED = 10
+# Whose images these are; the method says nothing of them.
+CELL = Cell("nuclei2d", REFERENCE, labelled=10, draw=0, seed=0)
 # Of the 411 that are left; more do not fit into a pack.
 UNLABELLED = 200
 
-_SPLIT = 5455  # seed of the permutation of the training images
-_NEVER_LABELLED = 60  # the first of it: other experiments choose their methods on these
-_DRAW = 0  # seed of the permutation of the others, whose first ones are labelled
 
-
-def layout(directory: Path, *, unlabelled: int = UNLABELLED) -> dict[str, Path]:
+def layout(data: Path, *, unlabelled: int = UNLABELLED) -> dict[str, Path]:
     """What a folder for training with few labels holds.
 
     Args:
-      directory: nuclei2d, with train/ and test/.
+      data: of all data sets, with nuclei2d.
       unlabelled: how many training images are taken without their dots, at most.
 
     Returns:
@@ -36,21 +35,19 @@ def layout(directory: Path, *, unlabelled: int = UNLABELLED) -> dict[str, Path]:
     Raises:
       InputError: the images are not there.
     """
-    for part in ("train", "test"):
-        if not (directory / part).is_dir():
-            raise InputError(f"{directory / part}: no such folder.")
-    order = permuted(scan(directory / "train"), seed=_SPLIT)
-    others = sorted(order[_NEVER_LABELLED:], key=lambda entry: entry.name)
-    drawn = permuted(others, seed=_DRAW)
-    rest = drawn[LABELLED:] + order[:_NEVER_LABELLED]
-    found: dict[str, Path] = {}
-    for entry in drawn[:LABELLED]:
-        found |= _files(entry, "", with_dots=True)
-    for entry in permuted(rest, seed=_DRAW)[:unlabelled]:
-        found |= _files(entry, "", with_dots=False)
-    for entry in scan(directory / "test"):
-        found |= _files(entry, "test/", with_dots=True)
-    return found
+    for folder in ("nuclei2d/train", "nuclei2d/test"):
+        if not (data / folder).is_dir():
+            raise InputError(f"{data / folder}: no such folder.")
+    found = {
+        name: path
+        for name, path in few_labels_images.layout(CELL, data.resolve()).items()
+        if isinstance(path, Path) and not path.stem.endswith("_labels")
+    }
+    alone = sorted(
+        n for n in found if "/" not in n and str(Path(n).with_suffix(".csv")) not in found
+    )
+    left_out = set(permuted(alone, seed=CELL.draw)[unlabelled:])
+    return {name: path for name, path in found.items() if name not in left_out}
 
 
 def link(files: Mapping[str, Path], folder: Path) -> None:
@@ -72,8 +69,3 @@ def make_up(folder: Path) -> None:
             write_image(path, sample.image[..., 0], ndim=2)
             if sample.points is not None:
                 write_points(path.with_suffix(".csv"), sample.points)
-
-
-def _files(entry: Entry, place: str, *, with_dots: bool) -> dict[str, Path]:
-    paths = [entry.image, entry.points if with_dots else None]
-    return {f"{place}{path.name}": path for path in paths if path is not None}

@@ -106,7 +106,7 @@ def copy_images(data: Path, folder: Path) -> None:
     """
     wanted = {
         f"{quarter_hour_images.PREPARED}/{name}": path
-        for name, path in quarter_hour_images.layout(data / "nuclei2d").items()
+        for name, path in quarter_hour_images.layout(data).items()
     }
     wanted |= {f"vgg/{path.name}": path for path in sorted((data / "vgg").glob("*.png"))}
     if not any(name.startswith("vgg/") for name in wanted):

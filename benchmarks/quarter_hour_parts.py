@@ -25,7 +25,9 @@ import quarter_hour_images
 import timing
 import zarr
 from counting import CHUNK, cells
+from few_labels_cells import METHODS, SOURCES
 from flops import step_flops
+from quarter_hour_images import CELL
 
 from cellcount_jax.counting import engines
 from cellcount_jax.images import files, sources
@@ -67,19 +69,16 @@ def main() -> None:
     if options.part == "counting":
         count(options.workdir, keep, tiny=options.tiny)
         return
-    if options.part == "vgg":
-        make = paper(options.data / "vgg", tiny=options.tiny)
-    else:
-        make = few_labels(nuclei(options), tiny=options.tiny)
+    make = {"vgg": paper, "nuclei2d": few_labels}[options.part](images(options), tiny=options.tiny)
     compare(make, options.seconds, options.workdir, keep)
 
 
-def paper(images: Path, *, tiny: bool) -> Make:
+def paper(directory: Path, *, tiny: bool) -> Make:
     """The settings of configs/vgg.py:paper, by weight of the consistency loss."""
 
     def make(weight: float) -> ml_collections.ConfigDict:
         config = _config("vgg", "paper")
-        config.data.dir = "" if tiny else str(images)
+        config.data.dir = str(directory)
         config.consistency.weight = weight
         config.evaluation.overlays = 0
         return make_tiny(config) if tiny else config
@@ -87,19 +86,16 @@ def paper(images: Path, *, tiny: bool) -> Make:
     return make
 
 
-def few_labels(images: Path, *, tiny: bool) -> Make:
-    """The settings for few labelled images of many kinds, by weight of the consistency loss."""
+def few_labels(directory: Path, *, tiny: bool) -> Make:
+    """The settings of `few_labels.py`, by weight of the consistency loss."""
 
     def make(weight: float) -> ml_collections.ConfigDict:
         config = _config("folder", "")
-        config.data.dir = str(images)
-        # All labels are learned from, and choose the threshold.
-        config.data.calibration_share = 0.0
-        config.augment.gain, config.augment.offset, config.augment.noise = 0.5, 0.3, 0.2
-        config.train.steps = 1000
+        config.update_from_flattened_dict(
+            {**SOURCES[CELL.dataset].overrides, **METHODS["paper"].overrides}
+        )
+        config.data.dir = str(directory)
         config.consistency.weight = weight
-        config.consistency.perturbation, config.consistency.focal = "feature_noise_last", True
-        config.evaluation.max_distance = 8.0
         config.evaluation.overlays = 0
         return make_tiny(config) if tiny else config
 
@@ -107,28 +103,30 @@ def few_labels(images: Path, *, tiny: bool) -> Make:
 
 
 def make_tiny(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The same settings with a small network, batch and crop, for a trial."""
+    """The same settings with a small network, batch and crop, for generated images."""
+    config.data.kind = "folder"
     config.model.features, config.model.levels = 4, 2
     config.data.num_labelled, config.data.num_unlabelled = 2, 2
     config.train.crop = (16, 16)
     config.train.batch_labelled, config.train.batch_unlabelled = 1, 2
-    config.train.scan_length, config.train.steps = 2, 20
+    config.train.scan_length, config.train.steps = 2, 10
     config.target.max_distance = 8.0
     return config
 
 
-def nuclei(options: argparse.Namespace) -> Path:
-    """The folder of images with few labels: that of a pack, or one that is made."""
-    packed = None if options.data is None else options.data / quarter_hour_images.PREPARED
-    if packed is not None and packed.is_dir() and not options.tiny:
-        return packed
-    folder: Path = options.workdir / "images"
+def images(options: argparse.Namespace) -> Path:
+    """The folder of a part's images, which is made where there is none."""
+    made: Path = options.workdir / "images"
     if options.tiny:
-        quarter_hour_images.make_up(folder)
-    else:
-        found = quarter_hour_images.layout(options.data / "nuclei2d")
-        quarter_hour_images.link(found, folder)
-    return folder
+        quarter_hour_images.make_up(made)
+        return made
+    data: Path = options.data
+    if options.part == "vgg":
+        return data / "vgg"
+    if (packed := data / quarter_hour_images.PREPARED).is_dir():
+        return packed
+    quarter_hour_images.link(quarter_hour_images.layout(data), made)
+    return made
 
 
 def compare(

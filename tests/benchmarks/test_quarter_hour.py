@@ -218,7 +218,8 @@ def nuclei(folder: Path, *, train: int, test: int) -> Path:
 
 def test_few_labels_of_many_images(load: Load, tmp_path: Path) -> None:
     images = load("quarter_hour_images")
-    found = images.layout(nuclei(tmp_path / "nuclei2d", train=72, test=2), unlabelled=5)
+    nuclei(tmp_path / "nuclei2d", train=72, test=2)
+    found = images.layout(tmp_path, unlabelled=5)
     images.link(found, tmp_path / "few")
     config = load("quarter_hour_parts").few_labels(tmp_path / "few", tiny=False)(1.0)
     dataset = train.load_dataset(config)
@@ -226,7 +227,7 @@ def test_few_labels_of_many_images(load: Load, tmp_path: Path) -> None:
     assert len(dataset.tests["test"]) == 2
     assert not any("labels" in name for name in found)
     # The labelled ones do not depend on how many others there are.
-    more = images.layout(tmp_path / "nuclei2d")
+    more = images.layout(tmp_path)
     assert {n for n in more if n.endswith(".csv")} == {n for n in found if n.endswith(".csv")}
     assert len(more) == 72 + 10 + 4
 
@@ -273,8 +274,8 @@ def test_a_pack_that_is_too_large_names_its_largest_files(load: Load, tmp_path: 
 
 
 def test_the_real_images_give_ten_labelled_ones(load: Load) -> None:
-    directory = ROOT / "../shared/data/nuclei2d"
-    if not directory.is_dir():
+    directory = ROOT / "../shared/data"
+    if not (directory / "nuclei2d").is_dir():
         pytest.skip("the images are not there")
     found = load("quarter_hour_images").layout(directory)
     names = [name for name in found if "/" not in name]
