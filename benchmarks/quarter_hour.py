@@ -24,6 +24,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import shlex
 import signal
@@ -154,6 +155,8 @@ def run_part(part: str, limit: float, output: Path, options: argparse.Namespace)
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Should this process be killed, the part still ends, and leaves the accelerator.
+            preexec_fn=lambda: signal.alarm(math.ceil(limit + _SPARE)),
         )
         try:
             status = process.wait(timeout=limit)

@@ -89,6 +89,18 @@ time.sleep(600)
     assert ended(int(pid.read_text()))
 
 
+def test_a_part_ends_when_its_starter_was_killed(
+    quarter: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # It has an alarm: what is left of it when it is asked.
+    asks = "import signal; print(signal.alarm(0)); sys.exit('asked')"
+    programs(quarter, monkeypatch, step=asks)
+    with pytest.raises(SystemExit, match="1"):
+        quarter.main([f"--results={tmp_path}", "--minutes=0.5", "--only=step"])
+    *_, left, _ = results(tmp_path)["step"]["reason"].splitlines()
+    assert 20 < int(left) <= 40
+
+
 def ended(pid: int) -> bool:
     """Whether a process is gone, or a zombie that nobody has asked for yet, within seconds."""
     end = time.monotonic() + 5
