@@ -80,6 +80,8 @@ METHODS: dict[str, Method] = {
         teacher="average",
         view=1.0,
         target="dots",
+        begin=0.5,
+        weight=0.3,
     ),
     "dots_all": _everywhere(
         "sure cells as dots, mirror images, view, size, kinds equally often",
@@ -88,6 +90,8 @@ METHODS: dict[str, Method] = {
         scale=0.3,
         target="dots",
         balance=True,
+        begin=0.5,
+        weight=0.3,
     ),
 }
 

@@ -20,7 +20,5 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.test_fraction = 0.0
     config.evaluation.max_distance = 12.0
     config.train.steps = 1200
-    config.model.symmetry = "square"
-    config.predict.flips = False
     variants.use_variant(config, variant, {})
     return config

@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--thorough",
         action=argparse.BooleanOptionalAction,
         help="take the mean over mirror images, 4 times the work for images and 8 for volumes"
-        " (default: as the model was trained; the bundled ones do not need it)",
+        " (default: as the model says; nuclei3d does without)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="only say what would be done, and what it takes"
