@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+from fsspec.registry import _registry as registry  # type: ignore[import-untyped]
 
 from cellcount_jax import config as settings
 from cellcount_jax import variants
@@ -134,6 +137,42 @@ def held_elsewhere() -> Callable[
 ]:
     """Holds a lock in another thread, as another process would."""
     return _in_another_thread
+
+
+class _Served(LocalFileSystem):
+    """Stands for a server: what lies in a folder, without listings."""
+
+    protocol = "https"
+    root = ""
+    tells = True  # when a file was changed
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(path).replace("https://host", cls.root).rstrip("/")
+
+    def ls(self, path: str, detail: bool = False, **kwargs: object) -> list[str]:
+        raise PermissionError(path)
+
+    def info(self, path: str, **kwargs: object) -> dict[str, Any]:
+        found = super().info(path, **kwargs)
+        told = {"ETag": f'"{found["mtime"]}"'} if self.tells else {}
+        return {"name": path, "type": found["type"], "size": found["size"], **told}
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of what is in `tmp_path`."""
+    monkeypatch.setitem(sys.modules, "aiohttp", types.ModuleType("aiohttp"))
+    monkeypatch.setattr(_Served, "root", str(tmp_path))
+    monkeypatch.setitem(registry, "https", _Served)
+    return "https://host"
+
+
+@pytest.fixture
+def silent_server(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """As `server`, but it does not say when a file was changed."""
+    monkeypatch.setattr(_Served, "tells", False)
+    return server
 
 
 @pytest.fixture(scope="session")

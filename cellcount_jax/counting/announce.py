@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.remote_state import shows_changes
 from cellcount_jax.images.sources import Source
+from cellcount_jax.images.zarr_stores import Remote
 from cellcount_jax.inference import tiled_maps
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.job import Job
@@ -35,6 +37,20 @@ def describe_image(source: Source) -> str:
     return (
         f"{source.path}: {source.kind}, {source.axes}{given} of {size_text(source.stored_shape)}"
         f" {source.dtype}{channels}, {voxels}"
+    )
+
+
+def describe_unseen(source: Source) -> str | None:
+    """That a change of an image at an address would not be seen, in a line; None if it would be.
+
+    Raises:
+      InputError: the server does not answer.
+    """
+    if not isinstance(source.path, Remote) or shows_changes(source.files):
+        return None
+    return (
+        f"{source.path}: its server says neither when the chunks were changed nor their ETag, so a"
+        " change there would not be noticed; if there was one, count it anew with --overwrite"
     )
 
 

@@ -79,14 +79,18 @@ def check(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False)
             _check_kind(path)
 
 
-def take(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> None:
+def take(
+    folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False, anew: bool = False
+) -> None:
     """Claims a folder for a count; with `overwrite` the results of another count are deleted.
+
+    With `anew` those of this count are too.
 
     Raises:
       InputError: see `check`, as another count may have been faster.
     """
     check(folder, identity, overwrite=overwrite)
-    if _is_claimed(folder) and _differing(folder, identity):
+    if _is_claimed(folder) and (anew or _differing(folder, identity)):
         _remove_results(folder)
     if not (folder / FILE).exists():
         files.write_json(folder / FILE, identity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import os
 import sys
@@ -140,7 +141,8 @@ def run(options: argparse.Namespace) -> int:
         rescale=options.rescale,
         diameter=options.diameter,
         invert=options.invert,
-        selection=Selection.from_arguments(options),
+        # Each input has the scene by its one name.
+        selection=dataclasses.replace(Selection.from_arguments(options), scene=None),
         mask=options.mask,
         outputs=results.Outputs(
             parquet=options.parquet,

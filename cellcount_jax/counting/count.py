@@ -165,6 +165,8 @@ def _count_input(
             open_source(item.path, options.selection, as_slices=item.as_slices)
         )
         show(announce.describe_image(source))
+        if unseen := announce.describe_unseen(source):
+            show(unseen)
         if warning := voxel_size_warning(model, source, rescale=options.rescale):
             show(warning)
         results.check_labels(source, options.outputs)
@@ -198,7 +200,14 @@ def _count_input(
         if options.dry_run:
             return {}
         summary, reasons = count_source(
-            job, source, fitted, identity, options=options, name=name, engine=engine(job)
+            job,
+            source,
+            fitted,
+            identity,
+            options=options,
+            name=name,
+            engine=engine(job),
+            anew=options.overwrite and unseen is not None,
         )
     seconds = time.perf_counter() - started
     show(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
@@ -221,8 +230,12 @@ def count_source(
     options: Options,
     name: str,
     engine: Engine,
+    anew: bool = False,
 ) -> tuple[dict[str, Any], Sequence[Doubt]]:
     """Counts one input and writes its folder; see `count_files`.
+
+    Args:
+      anew: whether what was counted of it before is deleted, as it may have changed unseen.
 
     Returns:
       The content of summary.json, and the doubts about the count.
@@ -232,7 +245,7 @@ def count_source(
     if not job.plan.whole:
         # Tiles leave their results in the folder; an image in one piece only if it can be counted.
         with batch.claiming():
-            claim.take(folder, identity, overwrite=options.overwrite)
+            claim.take(folder, identity, overwrite=options.overwrite, anew=anew)
         job_file.revoke(job.folder)
     found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
     check_unchanged(source, job.mask, identity)

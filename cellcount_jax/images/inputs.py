@@ -28,7 +28,8 @@ class Input(NamedTuple):
       name: for its output files; unique among the inputs, also where case does not count.
       path: for `open_source`.
       as_slices: whether it is a folder of slices, for `open_source`.
-      scene: number of the image in a file of several, or its name where that is all that it has.
+      scene: number of the image in a file of several, or its name where that is all that it has;
+        None of the only image.
       files: all files that are read, where these are more than `path`.
     """
 
@@ -65,7 +66,8 @@ def find_inputs(
       paths: files and folders.
       ndim: spatial dimensions that the model takes.
       scene: number or name of the image that is used of each file, which the results are named
-        after as well (`brain_scene_2`), by number if it has one, however it was given.
+        after as well (`brain_scene_2`), by number if it has one, however it was given; not of
+        one image alone.
       axes: of the files that have as many, in place of their own.
       reserved: names that no input may have.
       show: called with a line about what was skipped in a folder, and about links to one file.
@@ -114,7 +116,7 @@ def find_inputs(
     made = []
     for name, (path, as_slices) in zip(names, found, strict=True):
         files = tuple(slice_files(path)) if as_slices else linked.members(path)
-        one = None if scene is None else _known_scene(path, scene)
+        one = None if scene is None else _known_scene(path, scene, as_slices)
         ending = "" if one is None else "_scene_" + re.sub(r"[^\w.-]+", "_", one)
         made.append(Input(f"{name}{ending}", path, as_slices, one, files))
     return made
@@ -135,20 +137,24 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path, *linked.members(path))
 
 
-def _known_scene(path: Path, scene: str) -> str:
+def _known_scene(path: Path, scene: str, as_slices: bool) -> str | None:
     """The number of the scene of a file that is given by number or name, so that it has one name
-    for results; as it is given where it has none, or where the number is the name of another."""
-    number = _scene_number(path, scene)
-    return scene if number is None or _scene_number(path, str(number)) != number else str(number)
+    for results; None of the only image; as it is given where it has no number or is not there, or
+    where the number is the name of another."""
+    opens, number = _scene_number(path, scene, as_slices)
+    if number is None:
+        return None if opens and _scene_number(path, None, as_slices)[0] else scene
+    return str(number) if _scene_number(path, str(number), as_slices)[1] == number else scene
 
 
-def _scene_number(path: Path, scene: str) -> int | None:
+def _scene_number(path: Path, scene: str | None, as_slices: bool) -> tuple[bool, int | None]:
+    """Whether a scene can be opened, and its number among several."""
     try:
-        stored = open_stored(path, scene=scene)
+        stored = open_stored(path, scene=scene, as_slices=as_slices)
     except InputError:  # which counting it tells
-        return None
+        return False, None
     stored.close()
-    return stored.scene
+    return True, stored.scene
 
 
 def _in_folder(

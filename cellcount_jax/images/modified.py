@@ -7,32 +7,34 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cellcount_jax.images.remote_state import remote_state
 from cellcount_jax.images.zarr_stores import Remote, as_path
 
 # What file browsers leave in folders that are looked at.
 _NOT_OF_IMAGES = ("._", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
-def modified(path: Path, files: Sequence[Path] = ()) -> list[int | str] | None:
+def modified(path: Path, files: Sequence[Path] = ()) -> list[int | str]:
     """The state of an image's files, which is another one after any of them was replaced.
 
     A digest of names, sizes and times of modification (in nanoseconds, as the file system has
     them), not of the content: 100,000 chunks take one or two seconds on a local disk. It does not
-    see a change that leaves size and time as they were.
+    see a change that leaves size and time as they were. Of an address see `remote_state`.
 
     Args:
       path: a file; or a folder, of which all files are taken, at any depth.
-      files: those that are read, in place of `path`, where an image has several of its own.
+      files: those that are read, in place of `path`, where an image has several of its own; of
+        an address those of `remote_files`.
 
     Returns:
       Of a file its size and time; else the number of files, their size together, and the digest.
-      None for an address, which lists no files.
 
     Raises:
+      InputError: a server does not answer.
       OSError: a file is not there, or cannot be looked at.
     """
     if isinstance(as_path(path), Remote):
-        return None
+        return remote_state(files)
     if not files and not path.is_dir():
         found = path.stat()
         return [found.st_size, found.st_mtime_ns]

@@ -18,8 +18,9 @@ import zarr
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.length_units import micrometres
 from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.remote_state import remote_files
 from cellcount_jax.images.stored import Stored, check_level, choose_scene, naming
-from cellcount_jax.images.zarr_stores import check_array, open_node
+from cellcount_jax.images.zarr_stores import Remote, check_array, open_node
 
 _VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6")  # of the last there are previews: 0.6rc0
 _AXES_BY_NUMBER = {2: "YX", 3: "ZYX"}
@@ -55,7 +56,10 @@ def open_zarr(path: Path, *, level: int = 0, scene: int | str | None = None) -> 
         except BaseException:
             node.store.close()
             raise
-    return dataclasses.replace(stored, close=node.store.close)
+    stored = dataclasses.replace(stored, close=node.store.close)
+    if isinstance(path, Remote) and isinstance(stored.array, zarr.Array):
+        return dataclasses.replace(stored, files=remote_files(stored.array, path))
+    return stored
 
 
 def _plain_array(array: zarr.Array, path: Path, level: int) -> Stored:

@@ -52,7 +52,8 @@ class Source:
       spacing_found: what the file says of an unknown voxel size; '' where nothing.
       chunks: `(D,)` size that is cheap to read at once; None where any region is.
       levels: how many resolutions the file holds.
-      files: all files that are read, where these are more than `path`: slices, linked OME-TIFFs.
+      files: all files that are read, where these are more than `path`: slices, linked OME-TIFFs;
+        of an address see `remote_state.remote_files`.
       selection: what was asked for.
     """
 

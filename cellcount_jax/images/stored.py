@@ -50,7 +50,8 @@ class Stored:
       chunks: per axis, what is cheap to read at once; None where any region is.
       levels: how many resolutions the file holds.
       scene: the number of the image in a file of several; None where it is the only one.
-      files: all files that are read, where these are more than the one that was opened.
+      files: all files that are read, where these are more than the one that was opened; of an
+        address see `remote_state.remote_files`.
       close: frees the file; `array` is not to be used after it.
     """
 

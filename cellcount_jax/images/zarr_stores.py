@@ -120,7 +120,7 @@ def check_array(array: zarr.Array, path: Path) -> None:
             " as 64 an axis, or correct its metadata if it is not that large."
         )
     outer = array.shards or array.chunks
-    grid = tuple(-(-size // step) for size, step in zip(array.shape, outer, strict=True))
+    grid = chunk_grid(array)
     huge = array.size > _HUGE_VOXELS
     needed = max(2, math.prod(grid) // _SPARSEST) if huge else 1
     if isinstance(array.store, FsspecStore):
@@ -144,6 +144,18 @@ def check_array(array: zarr.Array, path: Path) -> None:
             f" {math.prod(grid):.3g} chunks, of which only {found} could be found; copy it again,"
             " correct its metadata, or save the part with cells on its own."
         )
+
+
+def chunk_grid(array: zarr.Array) -> tuple[int, ...]:
+    """How many of what is stored as a file, chunks or shards, an array has along each axis."""
+    outer = array.shards or array.chunks
+    return tuple(-(-size // step) for size, step in zip(array.shape, outer, strict=True))
+
+
+def spread(grid: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Some places that are spread over a grid, at most four an axis."""
+    axes = [sorted({(2 * k + 1) * n // (2 * _PROBES) for k in range(_PROBES)}) for n in grid]
+    return itertools.product(*axes)
 
 
 def _no_metadata(where: str) -> str:
@@ -226,8 +238,7 @@ def _probed(array: zarr.Array, address: str, grid: tuple[int, ...]) -> Iterator[
     """The keys of chunks that are there, of some that are spread over the array."""
     fsspec = importlib.import_module("fsspec")
     system, root = fsspec.url_to_fs(address)
-    axes = [sorted({(2 * k + 1) * n // (2 * _PROBES) for k in range(_PROBES)}) for n in grid]
-    for numbers in itertools.product(*axes):
+    for numbers in spread(grid):
         key = array.metadata.encode_chunk_key(numbers)
         if system.exists(f"{root}/{key}"):
             yield key

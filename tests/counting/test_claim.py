@@ -246,3 +246,13 @@ def test_a_count_that_was_faster_is_not_deleted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds the results of another count"):
         claim.take(tmp_path, IDENTITY)
     assert digests(tmp_path) == before
+
+
+def test_what_was_counted_of_an_image_that_may_have_changed_unseen(tmp_path: Path) -> None:
+    """It is removed for the same count, only where that is asked for."""
+    claim.take(tmp_path, IDENTITY)
+    (tmp_path / "points.csv").write_text("id")
+    claim.take(tmp_path, IDENTITY, overwrite=True)
+    assert (tmp_path / "points.csv").exists()
+    claim.take(tmp_path, IDENTITY, overwrite=True, anew=True)
+    assert [path.name for path in tmp_path.iterdir()] == [claim.FILE]

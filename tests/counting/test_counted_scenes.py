@@ -14,6 +14,21 @@ import tifffile
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 
+def test_the_only_image_of_a_file_is_one_count(
+    tmp_path: Path, run_2d: Path, call: Callable[..., int]
+) -> None:
+    """With --scene and without."""
+    path, output = tmp_path / "a.ome.tif", tmp_path / "out"
+    image = np.random.default_rng(0).integers(0, 255, (40, 40), "u1")
+    with tifffile.TiffWriter(path, ome=True) as file:
+        file.write(image, metadata={"axes": "YX", "Name": "left"})
+    for given in ([], ["--scene", "0"]):
+        assert call("count", path, *given, "--model", run_2d, "--output", output) == 0
+    with (output / "counts.csv").open(newline="") as file:
+        assert [row["folder"] for row in csv.DictReader(file)] == ["a"]
+    assert call("count", path, "--scene", "1", "--model", run_2d, "--output", output) == 1
+
+
 def test_two_scenes_of_a_file_are_two_counts(
     tmp_path: Path, run_2d: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,69 @@ def test_an_image_that_was_replaced(
     )
     assert count(*command, "--overwrite") == 0
     assert count(*command) == 0
+
+
+def test_a_description_that_was_replaced(tmp_path: Path, count: Call, capsys: Capture) -> None:
+    """The planes are in other places then; the files with them are as they were."""
+    volume = noise(0)
+    for z, plane in enumerate(volume):
+        named = '<BinaryOnly MetadataFile="a.companion.ome" UUID="urn:uuid:c"/>'
+        text = f'<OME UUID="urn:uuid:{z}">{named}</OME>'
+        tifffile.imwrite(
+            tmp_path / f"z{z}.ome.tif",
+            plane,
+            description=text,
+            metadata=None,
+            photometric="minisblack",
+        )
+
+    def describe(order: Iterable[int]) -> None:
+        planes = "".join(
+            f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="z{k}.ome.tif">'
+            f"urn:uuid:{k}</UUID></TiffData>"
+            for z, k in enumerate(order)
+        )
+        (tmp_path / "a.companion.ome").write_text(
+            '<OME UUID="urn:uuid:c"><Image ID="Image:0"><Pixels ID="P:0" DimensionOrder="XYZCT"'
+            ' Type="uint8" SizeX="16" SizeY="16" SizeZ="6" SizeC="1" SizeT="1"><Channel ID="C:0"/>'
+            f"{planes}</Pixels></Image></OME>"
+        )
+
+    command = (tmp_path / "z0.ome.tif", "--output", tmp_path / "out")
+    describe(range(6))
+    assert count(*command) == 0
+    assert count(*command) == 0
+    describe([0, 2, 1, 3, 4, 5])
+    assert count(*command) == 1
+    assert "which differs in the content of the input" in capsys.readouterr().err
+    assert count(*command, "--overwrite") == 0
+
+
+def test_an_image_at_an_address_that_was_replaced(
+    tmp_path: Path, count: Call, capsys: Capture, server: str
+) -> None:
+    command = (f"{server}/a.zarr", "--output", tmp_path / "out")
+    as_zarr(tmp_path / "a.zarr", noise(0))
+    assert count(*command) == 0
+    assert count(*command) == 0
+    as_zarr(tmp_path / "a.zarr", noise(1))
+    assert count(*command) == 1
+    printed = capsys.readouterr()
+    assert "which differs in the content of the input" in printed.err
+    assert "would not be noticed" not in printed.out
+    assert count(*command, "--overwrite") == 0
+
+
+def test_an_address_at_which_a_change_is_not_seen(
+    tmp_path: Path, count: Call, capsys: Capture, silent_server: str
+) -> None:
+    as_zarr(tmp_path / "a.zarr", noise(0))
+    command = (f"{silent_server}/a.zarr", "--output", tmp_path / "out")
+    assert count(*command, "--dry-run") == 0
+    printed = capsys.readouterr()
+    assert "a change there would not be noticed; if there was one, count it anew with" in (
+        printed.out + printed.err
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -68,7 +68,6 @@ def test_files_in_place_of_their_folder(tmp_path: Path) -> None:
     assert modified(tmp_path, files) == before
     later(files[1])
     assert modified(tmp_path, files) != before
-    assert modified(Path("https://a.org/b.zarr")) is None
     assert modified(files[0]) == [2, files[0].stat().st_mtime_ns]
     with pytest.raises(FileNotFoundError):
         modified(tmp_path, [tmp_path / "none.tif"])

@@ -200,4 +200,5 @@ def test_results_are_named_after_the_scene(tmp_path: Path) -> None:
         scene: find_inputs([tmp_path / "a.npy"], ndim=2, scene=scene)[0].name
         for scene in (None, "0", "A/1", "Pos 2")
     }
-    assert names == {None: "a", "0": "a_scene_0", "A/1": "a_scene_A_1", "Pos 2": "a_scene_Pos_2"}
+    # Of one image alone there is one name.
+    assert names == {None: "a", "0": "a", "A/1": "a_scene_A_1", "Pos 2": "a_scene_Pos_2"}

@@ -7,7 +7,6 @@ import http.server
 import sys
 import threading
 import time
-import types
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import zarr
-from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
-from fsspec.registry import _registry as registry  # type: ignore[import-untyped]
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.inputs import find_inputs
@@ -108,29 +105,6 @@ def test_what_unpacks_to_far_more_than_it_should(tmp_path: Path, name: str, mess
     path = zipped(folder, tmp_path / "a.zarr.zip", method=zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 2**20
     check_refused(path, message)
-
-
-class Served(LocalFileSystem):
-    """Stands for a server: what lies in a folder, without listings."""
-
-    protocol = "https"
-    root = ""
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return str(path).replace("https://host", cls.root).rstrip("/")
-
-    def ls(self, path: str, detail: bool = False, **kwargs: object) -> list[str]:
-        raise PermissionError(path)
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of what is in `tmp_path`."""
-    monkeypatch.setitem(sys.modules, "aiohttp", types.ModuleType("aiohttp"))
-    monkeypatch.setattr(Served, "root", str(tmp_path))
-    monkeypatch.setitem(registry, "https", Served)
-    return "https://host"
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
