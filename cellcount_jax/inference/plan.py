@@ -20,9 +20,10 @@ from cellcount_jax.images.regions import Reader, Region, extent
 from cellcount_jax.inference import tiles
 from cellcount_jax.network.sau_net import tile_radius
 
-# Of the sides of the arrays in which planes are computed: the shortest, in voxels, and how many
-# lengths there are up to twice a length; other ones if the array has more voxels.
-_SMALLEST, _STEPS_AN_OCTAVE = 128, 2
+# Of the sides of the arrays in which planes are computed: the shortest and the longest of squares,
+# in voxels, and how many lengths there are up to twice a length; other ones if the array has more
+# voxels.
+_SMALLEST, _LONGEST, _STEPS_AN_OCTAVE = 181, 1024, 2
 _LARGE, _STEPS_IF_LARGE = 1_200_000, 4
 
 _MOST_TILES = 10**6  # they are listed in memory, and each leaves a file
@@ -159,11 +160,14 @@ def array_shape(config: ml_collections.ConfigDict, shape: Sequence[int]) -> tupl
     """The size of the array at whose beginning an image in one piece is computed.
 
     A program is compiled for a size, which takes longer than the computation of a small image, and
-    keeps its memory. So the sizes of planes are few: the long side is a power of the square root of
-    two, the short one as long or half of it; a large plane, which takes longer than its program, is
+    keeps its memory. So the sizes of planes are few: six squares from 181 to 1024 voxels, whose
+    sides are powers of the square root of two. Where convolutions skip what is padded, see
+    `native.convolve`, this takes on average 1.4 times as long as an array of the plane's own size,
+    less than any other rectangles as few, also where one plane in five is oblong. In a longer
+    plane the short side is a power of two. A large one, which takes longer than its program, is
     padded less. The map is as without padding, see `SAUNet`; where it would not be, for volumes,
-    which are rarely of many sizes, and where it would exceed `config.predict.max_voxels`, only
-    the last stride is filled.
+    which are rarely of many sizes, and where it would exceed `config.predict.max_voxels`, only the
+    last stride is filled.
 
     Args:
       config: of the experiment.
@@ -176,9 +180,11 @@ def array_shape(config: ml_collections.ConfigDict, shape: Sequence[int]) -> tupl
     least = _rounded_up(shape, stride)
     if len(shape) != 2 or config.model.norm != "batch" or config.model.attention == "global":
         return least
-    long = _power(max(least), _STEPS_AN_OCTAVE)
-    short = max(long / 2, _SMALLEST) if min(least) <= long / 2 else long
-    found = _rounded_up((long, short) if least[0] >= least[1] else (short, long), stride)
+    side = _power(max(least), _STEPS_AN_OCTAVE)
+    sides = [side, side]
+    if side > _LONGEST:
+        sides = [_power(n, _STEPS_AN_OCTAVE if n > _LONGEST else 1) for n in least]
+    found = _rounded_up(sides, stride)
     if math.prod(found) > _LARGE:
         found = _rounded_up([_power(n, _STEPS_IF_LARGE) for n in least], stride)
     return found if math.prod(found) <= config.predict.max_voxels else least
