@@ -7,8 +7,8 @@ each image to the size of its cells, and an empty cache of programs. `padded`: a
 of few sizes (`plan.array_shape`); `exact`: the first images, each in an array, and so with a
 program, of its own size. The points found are compared. `rest s` are CPU seconds of the threads
 that read, measure and write, without what is loaded at the start; `network s` those of the compiled
-network alone, on the first images in arrays of their own sizes. Without a folder, round cells of many diameters are generated in planes
-of twelve sizes from 161 x 519 to 256 x 320 pixels.
+network alone, on the first images in arrays of their own sizes. Without a folder, round cells of
+many diameters are generated in planes of twelve sizes from 161 x 519 to 256 x 320 pixels.
 """
 
 from __future__ import annotations
