@@ -4,10 +4,11 @@
 
 Each row is a process of its own, `cellcount count` with the bundled model nuclei2d, which resamples
 each image to the size of its cells, and an empty cache of programs. `padded`: as it is, in arrays
-of few sizes (`plan.array_shape`); `exact`: an array, and so a program, for each size. The points
-found are compared. `network s` are CPU seconds of the compiled network alone, on the same images in
-arrays of their own sizes. Without a folder, round cells of many diameters are generated in planes
-of twelve sizes from 161 x 519 to 256 x 320 pixels.
+of few sizes (`plan.array_shape`); `exact`: the first images, each in an array, and so with a
+program, of its own size. The points found are compared. `rest s` are CPU seconds of the threads
+that read, measure and write, without what is loaded at the start; `network s` those of the compiled
+network alone, on the first images in arrays of their own sizes. Without a folder, round cells of
+many diameters are generated in planes of twelve sizes from 161 x 519 to 256 x 320 pixels.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ import numpy as np
 import timing
 
 from cellcount_jax import cli
+from cellcount_jax.counting import batch
 from cellcount_jax.images.image_files import write_image
-from cellcount_jax.inference import model_file, plan
+from cellcount_jax.inference import model_file, plan, tiled_maps
 from cellcount_jax.network.sau_net import create_model
 
 MODEL = "nuclei2d"
@@ -43,10 +46,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/counting_many.json"))
     parser.add_argument("--inputs", type=Path, help="a folder of images, instead of generated ones")
     parser.add_argument("--images", type=int, default=200, help="how many to generate")
+    parser.add_argument("--exact", type=int, default=24, help="how many are counted so too")
     parser.add_argument("--child", choices=("padded", "exact"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        count(options.inputs, options.output, options.child)
+        count(options.inputs, options.output, options.child, options.exact)
         return
     rows = []
     with tempfile.TemporaryDirectory(prefix="cellcount_") as name:
@@ -54,6 +58,7 @@ def main() -> None:
         for way in ("padded", "exact"):
             output = Path(name) / way
             command = [sys.executable, __file__, "--child", way, "--inputs", folder]
+            command += ["--exact", options.exact]
             environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{name}/{way}_programs"}
             done = subprocess.run(
                 [*map(str, command), "--output", str(output)],
@@ -66,9 +71,10 @@ def main() -> None:
             network = found.pop("network s", None)
             rows.append({"what": way, **found, "network s": network})
             timing.tell(rows[-1])
-        tables = [sorted((Path(name) / way).glob("*/points.csv")) for way in ("padded", "exact")]
-        same = sum(a.read_bytes() == b.read_bytes() for a, b in zip(*tables, strict=True))
-    verdict = f"{same} of {rows[0]['images']} tables of points are the same bytes"
+        tables = list((Path(name) / "exact").glob("*/points.csv"))
+        other = [Path(name) / "padded" / table.parent.name / table.name for table in tables]
+        same = sum(a.read_bytes() == b.read_bytes() for a, b in zip(tables, other, strict=True))
+    verdict = f"{same} of {len(tables)} tables of points are the same bytes"
     timing.publish(rows, options.output, verdict=verdict)
 
 
@@ -88,8 +94,11 @@ def generate(folder: Path, number: int) -> Path:
     return folder
 
 
-def count(inputs: Path, output: Path, way: str) -> None:
+def count(inputs: Path, output: Path, way: str, exact: int) -> None:
     """Counts in this process, and prints as JSON what it took."""
+    images = sorted(path for path in inputs.iterdir() if path.suffix in (".tif", ".tiff", ".png"))
+    images = images if way == "padded" else images[:exact]
+    rest: list[float] = []
     programs: list[float] = []
     sizes: list[tuple[int, ...]] = []
     few = plan.array_shape
@@ -100,21 +109,39 @@ def count(inputs: Path, output: Path, way: str) -> None:
         sizes.append(least)
         return few(config, shape) if way == "padded" else least
 
+    count_each, on_device = batch.count_each, tiled_maps._on_device
+
+    def timed(work: Callable[..., Any], sign: int = 1) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            started = time.thread_time()
+            try:
+                found = work(*arguments)
+            finally:
+                rest.append(sign * (time.thread_time() - started))
+            return timed(found) if callable(found) else found
+
+        return call
+
     plan.array_shape = array_shape
+    tiled_maps._on_device = timed(on_device, -1)
+    batch.count_each = lambda items, table, count, **options: count_each(
+        items, table, timed(count), **options
+    )
     listen = jax.monitoring.register_event_duration_secs_listener
     listen(lambda event, seconds, **_: programs.append(seconds) if event == COMPILED else None)
     started, cpu = time.perf_counter(), time.process_time()
-    command = ["count", str(inputs), "--model", MODEL, "--output", str(output), "--no-invert"]
+    command = ["count", *map(str, images), "--model", MODEL, "--output", str(output), "--no-invert"]
     if cli.main(command) != 0:
         sys.exit("not all were counted")
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    images = len(list(output.glob("*/points.csv")))
+    number = len(images)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    found: dict[str, Any] = {"images": images, "sizes": len({*sizes}), "programs": len(programs)}
-    found |= {"seconds": seconds, "images/s": images / seconds, "CPU s": cpu, "peak GB": peak}
+    found: dict[str, Any] = {"images": number, "sizes": len({*sizes}), "programs": len(programs)}
+    found |= {"seconds": seconds, "images/s": number / seconds, "CPU s": cpu, "rest s": sum(rest)}
+    found["peak GB"] = peak
     if way == "exact":
         # A size is asked for more than once an image.
-        found["network s"] = network_seconds(sizes) * images / len(sizes)
+        found["network s"] = network_seconds(sizes) * number / len(sizes)
     print(json.dumps(found))
 
 

@@ -29,6 +29,7 @@ from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.inference import cells, doubts, model_file
+from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.fitted import (
     GIVEN,
@@ -128,7 +129,7 @@ def count_files(
     counts_table.read(table)
     digest = model_file.digest(model)[:12]
 
-    def count(item: Input) -> dict[str, Any]:
+    def count(item: Input) -> batch.Finish:
         return _count_input(
             model, item, folders[item], digest, options=options, name=name, show=show, engine=engine
         )
@@ -146,11 +147,12 @@ def _count_input(
     name: str,
     show: Callable[[str], None],
     engine: Callable[[Job], Engine],
-) -> dict[str, Any]:
-    """Counts one input; see `count_files`.
+) -> batch.Finish:
+    """Finds the cells of one input; see `count_files`.
 
     Returns:
-      Values for its row of counts.csv; none with `options.dry_run`.
+      What writes its results, and gives values for its row of counts.csv; none with
+      `options.dry_run`.
     """
     started = time.perf_counter()
     if item.scene is not None:
@@ -198,56 +200,54 @@ def _count_input(
             here = options.dry_run or engine is engines.in_threads
             show(announce.describe_job(job, timed=here))
         if options.dry_run:
-            return {}
-        summary, reasons = count_source(
-            job,
-            source,
-            fitted,
-            identity,
-            options=options,
-            name=name,
-            engine=engine(job),
-            anew=options.overwrite and unseen is not None,
-        )
-    seconds = time.perf_counter() - started
-    show(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
-    if line := announce.describe_doubts(item.path, reasons):
-        show(line)
-    return {
-        "count": summary["count"],
-        **({} if summary["integral"] is None else {"integral": summary["integral"]}),
-        "voxels": math.prod(summary["shape"]),
-        "doubts": "; ".join(doubt.kind for doubt in reasons),
-    }
+            return dict
+        threshold = model.threshold_from(options.threshold)
+        # What was counted of it before is deleted, as it may have changed unseen.
+        anew = options.overwrite and unseen is not None
+        if not job.plan.whole:
+            # Tiles leave their results in the folder; an image in one piece only if it can be
+            # counted.
+            with batch.claiming():
+                claim.take(folder, identity, overwrite=options.overwrite, anew=anew)
+            job_file.revoke(job.folder)
+        found = cells.find(job, threshold=threshold, engine=engine(job), progress=reading)
+        kept = stack.pop_all()
+
+    def finish() -> dict[str, Any]:
+        with at_hand(item.path), kept:
+            summary, reasons = _write_results(
+                job, source, fitted, found, identity, options=options, name=name
+            )
+        seconds = time.perf_counter() - started
+        show(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
+        if line := announce.describe_doubts(item.path, reasons):
+            show(line)
+        return {
+            "count": summary["count"],
+            **({} if summary["integral"] is None else {"integral": summary["integral"]}),
+            "voxels": math.prod(summary["shape"]),
+            "doubts": "; ".join(doubt.kind for doubt in reasons),
+        }
+
+    return finish
 
 
-def count_source(
+def _write_results(
     job: Job,
     source: Source,
     fitted: Fitted,
+    found: Found,
     identity: dict[str, Any],
     *,
     options: Options,
     name: str,
-    engine: Engine,
-    anew: bool = False,
 ) -> tuple[dict[str, Any], Sequence[Doubt]]:
-    """Counts one input and writes its folder; see `count_files`.
-
-    Args:
-      anew: whether what was counted of it before is deleted, as it may have changed unseen.
+    """Writes the folder of one input; see `count_files`.
 
     Returns:
       The content of summary.json, and the doubts about the count.
     """
     model, folder = job.model, job.folder.parent
-    threshold = model.threshold_from(options.threshold)
-    if not job.plan.whole:
-        # Tiles leave their results in the folder; an image in one piece only if it can be counted.
-        with batch.claiming():
-            claim.take(folder, identity, overwrite=options.overwrite, anew=anew)
-        job_file.revoke(job.folder)
-    found = cells.find(job, threshold=threshold, engine=engine, progress=reading)
     check_unchanged(source, job.mask, identity)
     reasons = doubts.find(model, job.image, found, mask=job.mask)
     if voxels := voxel_size_doubt(model, source, rescale=options.rescale):
@@ -264,7 +264,7 @@ def count_source(
         "model": name,
         "model_step": model.step,
         "rule": model.config.detect.rule,
-        "threshold": threshold,
+        "threshold": model.threshold_from(options.threshold),
         "mirror_images": len(job.plan.flips),
         "rescaled_to_um": list(model.spacing) if options.rescale and resampled else None,
         "diameter": None if fitted.diameter is None else round(fitted.diameter, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
@@ -52,9 +53,14 @@ def identity_of(
         "model": model_digest,
         "max_voxels": predict.max_voxels,
         "mirror_images": bool(predict.flips),
-        "version": importlib.metadata.version("cellcount_jax"),
+        "version": _version(),
         **_files(source, job.mask),
     }
+
+
+@functools.cache
+def _version() -> str:
+    return importlib.metadata.version("cellcount_jax")  # which reads many files
 
 
 def check_unchanged(source: Source, mask: Mask | None, identity: Mapping[str, Any]) -> None:

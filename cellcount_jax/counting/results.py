@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import math
 from collections.abc import Mapping
@@ -96,11 +97,15 @@ def summarise(source: Source, found: Found) -> dict[str, Any]:
         "tiles": found.tiles,
         "tiles_constant": found.constant,
         "tiles_outside_mask": found.outside,
-        "versions": {
-            package: importlib.metadata.version(package)
-            for package in ("cellcount_jax", "jax", "numpy")
-        },
+        "versions": dict(_versions()),
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    # Looked up once: it reads many files.
+    packages = ("cellcount_jax", "jax", "numpy")
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def write(

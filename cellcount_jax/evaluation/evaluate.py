@@ -144,8 +144,12 @@ def evaluate(model: TrainedModel, dataset: Dataset, workdir: Path) -> dict[str, 
     summary: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for set_name, samples in sets.items():
-        images = [_predicted_before(s, known) or predict(model, s) for s in samples]
-        results = {rule: [_result(model, image, rule) for image in images] for rule in RULES}
+        results: dict[str, list[scoring.ImageResult]] = {rule: [] for rule in RULES}
+        for labelled in samples:
+            # The maps of one image at a time are kept.
+            image = _predicted_before(labelled, known) or predict(model, labelled)
+            for rule, found in results.items():
+                found.append(_result(model, image, rule))
         summary[set_name] = {rule: scoring.pooled_scores(r) for rule, r in results.items()}
         integral = scoring.integral_scores(results[config.detect.rule])
         if integral is not None:

@@ -179,7 +179,13 @@ def padding(tiles: Sequence[np.ndarray]) -> float | None:
 
 def _is_flat(tile: np.ndarray) -> np.ndarray:
     """`(*spatial,)` bool: whether a voxel and all its neighbours are one intensity."""
-    flat: np.ndarray = ndimage.minimum_filter(tile, 3) == ndimage.maximum_filter(tile, 3)
+    flat = np.ones(tile.shape, bool)
+    for axis in range(tile.ndim):
+        # First all lines of neighbours along the axes before, then these with those beside them.
+        lines, values = np.moveaxis(flat, axis, 0), np.moveaxis(tile, axis, 0)
+        alike = (values[1:] == values[:-1]) & lines[1:] & lines[:-1]
+        lines[1:] &= alike
+        lines[:-1] &= alike
     return flat
 
 
@@ -194,9 +200,21 @@ def _smoothed(tile: np.ndarray, kept: np.ndarray, sigma: float = _SMOOTH) -> np.
 
 def _parts(masks: Sequence[np.ndarray]) -> np.ndarray:
     """The areas of the parts of some masks, holes filled, without the smallest."""
-    filled = (ndimage.binary_fill_holes(mask) for mask in masks)
-    areas = np.concatenate([np.bincount(ndimage.label(mask)[0].ravel())[1:] for mask in filled])
+    parts = (ndimage.label(filled(mask))[0] for mask in masks)
+    areas = np.concatenate([np.bincount(labels.ravel())[1:] for labels in parts])
     return areas[areas > _SMALLEST]
+
+
+def filled(mask: np.ndarray) -> np.ndarray:
+    """A mask `(y, x)` with its holes filled, the parts of the rest that do not reach the border."""
+    # What SciPy's binary_fill_holes gives, which goes over the mask many times.
+    labels, number = ndimage.label(~mask)
+    outside = np.zeros(number + 1, bool)
+    for border in (labels[:1], labels[-1:], labels[:, :1], labels[:, -1:]):
+        outside[border] = True
+    outside[0] = False
+    found: np.ndarray = ~outside[labels]
+    return found
 
 
 def _noise(tiles: Sequence[np.ndarray], kept: Sequence[np.ndarray]) -> float:

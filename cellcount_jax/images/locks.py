@@ -103,14 +103,15 @@ def held(path: Path, *, patience_s: float) -> Iterator[filelock.BaseFileLock]:
       filelock.Timeout: another process holds it, with its file.
       OSError: the folder cannot be written.
     """
-    lock: filelock.BaseFileLock = filelock.FileLock(path)
+    # Another thread may free it.
+    lock: filelock.BaseFileLock = filelock.FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=patience_s, poll_interval=_POLL_S)
     except OSError as error:
         if error.errno not in _CANNOT_LOCK:
             raise
         path.unlink(missing_ok=True)  # which nobody can hold
-        lock = filelock.SoftFileLock(path.with_name(f"{path.name}.soft"))
+        lock = filelock.SoftFileLock(path.with_name(f"{path.name}.soft"), thread_local=False)
         lock.acquire(timeout=patience_s, poll_interval=_POLL_S)
     try:
         yield lock

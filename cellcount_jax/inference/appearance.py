@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage, spatial
 
 from cellcount_jax.images.background import noise_of
-from cellcount_jax.images.levels import otsu, padding
+from cellcount_jax.images.levels import filled, otsu, padding
 from cellcount_jax.images.regions import Readable, Region, all_of, lies_in
 from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.survey import Mask
@@ -200,7 +200,8 @@ def _around_cells(sampled: Sequence[_Window], scale: np.ndarray) -> Statistics:
         band -= ndimage.gaussian_filter(smooth, 0.6 * scale)
         deviation = band.std()
         if deviation > 0:
-            skewness.append((np.mean(((band - band.mean()) / deviation) ** 3), smooth.size))
+            relative = (band - band.mean()) / deviation
+            skewness.append((np.mean(relative * relative * relative), smooth.size))
         if not len(points):
             continue
         # The same directions for every cell, so that a count has the same doubts again.
@@ -288,7 +289,7 @@ def _of_objects(
 def _objects(above: np.ndarray, diameter: float, edges: np.ndarray) -> _Objects:
     """The parts of a mask; each peak of the distance to its rim is an object."""
     if above.ndim == 2:
-        above = ndimage.binary_fill_holes(above)
+        above = filled(above)
     labels, number = ndimage.label(above)
     areas = np.bincount(labels.ravel(), minlength=number + 1)
     inner = np.pad(above, 1, mode="constant")
@@ -298,5 +299,7 @@ def _objects(above: np.ndarray, diameter: float, edges: np.ndarray) -> _Objects:
     reach = np.maximum(1, np.rint(min(2.5 * finest, diameter / 4) / edges)).astype(int)
     highest = ndimage.maximum_filter(smooth, (2 * reach + 1).tolist())
     peaks, count = ndimage.label((smooth == highest) & (depth > _THINNEST * diameter))
-    widths = 2 * np.asarray(ndimage.maximum(depth, peaks, range(1, count + 1)), float)
-    return _Objects(labels, areas, widths.reshape(-1))
+    highest_of = np.zeros(count + 1)
+    inside = peaks > 0
+    np.maximum.at(highest_of, peaks[inside], depth[inside])
+    return _Objects(labels, areas, 2 * highest_of[1:])

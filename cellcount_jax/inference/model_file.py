@@ -8,7 +8,6 @@ in it is ever executed.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import io
 import json
@@ -225,8 +224,12 @@ def _read_archive(path: Path) -> TrainedModel:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         model = _from_json(stored, config, path)
-        create = functools.partial(initial_variables, config=config, channels=model.channels)
-        expected = jax.eval_shape(create, jax.random.key(0))
+
+        def create() -> Any:
+            # With the key in here nothing is compiled.
+            return initial_variables(jax.random.key(0), config, channels=model.channels)
+
+        expected = jax.eval_shape(create)
         return dataclasses.replace(model, variables=read_arrays(archive, expected, path))
 
 

@@ -125,11 +125,12 @@ def decode(
     frozen = ml_collections.FrozenConfigDict(config)
     core = plan.cores[index]
     mean = np.zeros((*extent(core), 1 + config.target.count_head), np.float32)
+    whole = read(core) if plan.whole else None
     for number, flip in enumerate(plan.flips):
         window = plan.window(core, flip)
-        if plan.whole:
-            ends = [(0, n - k) for n, k in zip(plan.window_shape, plan.shape, strict=True)]
-            values = np.pad(np.flip(read(core), flip), [*ends, (0, 0)])
+        if whole is not None:
+            values = np.zeros((*plan.window_shape, whole.shape[-1]), whole.dtype)
+            values[core] = np.flip(whole, flip)
             size = np.asarray(plan.padded_shape, np.int32)
             found = _on_device(_whole(frozen), variables, values[None], size)[0]
         else:

@@ -123,7 +123,8 @@ def save_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
       picture: `(height, width, 3)` uint8.
     """
     with replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+        # Twice as fast as Pillow's default, for a tenth more bytes.
+        Image.fromarray(picture).save(temporary, format="PNG", compress_level=1)
 
 
 def mosaic(pictures: Sequence[np.ndarray], *, titles: Sequence[str] | None = None) -> np.ndarray:

@@ -149,7 +149,7 @@ def encode(picture: np.ndarray) -> str:
     image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     file = io.BytesIO()
     if picture.shape[0] * picture.shape[1] <= _MAX_PNG_PIXELS:
-        image.save(file, format="PNG", optimize=True)
+        image.save(file, format="PNG", compress_level=3)
         kind = "png"
     else:
         image.save(file, format="JPEG", quality=88, subsampling=0)

@@ -7,6 +7,7 @@ import io
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,16 @@ def test_a_broken_file_does_not_end_the_batch(
 
 
 def test_an_unexpected_error_of_one_input_does_not_end_the_batch(tmp_path: Path) -> None:
-    def count(item: Input) -> dict[str, Any]:
+    def count(item: Input) -> batch.Finish:
         if item.name == "b":
             raise IndexError("a\nfault")
-        if item.name == "c":
-            raise PermissionError(13, "Permission denied", "c.png")
-        return {"count": 3, "voxels": 9}
+
+        def finish() -> dict[str, Any]:
+            if item.name == "c":
+                raise PermissionError(13, "Permission denied", "c.png")
+            return {"count": 3, "voxels": 9}
+
+        return finish
 
     told: list[str] = []
     inputs = [Input(name, Path(f"{name}.png")) for name in "abcd"]
@@ -97,6 +102,27 @@ def test_an_unexpected_error_of_one_input_does_not_end_the_batch(tmp_path: Path)
     assert [row["count"] for row in table(tmp_path).values()] == ["3", "", "", "3"]
     with pytest.raises(IndexError):
         batch.count_each(inputs[1:2], path, count, failed=lambda error, text: None)
+    with pytest.raises(PermissionError):
+        batch.count_each(inputs[2:3], path, count, failed=lambda error, text: None)
+
+
+def test_an_input_is_finished_while_the_next_one_is_counted(tmp_path: Path) -> None:
+    inputs = [Input(name, Path(f"{name}.png")) for name in "abc"]
+    counting = {item.name: threading.Event() for item in inputs}
+
+    def count(item: Input) -> batch.Finish:
+        counting[item.name].set()
+
+        def finish() -> dict[str, Any]:
+            after = chr(ord(item.name) + 1)
+            assert after not in counting or counting[after].wait(60)
+            return {"count": ord(item.name), "voxels": 9}
+
+        return finish
+
+    rows = batch.count_each(inputs, tmp_path / "counts.csv", count, failed=lambda *_: None)
+    assert [row["error"] for row in rows] == ["", "", ""]
+    assert [row["count"] for row in table(tmp_path).values()] == ["97", "98", "99"]
 
 
 def test_a_file_at_a_time_into_one_folder(

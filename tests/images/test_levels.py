@@ -154,3 +154,11 @@ def test_the_noise_of_a_slope() -> None:
     image = ndimage.gaussian_filter(rng.normal(0, 300, (200, 200)), 30) + 500
     noisy = image + rng.normal(0, 4, image.shape)
     assert measure(noisy).noise == pytest.approx(4, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (5, 1), (40, 33)])
+def test_holes_are_filled_as_scipy_fills_them(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    for share in (0.03, 0.1, 0.5):
+        mask = ndimage.binary_dilation(rng.random(shape) < share, iterations=2)
+        np.testing.assert_array_equal(levels.filled(mask), ndimage.binary_fill_holes(mask))
