@@ -6,22 +6,38 @@ import argparse
 import importlib.metadata
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-from cellcount_jax.counting import command as count_command
-from cellcount_jax.counting import doctor
 from cellcount_jax.errors import STOPPED, fail
-from cellcount_jax.evaluation import calibrate_command
-from cellcount_jax.evaluation import command as score_command
-from cellcount_jax.inference import command as model_command
-from cellcount_jax.label import command as label_command
-from cellcount_jax.training import command as training_command
+
+_COMMANDS = {
+    "count": "find the cells in images or volumes",
+    "score": "compare found cells with a person's dots: precision, recall, F1, count error",
+    "label": "place dots on the cells of an image, in napari",
+    "train": "train a model on labelled images",
+    "calibrate": "choose a model's threshold for your images, from some dots in them",
+    "export": "write a trained model as one file",
+    "models": "list the bundled models, or show the card of one",
+    "doctor": "say what this machine has, and count a small image as a check",
+}
+
+
+class _Command(Protocol):
+    """What the module of a command has."""
+
+    EXAMPLES: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, options: argparse.Namespace) -> int: ...
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    options = _parser().parse_args(given)
+    words = sys.argv[1:] if given is None else given
+    options = _parser(words).parse_args(words)
     try:
         status: int = options.run(options)
         return status
@@ -44,7 +60,8 @@ def _listed(value: object) -> Sequence[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of some arguments: of the commands that they do not begin with names alone."""
     parser = argparse.ArgumentParser(
         prog="cellcount",
         description="Finds and counts the cells in images and volumes.",
@@ -55,82 +72,44 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help=debug)
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def add(
-        name: str,
-        text: str,
-        run: Callable[[argparse.Namespace], int],
-        examples: str,
-        add_arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None,
-    ) -> None:
-        command = commands.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    # No option before the command takes a value.
+    chosen = next((word for word in words if word in _COMMANDS), None)
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        if name != chosen:
+            continue
+        module = _module(name)
+        command.description = text[0].upper() + text[1:] + "."
+        command.epilog = module.EXAMPLES
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
         # Not to undo one that was given before the command.
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
-        command.set_defaults(run=run)
-        add_arguments(command)
-
-    add(
-        "count",
-        "find the cells in images or volumes",
-        count_command.run,
-        count_command.EXAMPLES,
-        count_command.add_arguments,
-    )
-    add(
-        "score",
-        "compare found cells with a person's dots: precision, recall, F1, count error",
-        score_command.run,
-        score_command.EXAMPLES,
-        score_command.add_arguments,
-    )
-    add(
-        "label",
-        "place dots on the cells of an image, in napari",
-        label_command.run,
-        label_command.EXAMPLES,
-        label_command.add_arguments,
-    )
-    add(
-        "train",
-        "train a model on labelled images",
-        training_command.run,
-        training_command.EXAMPLES,
-        training_command.add_arguments,
-    )
-    add(
-        "calibrate",
-        "choose a model's threshold for your images, from some dots in them",
-        calibrate_command.run,
-        calibrate_command.EXAMPLES,
-        calibrate_command.add_arguments,
-    )
-    add(
-        "export",
-        "write a trained model as one file",
-        model_command.run_export,
-        model_command.EXPORT_EXAMPLES,
-        model_command.add_export_arguments,
-    )
-    add(
-        "models",
-        "list the bundled models, or show the card of one",
-        model_command.run_models,
-        model_command.MODELS_EXAMPLES,
-        model_command.add_models_arguments,
-    )
-    add(
-        "doctor",
-        "say what this machine has, and count a small image as a check",
-        doctor.run,
-        "example:\n  cellcount doctor",
-    )
+        command.set_defaults(run=module.run)
+        module.add_arguments(command)
     return parser
+
+
+def _module(name: str) -> _Command:
+    """The module of a command, which is imported here: what a command needs takes seconds."""
+    module: _Command
+    match name:
+        case "count":
+            from cellcount_jax.counting import command as module
+        case "score":
+            from cellcount_jax.evaluation import command as module
+        case "label":
+            from cellcount_jax.label import command as module
+        case "train":
+            from cellcount_jax.training import command as module
+        case "calibrate":
+            from cellcount_jax.evaluation import calibrate_command as module
+        case "export":
+            from cellcount_jax.inference import export_command as module
+        case "models":
+            from cellcount_jax.inference import models_command as module
+        case "doctor":
+            from cellcount_jax.counting import doctor as module
+    return module
 
 
 if __name__ == "__main__":

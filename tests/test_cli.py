@@ -86,3 +86,24 @@ def test_other_errors_of_the_machine(error: Exception, words: str, capsys: Captu
     assert words in in_words(error)
     assert fail(error) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["count", "score", "label", "train", "calibrate", "export", "models", "doctor"]
+)
+def test_every_command_has_its_help(name: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    assert f"\n    {name}" in capsys.readouterr().out
+    # Not taken for a command where it is an argument.
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--debug", name, "train", "--help"])
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: cellcount {name} ") and f"\n  cellcount {name}" in text
+
+
+@pytest.mark.parametrize("words", [["conut", "count"], ["--debug"], []])
+def test_without_a_command_the_commands_are_named(words: list[str], capsys: Capture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    assert "COMMAND" in capsys.readouterr().err

@@ -19,6 +19,7 @@ import pytest
 
 from cellcount_jax import cli
 from cellcount_jax.counting import doctor
+from cellcount_jax.evaluation import command as score_command
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.points import write_points
@@ -169,7 +170,7 @@ def test_results_in_a_folder_that_cannot_be_written(
 ) -> None:
     """Said before anything is computed: no model is read."""
     monkeypatch.setattr(train, "_train_and_evaluate", None)
-    monkeypatch.setattr(cli.score_command, "score_pair", None)
+    monkeypatch.setattr(score_command, "score_pair", None)
     monkeypatch.setattr(model_file, "_read_archive", None)
     (study / "locked").mkdir()
     access = os.access

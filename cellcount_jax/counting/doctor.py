@@ -21,6 +21,14 @@ from cellcount_jax.images.inputs import find_inputs
 from cellcount_jax.inference import model_file
 from cellcount_jax.network import native
 
+EXAMPLES = """\
+example:
+  cellcount doctor"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `cellcount doctor`: none."""
+
 
 def run(options: argparse.Namespace) -> int:
     """Prints what this machine has, and counts; returns the exit status."""

@@ -1,0 +1,44 @@
+"""The public names and where they are; `__init__.py` imports each when it is first used."""
+
+from .errors import InputError
+from .evaluation.metrics import f1_score, match_points, mean_absolute_error
+from .inference.doubts import DoubtfulCountWarning
+from .inference.model_file import bundled_models, export_model, load_model
+from .inference.trained_model import TrainedModel, count, predict
+from .maps.detect import find_components, find_peaks
+from .maps.targets import distance_transform, gaussian_density_map, inverse_distance_map
+from .network.attention import SelfAttention
+from .network.sau_net import Decoder, Encoder, SAUNet
+from .training.losses import density_loss, focal_consistency_loss, focal_weight, ramp_up
+from .training.step import create_train_state, train_step
+from .training.train import train_and_evaluate
+
+__all__ = [
+    "Decoder",
+    "DoubtfulCountWarning",
+    "Encoder",
+    "InputError",
+    "SAUNet",
+    "SelfAttention",
+    "TrainedModel",
+    "bundled_models",
+    "count",
+    "create_train_state",
+    "density_loss",
+    "distance_transform",
+    "export_model",
+    "f1_score",
+    "find_components",
+    "find_peaks",
+    "focal_consistency_loss",
+    "focal_weight",
+    "gaussian_density_map",
+    "inverse_distance_map",
+    "load_model",
+    "match_points",
+    "mean_absolute_error",
+    "predict",
+    "ramp_up",
+    "train_and_evaluate",
+    "train_step",
+]
