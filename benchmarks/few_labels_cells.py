@@ -75,6 +75,25 @@ METHODS: dict[str, Method] = {
         scale=0.3,
         cut_out=0.3,
     ),
+    "mean_teacher_joint": _everywhere(
+        "moving average of mirror images, joint statistics of the norms",
+        **_MEAN_TEACHER,
+        norms="joint",
+    ),
+    "view_joint": _everywhere(
+        "moving average, changed view, joint statistics",
+        teacher="average",
+        view=1.0,
+        norms="joint",
+    ),
+    "dots_joint": _everywhere(
+        "sure cells as dots, moving average, changed view, joint statistics",
+        teacher="average",
+        view=1.0,
+        target="dots",
+        norms="joint",
+        begin=0.4,
+    ),
     "dots": _everywhere(
         "sure cells as dots, moving average, changed view",
         teacher="average",

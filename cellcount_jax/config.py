@@ -31,6 +31,7 @@ ATTENTIONS = ("block", "global", "none")
 IMAGE_PERTURBATIONS = ("noise", "contrast", "brightness", "sharpness")
 FEATURE_PERTURBATIONS = ("feature_noise_last", "feature_noise_all")
 PERTURBATIONS = (*FEATURE_PERTURBATIONS, *IMAGE_PERTURBATIONS, "none")
+STATISTICS = ("running", "joint")
 TEACHERS = ("same", "average")
 LEARNED = ("map", "dots")
 SCHEDULES = ("cosine", "restarts")
@@ -164,6 +165,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "focal_radius": number(2, at_least=0, at_most=100),  # its reach in voxels: 5 taps [authors]
         "focal_floor": number(0.1, at_least=0),  # maxima of the map below: background [FIDT]
         "ramp_up": number(0.3, at_least=0, at_most=1),  # share of training until w [ours]
+        # Statistics by which unlabelled images are normed: the running ones, or those of one batch
+        # with the labelled images, from which the running ones come too.
+        "norms": one_of(STATISTICS, "running"),
         "balance": False,  # kinds of unlabelled images, by how they look, equally often [ours]
         "begin": number(0.0, at_least=0, below=1),  # share of training before, on dots alone
         # The weights of the teacher, and of the trained model: the student's [paper], or their

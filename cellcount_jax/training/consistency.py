@@ -42,10 +42,8 @@ class View(NamedTuple):
     weight: Array
 
 
-def consistency_error(
-    apply: Callable[..., Any],
-    student: Any,
-    teacher: Any,
+def views(
+    predict: Callable[..., Array],
     images: Array,
     key: Array,
     *,
@@ -53,57 +51,68 @@ def consistency_error(
     geometry: TargetGeometry,
     peak: float,
     axis_name: str | None = None,
-) -> tuple[Array, Array]:
-    """The error of the student on unlabelled images, elementwise.
-
-    Both see the norms as in prediction, with running statistics; the teacher is without dropout.
+    levels: tuple[Array, ...] | None = None,
+) -> View:
+    """What the student sees of unlabelled images, and what the teacher says there.
 
     Args:
-      apply: of the network.
-      student: its variables, `params` and `batch_stats`.
-      teacher: those of the teacher; no gradient passes.
+      predict: a method of the network with the teacher's variables, as in prediction: without
+        dropout, the norms with running statistics.
       images: `(batch, *window, channels)`, this device's share.
-      key: of dropout, noise and views, the same on every device.
+      key: of the views, the same on every device.
       config: its `consistency`, `target`, `detect` and `train` sections are used.
       geometry: of the targets.
       peak: the target's value at a lone dot.
       axis_name: the mapped axis; None outside of pmap.
+      levels: the encoder's features of the images, where they are known.
+
+    Returns:
+      The views, with a leading axis; no gradient passes to the teacher.
+    """
+    if config.consistency.teacher_flips:
+        maps = mean_over_mirror_images(predict, images)
+    elif levels is None:
+        maps = predict(images)
+    else:
+        seen = predict(jax.lax.stop_gradient(levels), method=SAUNet.attend)
+        maps = predict(seen, method=SAUNet.decode)
+    if config.target.kernel == "mask":
+        maps = jax.nn.sigmoid(maps)
+    keys = parallel.example_keys(key, len(images), axis_name=axis_name)
+    view = functools.partial(student_view, config=config, geometry=geometry, peak=peak)
+    return jax.vmap(view)(keys, images, maps)
+
+
+def noisy(
+    key: Array, levels: tuple[Array, ...], *, config: ml_collections.ConfigDict
+) -> tuple[Array, ...]:
+    """The student's features with noise, where that is the perturbation of the config."""
+    c = config.consistency
+    if c.perturbation not in settings.FEATURE_PERTURBATIONS:
+        return levels
+    last_only = c.perturbation == "feature_noise_last"
+    return losses.feature_noise(key, levels, strength=c.strength, last_only=last_only)
+
+
+def error(found: Array, view: View, *, config: ml_collections.ConfigDict) -> tuple[Array, Array]:
+    """The error of the student's maps, elementwise.
+
+    Args:
+      found: `(batch, *crop, 1 or 2)` its maps.
+      view: what it saw.
+      config: its `consistency` and `target` sections are used.
 
     Returns:
       The error `(batch, *crop, 1)`, and where it counts, bool.
     """
-    c = config.consistency
+    if config.consistency.target == "dots":
+        wrong = losses.supervised_loss(found, view.target, config=config)
+        return view.weight * wrong, view.weight > 0
     masks = config.target.kernel == "mask"
-    dropout_key, noise_key = jax.random.split(key)
-    frozen = functools.partial(apply, jax.lax.stop_gradient(teacher))
-    levels = apply(student, images, method=SAUNet.encode)
-    if c.teacher_flips:
-        maps = mean_over_mirror_images(frozen, images)
-    elif c.teacher == "average":
-        maps = frozen(images)
-    else:  # the same features as the student's
-        seen = frozen(jax.lax.stop_gradient(levels), method=SAUNet.attend)
-        maps = frozen(seen, method=SAUNet.decode)
-    view = jax.vmap(functools.partial(student_view, config=config, geometry=geometry, peak=peak))(
-        parallel.example_keys(noise_key, len(images), axis_name=axis_name),
-        images,
-        jax.nn.sigmoid(maps) if masks else maps,
-    )
-    if changes_image(c):
-        levels = apply(student, view.image, method=SAUNet.encode)
-    keys = parallel.example_keys(dropout_key, len(images), axis_name=axis_name)
-    levels = apply(student, levels, method=SAUNet.attend, keys=keys)
-    if c.perturbation in settings.FEATURE_PERTURBATIONS:
-        last_only = c.perturbation == "feature_noise_last"
-        levels = losses.feature_noise(noise_key, levels, strength=c.strength, last_only=last_only)
-    found = apply(student, levels, method=SAUNet.decode)
-    if c.target == "dots":
-        error = losses.supervised_loss(found, view.target, config=config)
-        return view.weight * error, view.weight > 0
     scale = 1.0 if masks else config.target.scale
     maps = (jax.nn.sigmoid(found) if masks else found)[..., :1]
-    error = losses.focal_consistency_loss(scale * maps, scale * view.target[..., :1], view.weight)
-    return error, view.weight > 0
+    wrong = losses.focal_consistency_loss(scale * maps, scale * view.target[..., :1], view.weight)
+    return wrong, view.weight > 0
 
 
 def changes_image(consistency: ml_collections.ConfigDict) -> bool:

@@ -15,9 +15,8 @@ from jax import Array
 
 from cellcount_jax.maps.targets import TargetGeometry
 from cellcount_jax.network.sau_net import SAUNet, create_model, initial_variables
-from cellcount_jax.training import losses, parallel
+from cellcount_jax.training import consistency, losses, parallel
 from cellcount_jax.training.batches import Batch, draw_batch
-from cellcount_jax.training.consistency import average, consistency_error
 from cellcount_jax.training.stack import TrainingData
 
 Metrics = dict[str, Array]
@@ -138,7 +137,7 @@ def train_step(
     weight = jnp.where(state.step < begin, 0.0, weight)
 
     def objective(params: Any) -> tuple[Array, tuple[Any, Metrics]]:
-        supervised, consistency, statistics = _losses(
+        supervised, inconsistent, statistics = _losses(
             params,
             state,
             batch,
@@ -149,8 +148,8 @@ def train_step(
             frozen=frozen,
             axis_name=axis_name,
         )
-        loss = supervised + weight.astype(supervised.dtype) * consistency
-        metrics = {"loss": loss, "supervised": supervised, "consistency": consistency}
+        loss = supervised + weight.astype(supervised.dtype) * inconsistent
+        metrics = {"loss": loss, "supervised": supervised, "consistency": inconsistent}
         return loss, (statistics, metrics)
 
     # Each device's loss is its share of the sum, so that gradients and losses add up.
@@ -159,7 +158,9 @@ def train_step(
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     after = state.apply_gradients(grads=gradients, batch_stats=statistics)
     if state.average is not None:
-        averaged = average(state.average, after.latest, state.step, decay=c.average_decay)
+        averaged = consistency.average(
+            state.average, after.latest, state.step, decay=c.average_decay
+        )
         after = after.replace(average=averaged)
     return after, metrics
 
@@ -220,33 +221,57 @@ def _losses(
 ) -> tuple[Array, Array, Any]:
     """This device's share of both losses, and the norms' new running statistics.
 
-    The norms' statistics are those of the labelled images. The unlabelled ones, which may be of
-    another brightness or density, see the norms as in prediction, with running statistics.
+    With `consistency.norms = 'running'` the norms' statistics are those of the labelled images, and
+    the unlabelled ones see the norms as in prediction; with 'joint' they are those of both, which
+    pass the network as one batch.
     """
     network = functools.partial(_network, state.apply_fn, frozen)
     dropout_key, student_key = jax.random.split(key)
-    labelled, unlabelled = batch["image"], batch.get("unlabelled")
-    levels, stats = network(params, state.batch_stats, labelled, method=SAUNet.encode)
-    keys = parallel.example_keys(dropout_key, len(labelled), axis_name=axis_name)
+    images, unlabelled = batch["image"], batch.get("unlabelled")
+    number = len(images)
+    keys = parallel.example_keys(dropout_key, number, axis_name=axis_name)
+    joint = unlabelled is not None and config.consistency.norms == "joint"
+    if unlabelled is not None:
+        dropout_key, noise_key = jax.random.split(student_key)
+        student_keys = parallel.example_keys(dropout_key, len(unlabelled), axis_name=axis_name)
+        # Without an average the teacher is the student: the same weights, frozen.
+        teacher = state.average or {"params": params, "batch_stats": state.batch_stats}
+        views = functools.partial(
+            consistency.views,
+            functools.partial(state.apply_fn, jax.lax.stop_gradient(teacher)),
+            unlabelled,
+            noise_key,
+            config=config,
+            geometry=geometry,
+            peak=peak,
+            axis_name=axis_name,
+        )
+    if joint:
+        view = views()
+        images, keys = jnp.concatenate([images, view.image]), jnp.concatenate([keys, student_keys])
+    levels, stats = network(params, state.batch_stats, images, method=SAUNet.encode)
     levels, stats = network(params, stats, levels, method=SAUNet.attend, keys=keys)
-    prediction, stats = network(params, stats, levels, method=SAUNet.decode)
-    error = losses.supervised_loss(prediction, batch["target"], config=config)
-    supervised = _mean(error, batch["valid"], axis_name)
+    if joint:
+        students = consistency.noisy(noise_key, tuple(x[number:] for x in levels), config=config)
+        pairs = zip(levels, students, strict=True)
+        levels = tuple(jnp.concatenate([x[:number], student]) for x, student in pairs)
+    maps, stats = network(params, stats, levels, method=SAUNet.decode)
+    wrong = losses.supervised_loss(maps[:number], batch["target"], config=config)
+    supervised = _mean(wrong, batch["valid"], axis_name)
     if unlabelled is None:
         return supervised, jnp.zeros_like(supervised), stats
-
-    error, counted = consistency_error(
-        state.apply_fn,
-        {"params": params, "batch_stats": state.batch_stats},
-        state.latest if state.average is None else state.average,
-        unlabelled,
-        student_key,
-        config=config,
-        geometry=geometry,
-        peak=peak,
-        axis_name=axis_name,
-    )
-    return supervised, _mean(error, counted, axis_name), stats
+    found = maps[number:]
+    if not joint:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        predict = functools.partial(state.apply_fn, variables)
+        levels = predict(unlabelled, method=SAUNet.encode)
+        view = views(levels=None if state.average else levels)
+        if consistency.changes_image(config.consistency):
+            levels = predict(view.image, method=SAUNet.encode)
+        levels = predict(levels, method=SAUNet.attend, keys=student_keys)
+        found = predict(consistency.noisy(noise_key, levels, config=config), method=SAUNet.decode)
+    wrong, counted = consistency.error(found, view, config=config)
+    return supervised, _mean(wrong, counted, axis_name), stats
 
 
 def _network(

@@ -16,7 +16,15 @@ import pytest
 from jax import Array
 from scipy import ndimage
 
-from cellcount_jax.config import KERNELS, LEARNED, NORMS, PERTURBATIONS, TEACHERS, default_config
+from cellcount_jax.config import (
+    KERNELS,
+    LEARNED,
+    NORMS,
+    PERTURBATIONS,
+    STATISTICS,
+    TEACHERS,
+    default_config,
+)
 from cellcount_jax.maps.targets import TargetGeometry, target_geometry
 from cellcount_jax.training import consistency, losses
 from cellcount_jax.training.step import (
@@ -141,6 +149,7 @@ def varied(i: int, ndim: int) -> ml_collections.ConfigDict:
         consistency__focal=i != 2,
         consistency__teacher=TEACHERS[i % 2],
         consistency__teacher_flips=i == 3,
+        consistency__norms=STATISTICS[i // 4 % 2],
         consistency__view=0.5 * (i % 3),
         consistency__cut_out=0.25 * (i % 4),
         consistency__target="map" if kernel == "mask" else LEARNED[i // 2 % 2],
@@ -258,6 +267,25 @@ def test_the_average_is_the_teacher_and_the_trained_model() -> None:
     assert_same(after.variables, after.average)
     _, metrics = step(after, make_batch(), key)
     assert metrics["consistency"] > 1e-6
+
+
+def test_joint_statistics_are_those_of_all_images() -> None:
+    """As of a batch in which all images are labelled."""
+    config = tiny_config(
+        model__dropout=0.0, consistency__perturbation="none", consistency__norms="joint"
+    )
+    batch = make_batch()
+    both = {
+        "image": jnp.concatenate([batch["image"], batch["unlabelled"]]),
+        "target": jnp.ones((5, *CROPS[2], 1)),
+        "valid": jnp.ones((5, *CROPS[2], 1), bool),
+    }
+    state = initial_state(config)
+    key = jax.random.key(1)
+    after, _ = compiled(config)(state, batch, key)
+    labelled, _ = compiled(config)(state, both, key)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, after.batch_stats, labelled.batch_stats)
 
 
 def test_without_unlabelled_images_there_is_no_average() -> None:
