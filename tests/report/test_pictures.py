@@ -185,7 +185,7 @@ def test_a_failed_write_leaves_the_old_file(
     path = tmp_path / "overlay.png"
     path.write_bytes(b"an older file")
 
-    def fill_the_disk(self: Image.Image, fp: Path, format: str) -> None:
+    def fill_the_disk(self: Image.Image, fp: Path, format: str, **_: Any) -> None:
         Path(fp).write_bytes(b"half")
         raise OSError("no space left on device")
 
