@@ -23,7 +23,12 @@ NO_CHOICE: dict[str, Any] = {
     "model.norm": "layer",
     "model.attention": "Block",
     "model.dtype": "float16",
+    "model.symmetry": "rotation",
+    "model.counter": "decoder",
     "consistency.perturbation": "feature_noise",
+    "consistency.teacher": "mean",
+    "consistency.norms": "batch",
+    "consistency.target": "points",
     "optim.schedule": "linear",
     "detect.rule": "peak",
 }
@@ -63,6 +68,12 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "consistency.focal_radius": (-1, 101),
     "consistency.focal_floor": (-0.1,),
     "consistency.ramp_up": (-0.1, 1.1),
+    "consistency.begin": (-0.1, 1.0),
+    "consistency.average_decay": (-0.1, 1.0),
+    "consistency.view": (-0.1, 11.0),
+    "consistency.scale": (-0.1, 1.1),
+    "consistency.cut_out": (-0.1, 1.1),
+    "consistency.confident": (0.0, 1.0),
     "augment.gain": (-0.1,),
     "augment.offset": (-0.1,),
     "augment.noise": (-0.1,),
@@ -106,6 +117,8 @@ OTHERS = {
     "model.remat",
     "model.strides",
     "consistency.focal",
+    "consistency.teacher_flips",
+    "consistency.balance",
     "augment.flips",
     "augment.transpose",
     "train.tensorboard",
@@ -159,6 +172,11 @@ def test_choices(key: str) -> None:
 def test_a_count_head_needs_a_map_of_locations(kernel: str) -> None:
     needed = "needs target.kernel = 'inverse_distance'"
     assert_refused("target.count_head", True, needed, target__kernel=kernel)
+
+
+def test_sure_cells_are_learned_as_dots_alone() -> None:
+    needed = "needs another target.kernel than 'mask'"
+    assert_refused("consistency.target", "dots", needed, target__kernel="mask")
 
 
 def test_a_refused_choice_shows_the_choices() -> None:
