@@ -809,7 +809,7 @@ add(
 )
 add("a_name_that_is_no_unicode", plain, "a\udcff.tif", "the name", named=r"a\udcff.tif")
 add("the_longest_name", no_image, LONG_NAME, NOT_TIFF)
-add("a_name_that_is_too_long", lambda p: None, "a" * 300 + ".tif", "File name too long")
+add("a_name_that_is_too_long", lambda p: None, "a" * 300 + ".tif", "the name is too long")
 add("a_name_with_a_zero", lambda p: None, "a\0b.tif", "no such file|null", named=r"a\x00b.tif")
 
 
