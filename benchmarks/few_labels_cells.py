@@ -67,9 +67,11 @@ METHODS: dict[str, Method] = {
     "balance": _consistent("kinds equally often", balance=True),
     "view": _everywhere("changed view", view=1.0),
     "mean_teacher": _everywhere("moving average of mirror images", **_MEAN_TEACHER),
-    "mean_teacher_view": _everywhere("the same, changed view", **_MEAN_TEACHER, view=1.0),
+    "mean_teacher_view": _everywhere(
+        "moving average of mirror images, changed view", **_MEAN_TEACHER, view=1.0
+    ),
     "mean_teacher_scale": _everywhere(
-        "the same, changed view, size and cut-out",
+        "moving average of mirror images, changed view, size and cut-out",
         **_MEAN_TEACHER,
         view=1.0,
         scale=0.3,

@@ -8,7 +8,8 @@ from .inference.trained_model import TrainedModel, count, predict
 from .maps.detect import find_components, find_peaks
 from .maps.targets import distance_transform, gaussian_density_map, inverse_distance_map
 from .network.attention import SelfAttention
-from .network.sau_net import Decoder, Encoder, SAUNet
+from .network.sau_net import SAUNet
+from .network.unet import Decoder, Encoder
 from .training.losses import density_loss, focal_consistency_loss, focal_weight, ramp_up
 from .training.step import create_train_state, train_step
 from .training.train import train_and_evaluate

@@ -1,0 +1,125 @@
+"""The two halves of a U-Net, in 2D and 3D: an encoder, and a decoder to one or two maps.
+
+Source: SAU-Net, Guo et al. 2021, with the details of the paper's authors' code: a level is twice
+convolution, ReLU, norm, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from cellcount_jax.network.layers import Conv, ConvTranspose, Norm, at_least_float32, max_pool
+
+Levels = tuple[Array, ...]
+
+
+class ConvLevel(nn.Module):
+    """Twice: 3-wide convolution, ReLU, norm."""
+
+    features: int
+    ndim: int
+    norm: dict[str, Any]
+    conv: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, size: Array | None) -> Array:
+        for i in range(2):
+            conv = Conv(self.features, (3,) * self.ndim, **self.conv, name=f"conv_{i}")
+            x = conv(x, size=size)
+            x = Norm(**self.norm, name=f"norm_{i}")(nn.relu(x), train=train)
+        return x
+
+
+def _level(remat: bool) -> type[ConvLevel]:
+    """The class of levels: one that forgets what is inside, if wanted (`train` is argument 2)."""
+    return nn.remat(ConvLevel, static_argnums=(2,)) if remat else ConvLevel
+
+
+class Encoder(nn.Module):
+    """The contracting half: `(batch, *spatial, channels)` to its levels, finest first."""
+
+    features: int
+    strides: Sequence[Sequence[int]]
+    norm: dict[str, Any]
+    conv: dict[str, Any]
+    remat: bool
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, size: Array | None = None) -> Levels:
+        levels: Levels = ()
+        ndim = x.ndim - 2
+        level = _level(self.remat)
+        for i in range(len(self.strides) + 1):
+            if i:
+                x = max_pool(x, self.strides[i - 1])
+                size = pooled(size, self.strides[i - 1])
+            features = self.features * 2**i
+            x = level(features, ndim, self.norm, self.conv, name=f"level_{i}")(x, train, size)
+            levels += (x,)
+        return levels
+
+
+class Decoder(nn.Module):
+    """The expanding half: levels, finest first, to maps `(batch, *spatial, 1 or 2)` float32.
+
+    Attributes:
+      linear: no ReLU on the output (logits, for the full-annotation baseline).
+      output_scale: what the map is divided by: the network learns a target times this.
+      count_scale: the same of the second map, a density, whose integral is the count; 0 = there
+        is none. It has no ReLU, which would make the mean of an uncertain zero positive.
+      count_branch: whether the density comes from a branch of its own on the second finest level,
+        apart from what locates cells, and not from the last features, as the map does.
+    """
+
+    strides: Sequence[Sequence[int]]
+    norm: dict[str, Any]
+    conv: dict[str, Any]
+    remat: bool
+    linear: bool
+    head_bias: float
+    output_scale: float
+    count_scale: float
+    count_branch: bool
+
+    @nn.compact
+    def __call__(self, levels: Levels, *, train: bool, size: Array | None = None) -> Array:
+        x = levels[-1]
+        sizes = [size]
+        for stride in self.strides:
+            sizes.append(pooled(sizes[-1], stride))
+        ndim = x.ndim - 2
+        level = _level(self.remat)
+        for i in reversed(range(len(self.strides))):
+            features = levels[i].shape[-1]
+            x = ConvTranspose(features, self.strides[i], **self.conv, name=f"up_{i}")(x)
+            x = Norm(**self.norm, name=f"up_norm_{i}")(nn.relu(x), train=train)
+            x = jnp.concatenate([levels[i], x], axis=-1)
+            x = level(features, ndim, self.norm, self.conv, name=f"level_{i}")(x, train, sizes[i])
+            if i == 1 or len(self.strides) == 1:
+                second = x, sizes[i], self.strides[0] if i else (1,) * ndim
+        # Not in bfloat16: neighbours on a peak would come out equal.
+        exact = at_least_float32(self.conv["dtype"])
+        bias = nn.initializers.constant(self.head_bias)
+        map = Conv(1, (1,) * ndim, dtype=exact, bias_init=bias, name="head")(x)
+        map = (map if self.linear else nn.relu(map)) / self.output_scale
+        if not self.count_scale:
+            return map
+        repeats: Sequence[int] = (1,) * ndim
+        if self.count_branch:
+            x, size, repeats = second
+            conv = Conv(x.shape[-1], (3,) * ndim, **self.conv, name="count_conv")
+            x = Norm(**self.norm, name="count_norm")(nn.relu(conv(x, size=size)), train=train)
+        density = Conv(1, (1,) * ndim, dtype=exact, name="count_head")(x) / self.count_scale
+        for axis, times in enumerate(repeats, start=1):
+            density = jnp.repeat(density, times, axis=axis)
+        return jnp.concatenate([map, density], axis=-1)
+
+
+def pooled(size: Array | None, stride: Sequence[int]) -> Array | None:
+    """The size of an image after pooling."""
+    return None if size is None else size // jnp.asarray(stride, size.dtype)
