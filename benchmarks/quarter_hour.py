@@ -50,6 +50,10 @@ SHARES = {"step": 150, "vgg": 210, "nuclei2d": 120, "counting": 50}
 _SPARE = 10.0  # seconds
 _LEAST = 5.0  # seconds, for a part to begin at all
 _LINES_OF_AN_ERROR = 12
+# Should this process be killed, a part still ends, and leaves the accelerator.
+_ALARMED = (
+    "import os, signal, sys; signal.alarm(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,15 +152,19 @@ def run_part(part: str, limit: float, output: Path, options: argparse.Namespace)
     log = output.with_suffix(".log")
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            command(part, limit, output, options),
+            [
+                sys.executable,
+                "-c",
+                _ALARMED,
+                str(math.ceil(limit + _SPARE)),
+                *command(part, limit, output, options),
+            ],
             cwd=ROOT,
             env=environment(output.parent, tiny=options.tiny),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # Should this process be killed, the part still ends, and leaves the accelerator.
-            preexec_fn=lambda: signal.alarm(math.ceil(limit + _SPARE)),
         )
         try:
             status = process.wait(timeout=limit)
