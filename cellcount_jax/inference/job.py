@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol
 
 import ml_collections
 import numpy as np
-import zarr
 
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.regions import Readable, Region
 from cellcount_jax.inference import survey
+from cellcount_jax.inference.job_arrays import open_array
 from cellcount_jax.inference.plan import Plan, make_plan
 from cellcount_jax.inference.survey import Mask, Survey
 
@@ -147,21 +147,15 @@ class Job:
 
         Locations, 0 up to `model.floor`; then the density if the model splits cells by it.
         """
-        return _opened(self.folder / "map.zarr")
+        return open_array(self.folder / "map.zarr")
 
     def coarse(self, flip: int) -> Any:
         """The coarsest level of a mirror image."""
-        return _opened(self.folder / "coarse" / f"{flip}.zarr")
+        return open_array(self.folder / "coarse" / f"{flip}.zarr")
 
     def read(self, region: Region) -> np.ndarray:
         """Normalised intensities of a part."""
         return self.survey.measured(self.image.read(region), region)
-
-
-def _opened(path: Path) -> Any:
-    """An array to read and write, of which zeros are stored too: a chunk that is not there is lost,
-    and no part of an image without cells."""
-    return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
 
 
 @contextlib.contextmanager

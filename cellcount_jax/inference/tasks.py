@@ -8,29 +8,24 @@ process, and again after a crash, and the result has the same bytes.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec
 
 from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images import files
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.regions import Region, extent
-from cellcount_jax.images.zarr_stores import files_below
-from cellcount_jax.inference import survey, tiled_maps
+from cellcount_jax.inference import job_arrays, survey, tiled_maps
 from cellcount_jax.inference.job import Engine, Job, Model, Progress, Task, silent
 from cellcount_jax.maps import pieces
 
 FOLDERS = ("coarse", "map.zarr", "peaks", "done")
 FILES = ("survey.npz", *FOLDERS)  # all that is kept in a job's folder
-_MAX_CHUNK_VOXELS = 64  # along an axis of the map in its file
 
 
 def complete(job: Job, engine: Engine, progress: Progress) -> None:
@@ -57,10 +52,10 @@ def complete(job: Job, engine: Engine, progress: Progress) -> None:
             " and the same command goes on once that is mended"
         ) from error
     for flip in range(len(job.plan.flips)):
-        _remove_array(_coarse_path(job, flip))
+        job_arrays.remove_array(_coarse_path(job, flip))
     shutil.rmtree(job.folder / "coarse", ignore_errors=True)
     if not _map_stays(job):
-        _remove_array(_map_path(job))
+        job_arrays.remove_array(_map_path(job))
 
 
 def prepare(job: Job, progress: Progress = silent) -> None:
@@ -84,26 +79,25 @@ def prepare(job: Job, progress: Progress = silent) -> None:
         (job.folder / name).mkdir(exist_ok=True)
     # Of what is marked as done the result may be gone.
     if _map_stays(job) or pending(job, "find"):
-        if _is_array(_map_path(job)):
-            _forget_lost(job, "decode-0", _map_path(job), plan.cores)
+        if job_arrays.is_array(_map_path(job)):
+            _forget_lost(job, "decode-0", _map_path(job), plan.cores.__getitem__)
         else:
             _forget(job, "decode")
-            _make_array(
+            job_arrays.make_array(
                 _map_path(job),
                 (*plan.shape, 1 + job.model.splits),
-                (*(_chunk(size) for size in extent(plan.tiles[0].core)), 1),
+                (*(job_arrays.chunk_edge(size) for size in extent(plan.tiles[0].core)), 1),
             )
     if pending(job, "decode"):
         chunk = extent(plan.coarse_core(0))
         features = tiled_maps.coarse_features(job.model.config)
         for flip in range(len(plan.flips)):
             path = _coarse_path(job, flip)
-            if _is_array(path):
-                cores = [plan.coarse_core(tile) for tile in range(len(plan.tiles))]
-                _forget_lost(job, f"encode-{flip}", path, cores)
+            if job_arrays.is_array(path):
+                _forget_lost(job, f"encode-{flip}", path, plan.coarse_core)
             else:
                 _forget(job, f"encode-{flip}")
-                _make_array(path, (*plan.coarse_shape, features), (*chunk, features))
+                job_arrays.make_array(path, (*plan.coarse_shape, features), (*chunk, features))
 
 
 def pending(job: Job, kind: str) -> list[Task]:
@@ -221,11 +215,6 @@ def _name(task: Task) -> str:
     return f"{task.kind}-{task.flip}-{task.tile}"
 
 
-def _chunk(size: int) -> int:
-    """The longest chunk that divides a core."""
-    return max(n for n in range(1, min(size, _MAX_CHUNK_VOXELS) + 1) if size % n == 0)
-
-
 def _map_path(job: Job) -> Path:
     return job.folder / "map.zarr"
 
@@ -250,7 +239,7 @@ def _check_read(job: Job, arrays: Sequence[Path]) -> None:
     """
     job.check()
     for path in arrays:
-        if not _is_array(path):
+        if not job_arrays.is_array(path):
             raise InputError(
                 f"{path}: was removed while it was needed; the same command computes it anew"
             )
@@ -262,50 +251,16 @@ def _forget(job: Job, prefix: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _forget_lost(job: Job, prefix: str, path: Path, cores: Sequence[Region]) -> None:
+def _forget_lost(job: Job, prefix: str, path: Path, core: Callable[[int], Region]) -> None:
     """Removes the marks of tasks of whose part of an array a chunk is gone.
 
     Args:
       job: the job.
       prefix: of the marks, before the number of the tile.
       path: of the array.
-      cores: `(*core,)` of each tile, of the first axes of the array.
+      core: the part of the array that is a tile's, by its number.
     """
-    array = zarr.open_array(path, mode="r")
-    stored = {file[len(str(path)) + 1 :] for file in files_below(str(path))}
+    is_stored = job_arrays.stored_parts(path)
     for mark in (job.folder / "done").glob(f"{prefix}-*"):
-        parts = (*cores[int(mark.name.rpartition("-")[2])], slice(0, array.shape[-1]))
-        grid = [
-            range(part.start // step, -(-part.stop // step))
-            for part, step in zip(parts, array.chunks, strict=True)
-        ]
-        keys = map(array.metadata.encode_chunk_key, itertools.product(*grid))
-        if not all(key in stored for key in keys):
+        if not is_stored(core(int(mark.name.rpartition("-")[2]))):
             mark.unlink(missing_ok=True)
-
-
-def _is_array(path: Path) -> bool:
-    return (path / "zarr.json").exists()
-
-
-def _make_array(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
-    """Makes a Zarr array of which nothing is stored yet."""
-    shutil.rmtree(path, ignore_errors=True)
-    sizes = tuple(min(chunk, size) for chunk, size in zip(chunks, shape, strict=True))
-    zarr.create_array(
-        path,
-        shape=shape,
-        chunks=sizes,
-        dtype="float32",
-        fill_value=0.0,
-        compressors=BloscCodec(cname="lz4", shuffle="bitshuffle"),
-    )
-
-
-def _remove_array(path: Path) -> None:
-    """Removes an array, at once for `_is_array`: one of which some is gone is gone."""
-    if path.is_symlink():
-        path.unlink()
-        return
-    (path / "zarr.json").unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
