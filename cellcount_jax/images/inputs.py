@@ -6,7 +6,7 @@ import argparse
 import collections
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,9 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.axes import reinterpreted
 from cellcount_jax.images.companions import companions, describe
 from cellcount_jax.images.files import unlinked, without_broken_links
+from cellcount_jax.images.input_names import unique_names
 from cellcount_jax.images.linked_inputs import LinkedInputs
-from cellcount_jax.images.openers import SOURCE_SUFFIXES, open_stored, short_name
+from cellcount_jax.images.openers import SOURCE_SUFFIXES, open_stored
 from cellcount_jax.images.slices import natural_order, slice_files
 from cellcount_jax.images.stored import naming, spatial_axes
 from cellcount_jax.images.zarr_stores import as_path, is_zarr
@@ -112,7 +113,7 @@ def find_inputs(
     for target, links in targets.items():
         if len(links) > 1:
             show(f"{' and '.join(links)}: are links to one file, {target}; each is an input")
-    names = _unique_names([path for path, _ in found], reserved)
+    names = unique_names([path for path, _ in found], reserved)
     made = []
     for name, (path, as_slices) in zip(names, found, strict=True):
         files = tuple(slice_files(path)) if as_slices else linked.members(path)
@@ -221,50 +222,6 @@ def _spatial_ndim(path: Path, scene: str | None, axes: str | None) -> int:
             return len(spatial_axes(stored, path))
         finally:
             stored.close()
-
-
-def _unique_names(paths: Sequence[Path], reserved: Collection[str]) -> list[str]:
-    """Names for output files: the shortest kind by which those of one name differ."""
-    names = [_folder_name(path) for path in paths]
-    for longer in (_with_ending, _with_folder, _with_both):
-        clashing = _repeated([*names, *reserved])
-        again = [longer(path) for path in paths]
-        for name in clashing:
-            members = [i for i, other in enumerate(names) if other.casefold() == name]
-            if not _repeated([again[i] for i in members]):
-                for i in members:
-                    names[i] = again[i]
-    for name in _repeated([*names, *reserved]):
-        first, *others = [p for n, p in zip(names, paths, strict=True) if n.casefold() == name]
-        if not others:
-            raise InputError(f"{first}: no results can be called {name!r}; rename the input.")
-        raise InputError(
-            f"{first}: and {others[0]} would both write results called {name!r}; rename one, or"
-            " give them one at a time."
-        )
-    return names
-
-
-def _folder_name(path: Path) -> str:
-    """A name that a folder beside others can have: no dots at its ends, as in `..`."""
-    return short_name(path).strip(". ") or path.name.strip(". ") or "image"
-
-
-def _with_ending(path: Path) -> str:
-    return "_".join([_folder_name(path), *path.suffix.split(".")[1:]])
-
-
-def _with_folder(path: Path) -> str:
-    return f"{path.resolve().parent.name}_{_folder_name(path)}"
-
-
-def _with_both(path: Path) -> str:
-    return f"{path.resolve().parent.name}_{_with_ending(path)}"
-
-
-def _repeated(names: Sequence[str]) -> list[str]:
-    counted = collections.Counter(name.casefold() for name in names)
-    return [name for name, number in counted.items() if number > 1]
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
