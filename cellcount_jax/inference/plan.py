@@ -104,6 +104,11 @@ class Plan(NamedTuple):
         return np.pad(values, [*ends, (0, 0)]) if any(e for _, e in ends) else values
 
 
+def mirror_images(axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """All sets of some axes: those along which each mirror image is mirrored, `()` the first."""
+    return tuple(f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n))
+
+
 def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
     """The plan for an image, in one piece if it has up to `config.predict.max_voxels`.
 
@@ -111,9 +116,7 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
       InputError: the image is too large for one piece, and the model's result would depend on
         the tiles, or not even the smallest tile is small enough.
     """
-    axes = range(len(shape)) if config.predict.flips else ()
     stride = settings.total_stride(config)
-    flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
     block: tuple[int, ...] = ()
     if config.model.attention != "none":
         block = tuple(crop // s for crop, s in zip(config.train.crop, stride, strict=True))
@@ -121,7 +124,7 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
     plan = Plan(
         shape=tuple(shape),
         whole=True,
-        flips=tuple(flips),
+        flips=mirror_images(range(len(shape)) if config.predict.flips else ()),
         stride=stride,
         block=block,
         tiles=(tiles.Tile(whole, whole, whole),),

@@ -7,7 +7,6 @@ default, is meant to get more out of unlabelled images. 2D and 3D alike.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,9 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 from jax import Array
 
 from cellcount_jax import config as settings
+from cellcount_jax.inference.plan import mirror_images
 from cellcount_jax.maps import targets
 from cellcount_jax.maps.targets import TargetGeometry
 from cellcount_jax.network.sau_net import SAUNet
@@ -136,8 +137,7 @@ def mean_over_mirror_images(predict: Callable[[Array], Array], images: Array) ->
     Source: data distillation, Radosavovic et al. 2018.
     """
     axes = range(1, images.ndim - 1)
-    mirrored = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
-    maps = [jnp.flip(predict(jnp.flip(images, f)), f) for f in mirrored]
+    maps = [jnp.flip(predict(jnp.flip(images, f)), f) for f in mirror_images(axes)]
     return sum(maps[1:], start=maps[0]) / len(maps)
 
 
@@ -186,7 +186,8 @@ def student_view(
     if c.target == "dots":
         target = make_target(points, mask, None, crop, config=config, geometry=geometry)
     if c.focal:
-        weight = weight * _focal_weight(target[None, ..., :1], c, peak)[0]
+        focal = {"sigma": c.focal_sigma, "radius": c.focal_radius, "floor": c.focal_floor * peak}
+        weight = weight * losses.focal_weight(target[None, ..., :1], **focal)[0]
     if c.view > 0:
         strengths = {name: c.view * strength for name, strength in _VIEW.items()}
         image = augment.random_intensity(keys[2], image, **strengths)
@@ -218,20 +219,17 @@ def confident_dots(
       `(K, D)` int voxels; `(K,)` bool, which rows are dots; `(*spatial,)` bool, where all is known.
     """
     c = config.consistency
-    size = tuple(2 * reach + 1 for reach in config.detect.min_distance)
-    highest = jax.lax.reduce_window(
-        teacher, -jnp.inf, jax.lax.max, size, (1,) * teacher.ndim, "SAME"
-    )
-    maxima = (teacher == highest) & (teacher > c.focal_floor * peak)
+    reach = config.detect.min_distance
+    maxima = losses.local_maxima(teacher, reach=reach, floor=c.focal_floor * peak)
     sure = maxima & (teacher > c.confident * peak)
     # No more strict maxima fit.
-    most = max(1, math.prod(-(-n // (1 + reach)) for n, reach in _sizes(teacher, config)))
+    most = math.prod(-(-n // (1 + r)) for n, r in zip(teacher.shape, reach, strict=True))
     index = jnp.nonzero(sure, size=most, fill_value=0)
     mask = jnp.arange(most) < sure.sum()
     unsure = jnp.pad(maxima & ~sure, 1, constant_values=True)
-    reach = {"spacing": geometry.edges, "max_distance": config.target.max_distance}
-    to_dot = targets.distance_transform(sure, **reach)
-    to_unsure = targets.distance_transform(unsure, **reach)
+    far = {"spacing": geometry.edges, "max_distance": config.target.max_distance}
+    to_dot = targets.distance_transform(sure, **far)
+    to_unsure = targets.distance_transform(unsure, **far)
     inner = tuple(slice(1, n + 1) for n in teacher.shape)
     return jnp.stack(index, axis=-1).astype(jnp.int32), mask, to_dot <= to_unsure[inner]
 
@@ -264,14 +262,4 @@ def average(old: Any, new: Any, step: Array | int, *, decay: float) -> Any:
     """
     done = jnp.asarray(step, jnp.float32)
     kept = jnp.minimum(decay, (1 + done) / (10 + done))
-    return jax.tree.map(lambda a, b: a + (1 - kept).astype(a.dtype) * (b - a), old, new)
-
-
-def _focal_weight(maps: Array, c: ml_collections.ConfigDict, peak: float) -> Array:
-    return losses.focal_weight(
-        maps, sigma=c.focal_sigma, radius=c.focal_radius, floor=c.focal_floor * peak
-    )
-
-
-def _sizes(values: Array, config: ml_collections.ConfigDict) -> zip[tuple[int, int]]:
-    return zip(values.shape, config.detect.min_distance, strict=True)
+    return optax.incremental_update(new, old, 1 - kept)

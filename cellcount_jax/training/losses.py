@@ -87,14 +87,25 @@ def focal_weight(
     FIDT (Liang et al. 2021).
     """
     teacher = jax.lax.stop_gradient(teacher)
-    window = (1, *(3,) * (teacher.ndim - 2), 1)
-    highest = jax.lax.reduce_window(
-        teacher, -jnp.inf, jax.lax.max, window, (1,) * teacher.ndim, "SAME"
-    )
-    weight = ((teacher == highest) & (teacher > floor)).astype(teacher.dtype)
+    maxima = local_maxima(teacher, reach=(0, *(1,) * (teacher.ndim - 2), 0), floor=floor)
+    weight = maxima.astype(teacher.dtype)
     for axis in range(1, teacher.ndim - 1):
         weight = gaussian_filter_along(weight, axis, sigma, radius)
     return weight
+
+
+def local_maxima(values: Array, *, reach: Sequence[int], floor: float) -> Array:
+    """Where values are above a floor and the highest in their window, bool, same shape.
+
+    Args:
+      values: any shape; no gradient passes.
+      reach: of the window to each side, along each axis.
+      floor: the value above which a maximum counts.
+    """
+    window = tuple(2 * r + 1 for r in reach)
+    ones = (1,) * values.ndim
+    highest = jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, window, ones, "SAME")
+    return (values == highest) & (values > floor)
 
 
 def focal_consistency_loss(student: Array, teacher: Array, weight: Array) -> Array:
