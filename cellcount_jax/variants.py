@@ -82,9 +82,10 @@ def use_self_supervision(config: ml_collections.ConfigDict) -> None:
 
 
 def use_mean_teacher(config: ml_collections.ConfigDict) -> None:
-    """What the mean over mirror images gives is learned: prediction needs no mirror images.
+    """The mean over mirror images is learned, and prediction does without.
 
-    The teacher's weights are a moving average, and its map is the mean over mirror images.
+    The teacher's weights are a moving average, and its map is the mean over mirror images. With one
+    labelled volume a pass becomes as good as that mean, with five it did not (RESULTS.md).
     """
     config.consistency.weight = 1.0
     config.consistency.teacher = "average"

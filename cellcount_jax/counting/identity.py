@@ -53,14 +53,16 @@ def identity_of(
         "model": model_digest,
         "max_voxels": predict.max_voxels,
         "mirror_images": bool(predict.flips),
-        "version": _version(),
+        "version": versions()["cellcount_jax"],
         **_files(source, job.mask),
     }
 
 
 @functools.cache
-def _version() -> str:
-    return importlib.metadata.version("cellcount_jax")  # which reads many files
+def versions() -> dict[str, str]:
+    """Of the packages that a count depends on, looked up once: it reads many files."""
+    packages = ("cellcount_jax", "jax", "numpy")
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def check_unchanged(source: Source, mask: Mask | None, identity: Mapping[str, Any]) -> None:

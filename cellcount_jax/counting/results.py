@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib.metadata
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cellcount_jax.counting import density, region_counts
+from cellcount_jax.counting.identity import versions
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import exports, files
 from cellcount_jax.images.label_volumes import open_label_volume, read_names
@@ -97,15 +96,8 @@ def summarise(source: Source, found: Found) -> dict[str, Any]:
         "tiles": found.tiles,
         "tiles_constant": found.constant,
         "tiles_outside_mask": found.outside,
-        "versions": dict(_versions()),
+        "versions": dict(versions()),
     }
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    # Looked up once: it reads many files.
-    packages = ("cellcount_jax", "jax", "numpy")
-    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def write(

@@ -109,14 +109,14 @@ class Decoder(nn.Module):
         map = (map if self.linear else nn.relu(map)) / self.output_scale
         if not self.count_scale:
             return map
-        repeats: Sequence[int] = (1,) * ndim
         if self.count_branch:
-            x, size, repeats = second
+            x, size, stride = second
             conv = Conv(x.shape[-1], (3,) * ndim, **self.conv, name="count_conv")
             x = Norm(**self.norm, name="count_norm")(nn.relu(conv(x, size=size)), train=train)
         density = Conv(1, (1,) * ndim, dtype=exact, name="count_head")(x) / self.count_scale
-        for axis, times in enumerate(repeats, start=1):
-            density = jnp.repeat(density, times, axis=axis)
+        if self.count_branch:
+            for axis, times in enumerate(stride, start=1):
+                density = jnp.repeat(density, times, axis=axis)
         return jnp.concatenate([map, density], axis=-1)
 
 

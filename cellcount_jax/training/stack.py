@@ -114,7 +114,8 @@ def _stack(
     if not with_labels:
         drawn = None
         if config.consistency.balance:
-            shares = kinds.shares([normalisation(s.image) for s in samples])
+            pairs = zip(images, samples, strict=True)
+            shares = kinds.shares([image[tuple(map(slice, s.shape))] for image, s in pairs])
             drawn = jnp.asarray(np.cumsum(shares), jnp.float32)
         return ImageStack(jnp.asarray(images), jnp.asarray(low), jnp.asarray(high), drawn=drawn)
     dots = [voxels_inside(s) for s in samples]
