@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images import files
 from cellcount_jax.images.files import replacing
-from cellcount_jax.images.regions import Region, extent
+from cellcount_jax.images.regions import extent
 from cellcount_jax.inference import job_arrays, survey, tiled_maps
 from cellcount_jax.inference.job import Engine, Job, Model, Progress, Task, silent
 from cellcount_jax.maps import pieces
@@ -45,6 +45,7 @@ def complete(job: Job, engine: Engine, progress: Progress) -> None:
         for kind, title in (("encode", "encoding"), ("decode", "decoding"), ("find", "searching")):
             if todo := pending(job, kind):
                 engine(todo, title)
+                _check_kept(job, kind)
     except OSError as error:
         # Errors of reading the image are input errors already.
         raise InputError(
@@ -80,7 +81,7 @@ def prepare(job: Job, progress: Progress = silent) -> None:
     # Of what is marked as done the result may be gone.
     if _map_stays(job) or pending(job, "find"):
         if job_arrays.is_array(_map_path(job)):
-            _forget_lost(job, "decode-0", _map_path(job), plan.cores.__getitem__)
+            _forget_lost(job, "decode")
         else:
             _forget(job, "decode")
             job_arrays.make_array(
@@ -94,7 +95,7 @@ def prepare(job: Job, progress: Progress = silent) -> None:
         for flip in range(len(plan.flips)):
             path = _coarse_path(job, flip)
             if job_arrays.is_array(path):
-                _forget_lost(job, f"encode-{flip}", path, plan.coarse_core)
+                _forget_lost(job, "encode", flip)
             else:
                 _forget(job, f"encode-{flip}")
                 job_arrays.make_array(path, (*plan.coarse_shape, features), (*chunk, features))
@@ -251,16 +252,38 @@ def _forget(job: Job, prefix: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _forget_lost(job: Job, prefix: str, path: Path, core: Callable[[int], Region]) -> None:
+def _forget_lost(job: Job, kind: str, flip: int = 0) -> bool:
     """Removes the marks of tasks of whose part of an array a chunk is gone.
 
-    Args:
-      job: the job.
-      prefix: of the marks, before the number of the tile.
-      path: of the array.
-      core: the part of the array that is a tile's, by its number.
+    Returns:
+      whether there are any.
     """
+    path, core = _map_path(job), job.plan.cores.__getitem__
+    if kind == "encode":
+        path, core = _coarse_path(job, flip), job.plan.coarse_core
     is_stored = job_arrays.stored_parts(path)
-    for mark in (job.folder / "done").glob(f"{prefix}-*"):
-        if not is_stored(core(int(mark.name.rpartition("-")[2]))):
-            mark.unlink(missing_ok=True)
+    marks = (job.folder / "done").glob(f"{kind}-{flip}-*")
+    lost = [mark for mark in marks if not is_stored(core(int(mark.name.rpartition("-")[2])))]
+    for mark in lost:
+        mark.unlink(missing_ok=True)
+    return bool(lost)
+
+
+def _check_kept(job: Job, kind: str) -> None:
+    """Makes sure, after all tasks of a kind, that no chunk that they have read was removed.
+
+    Raises:
+      InputError: some were; the marks of all that may be wrong are removed.
+    """
+    lost = []
+    if kind == "decode":
+        flips = range(len(job.plan.flips))
+        lost = [_coarse_path(job, flip) for flip in flips if _forget_lost(job, "encode", flip)]
+    elif kind == "find" and _forget_lost(job, "decode"):
+        lost = [_map_path(job)]
+    if lost:
+        _forget(job, kind)
+        raise InputError(
+            f"{lost[0]}: a part of it was removed while it was needed; the same command computes"
+            " it anew"
+        )

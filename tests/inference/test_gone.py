@@ -33,11 +33,12 @@ def make_job(untrained_model: Callable[..., TrainedModel]) -> Callable[..., Job]
 
 
 def removing(job: Job, before: str, name: str) -> Engine:
-    """The usual engine, but something is removed before tasks of one kind."""
+    """The usual engine, but a folder or a file is removed before tasks of one kind."""
 
     def engine(todo: Sequence[Task], title: str) -> None:
         if title == before:
-            shutil.rmtree(job.folder / name)
+            path = job.folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         tasks.one_by_one(job)(todo, title)
 
     return engine
@@ -56,6 +57,23 @@ def test_an_array_that_is_removed_while_it_is_needed(
         cells.find(job, engine=removing(job, before, name))
     # All marks of what was in the array are there still.
     assert list((job.folder / "done").glob("encode-*"))
+    found = cells.find(make_job(tmp_path / "disturbed"))
+    np.testing.assert_array_equal(found.points, expected.points)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize(
+    ("before", "name"), [("decoding", "coarse"), ("searching", "map.zarr")], ids=["coarse", "map"]
+)
+def test_a_chunk_that_is_removed_while_it_is_needed(
+    tmp_path: Path, make_job: Callable[..., Job], before: str, name: str
+) -> None:
+    """Zarr reads it as zeros: it is noticed once all tasks that may have read it are done."""
+    expected = cells.find(make_job(tmp_path / "undisturbed"))
+    job = make_job(tmp_path / "disturbed")
+    chunk = "0.zarr/c/0/0/0" if name == "coarse" else "c/0/0/0"
+    with pytest.raises(InputError, match=rf"{name}.*part of it was removed while"):
+        cells.find(job, engine=removing(job, before, f"{name}/{chunk}"))
     found = cells.find(make_job(tmp_path / "disturbed"))
     np.testing.assert_array_equal(found.points, expected.points)
     np.testing.assert_array_equal(found.scores, expected.scores)
