@@ -258,12 +258,13 @@ def _forget_lost(job: Job, kind: str, flip: int = 0) -> bool:
     Returns:
       whether there are any.
     """
-    path, core = _map_path(job), job.plan.cores.__getitem__
-    if kind == "encode":
-        path, core = _coarse_path(job, flip), job.plan.coarse_core
-    is_stored = job_arrays.stored_parts(path)
-    marks = (job.folder / "done").glob(f"{kind}-{flip}-*")
-    lost = [mark for mark in marks if not is_stored(core(int(mark.name.rpartition("-")[2])))]
+    encoded = kind == "encode"
+    is_stored = job_arrays.stored_parts(_coarse_path(job, flip) if encoded else _map_path(job))
+    lost = []
+    for mark in (job.folder / "done").glob(f"{kind}-{flip}-*"):
+        tile = int(mark.name.rpartition("-")[2])
+        if not is_stored(job.plan.coarse_core(tile) if encoded else job.plan.cores[tile]):
+            lost.append(mark)
     for mark in lost:
         mark.unlink(missing_ok=True)
     return bool(lost)
