@@ -4,7 +4,7 @@
 
 Each row is a process of its own, `cellcount count` with the bundled model nuclei2d, which resamples
 each image to the size of its cells, and an empty cache of programs. `padded`: as it is, in arrays
-of few sizes (`plan.array_shape`); `exact`: the first images, each in an array, and so with a
+of few sizes (`array_sizes.py`); `exact`: the first images, each in an array, and so with a
 program, of its own size. The points found are compared. `rest s` are CPU seconds of the threads
 that read, measure and write, without what is loaded at the start; `network s` those of the compiled
 network alone, on the first images in arrays of their own sizes. Without a folder, round cells of

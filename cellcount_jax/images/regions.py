@@ -186,6 +186,12 @@ def within(region: Region, outer: Region) -> Region:
     return tuple(slice(p.start - o.start, p.stop - o.start) for p, o in pairs)
 
 
+def placed(region: Region, outer: Region) -> Region:
+    """A region that is given in the coordinates of an outer one; undoes `within`."""
+    pairs = zip(region, outer, strict=True)
+    return tuple(slice(part.start + o.start, part.stop + o.start) for part, o in pairs)
+
+
 def lies_in(points: np.ndarray, region: Region) -> np.ndarray:
     """`(N,)` bool: which points `(N, D)` lie in the voxels of a region, centres at integers."""
     start, stop = ([getattr(p, side) - 0.5 for p in region] for side in ("start", "stop"))

@@ -16,17 +16,10 @@ import numpy as np
 
 from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.regions import Reader, Region, extent
+from cellcount_jax.images.regions import Reader, Region, extent, placed
 from cellcount_jax.inference import tiles
-from cellcount_jax.network.sau_net import tile_radius
-
-# The sides of the arrays in which planes are computed, in voxels, in the order in which they are
-# tried; those for larger planes are powers of this root of two.
-_ARRAYS = (
-    *((256, 256), (362, 362), (512, 512), (362, 724), (724, 362), (724, 724)),
-    *((1024, 1024), (724, 1448), (1448, 724)),
-)
-_ROOT_IF_LARGER = 4
+from cellcount_jax.inference.array_sizes import array_shape, rounded_up
+from cellcount_jax.network.sau_net import decoder_reach, tile_radius
 
 _MOST_TILES = 10**6  # they are listed in memory, and each leaves a file
 
@@ -39,29 +32,39 @@ class Plan(NamedTuple):
       whole: whether it is one piece, for which no coarse level is kept.
       flips: the axes along which each of the mirror images that are averaged is mirrored; `()`
         is the image itself.
-      stride: `(D,)` voxels of the image for one of the coarsest level.
+      strides: `(D,)` of each level but the coarsest, to the next; finest first.
       block: `(D,)` voxels of the coarsest level that attend to each other; empty = none do.
       tiles: to encode, on a mirror image padded to multiples of the stride.
       cores: `(*core,)` of each tile, the region of the image that its map covers.
       halo: `(D,)` voxels that are read at least around a core.
       window_shape: `(D,)` size of the region that is read to decode a core; of an image in one
         piece that of the array in which it is computed, see `array_shape`.
+      reach: voxels of a level around a part that the decoder's convolutions see.
+      part_shapes: `(D,)` of the part of each level that is decoded for a core, finest first; of
+        an image in one piece, which is decoded as a whole, there are none.
     """
 
     shape: tuple[int, ...]
     whole: bool
     flips: tuple[tuple[int, ...], ...]
-    stride: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
     block: tuple[int, ...]
     tiles: tuple[tiles.Tile, ...]
     cores: tuple[Region, ...]
     halo: tuple[int, ...]
     window_shape: tuple[int, ...]
+    reach: int = 0
+    part_shapes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """`(D,)` voxels of the image for one of the coarsest level."""
+        return tuple(math.prod(column) for column in zip(*self.strides, strict=True))
 
     @property
     def padded_shape(self) -> tuple[int, ...]:
         """The image's size, rounded up to multiples of the stride."""
-        return _rounded_up(self.shape, self.stride)
+        return rounded_up(self.shape, self.stride)
 
     @property
     def coarse_shape(self) -> tuple[int, ...]:
@@ -78,8 +81,9 @@ class Plan(NamedTuple):
         return self.coarse_region(self.tiles[index].core)
 
     def coarse_needed(self, index: int, flip: tuple[int, ...]) -> Region:
-        """The part of the coarsest level of a mirror image that decoding a tile needs."""
-        region = self.coarse_region(self.window(self.cores[index], flip))
+        """The part of the coarsest level of a mirror image that decoding a tile needs, with whole
+        blocks."""
+        region = self.coarse_part(self.cores[index], flip)
         if not self.block:
             return region
         sizes = zip(region, self.block, self.coarse_shape, strict=True)
@@ -95,6 +99,26 @@ class Plan(NamedTuple):
         read = zip(_with_halo(self, core, flip), self.window_shape, self.padded_shape, strict=True)
         starts = [(min(part.start, size - length), length) for part, length, size in read]
         return tuple(slice(start, start + length) for start, length in starts)
+
+    def parts(self, core: Region, flip: tuple[int, ...]) -> tuple[Region, ...]:
+        """The part of each level of a core's window that is decoded, finest first."""
+        sides = zip(
+            mirrored(core, self.shape, flip),
+            self.window(core, flip),
+            zip(*self.strides, strict=True),
+            zip(*self.part_shapes, strict=True),
+            strict=True,
+        )
+        axes = [
+            tiles.decoder_parts(core, window, strides=strides, reach=self.reach, lengths=lengths)
+            for core, window, strides, lengths in sides
+        ]
+        return tuple(zip(*axes, strict=True))
+
+    def coarse_part(self, core: Region, flip: tuple[int, ...]) -> Region:
+        """The part of the coarsest level of a mirror image that is decoded for a core."""
+        window = self.coarse_region(self.window(core, flip))
+        return placed(self.parts(core, flip)[-1], window)
 
     def read_mirrored(self, read: Reader, flip: tuple[int, ...], region: Region) -> np.ndarray:
         """A region of a mirror image, which is 0 beyond its ends."""
@@ -116,7 +140,7 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
       InputError: the image is too large for one piece, and the model's result would depend on
         the tiles, or not even the smallest tile is small enough.
     """
-    stride = settings.total_stride(config)
+    stride, strides = settings.total_stride(config), settings.strides(config)
     block: tuple[int, ...] = ()
     if config.model.attention != "none":
         block = tuple(crop // s for crop, s in zip(config.train.crop, stride, strict=True))
@@ -125,7 +149,7 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
         shape=tuple(shape),
         whole=True,
         flips=mirror_images(range(len(shape)) if config.predict.flips else ()),
-        stride=stride,
+        strides=strides,
         block=block,
         tiles=(tiles.Tile(whole, whole, whole),),
         cores=(whole,),
@@ -143,7 +167,7 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
         )
     if math.prod(shape) > _MOST_TILES * config.predict.max_voxels:  # before cores are looked for
         raise _too_many(config, shape, f"more than {_MOST_TILES} tiles")
-    halo, padded = tile_radius(settings.strides(config)), plan.padded_shape
+    halo, padded = tile_radius(strides), plan.padded_shape
     core = tiles.choose_core(padded, halo=halo, block=stride, max_voxels=config.predict.max_voxels)
     number = math.prod(-(-size // edge) for size, edge in zip(padded, core, strict=True))
     if number > _MOST_TILES:
@@ -162,10 +186,12 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
             )
         ),
         halo=halo,
+        reach=decoder_reach(config),
     )
-    return plan._replace(
-        window_shape=tuple(_longest_window(plan, axis) for axis in range(len(shape)))
-    )
+    axes = range(len(shape))
+    plan = plan._replace(window_shape=tuple(_longest_window(plan, axis) for axis in axes))
+    lengths = [_longest_parts(plan, axis) for axis in axes]
+    return plan._replace(part_shapes=tuple(zip(*lengths, strict=True)))
 
 
 def _too_many(config: ml_collections.ConfigDict, shape: Sequence[int], number: str) -> InputError:
@@ -175,44 +201,6 @@ def _too_many(config: ml_collections.ConfigDict, shape: Sequence[int], number: s
         f" (--max-voxels) so that there are up to {_MOST_TILES}, or count a part of the image or a"
         " coarser level of it (--level)"
     )
-
-
-def array_shape(config: ml_collections.ConfigDict, shape: Sequence[int]) -> tuple[int, ...]:
-    """The size of the array at whose beginning an image in one piece is computed.
-
-    A program is compiled for a size, which takes longer than the computation of a small image, and
-    keeps its memory. So planes of up to about a megavoxel are computed in few arrays: of six sizes
-    up to 724 voxels. Where convolutions skip what is padded, see `native.convolve`, this takes
-    about 1.3 times as long as in arrays of their own sizes. A larger plane, which takes longer than
-    its program, is padded less. The map is as without padding, see `SAUNet`; where it would not be,
-    for volumes, which are rarely of many sizes, and where it would exceed
-    `config.predict.max_voxels`, only the last stride is filled.
-
-    Args:
-      config: of the experiment.
-      shape: `(D,)` of the image.
-
-    Returns:
-      `(D,)` multiples of the stride.
-    """
-    stride = settings.total_stride(config)
-    least = _rounded_up(shape, stride)
-    if len(shape) != 2 or config.model.norm != "batch" or config.model.attention == "global":
-        return least
-    arrays = [_rounded_up(sides, stride) for sides in _ARRAYS]
-    holding = (sides for sides in arrays if all(n <= k for n, k in zip(least, sides, strict=True)))
-    found = next(holding, _rounded_up([_power(n) for n in least], stride))
-    return found if math.prod(found) <= config.predict.max_voxels else least
-
-
-def _power(size: int) -> float:
-    """The least power of the root that is not below a size."""
-    exponent = math.ceil(math.log2(size) * _ROOT_IF_LARGER - 1e-9)
-    return max(size, 2.0 ** (exponent / _ROOT_IF_LARGER))
-
-
-def _rounded_up(sizes: Sequence[float], stride: Sequence[int]) -> tuple[int, ...]:
-    return tuple(math.ceil(size / step) * step for size, step in zip(sizes, stride, strict=True))
 
 
 def mirrored(region: Region, shape: Sequence[int], flip: Sequence[int]) -> Region:
@@ -225,9 +213,30 @@ def mirrored(region: Region, shape: Sequence[int], flip: Sequence[int]) -> Regio
 
 def _longest_window(plan: Plan, axis: int) -> int:
     """The longest region that decoding any core reads along an axis, whatever the other axes."""
-    different = {(core[axis].start, core[axis].stop): core for core in plan.cores}
-    regions = (_with_halo(plan, core, flip) for core in different.values() for flip in plan.flips)
-    return max(extent(region)[axis] for region in regions)
+    pairs = itertools.product(_different(plan, axis), plan.flips)
+    return max(extent(_with_halo(plan, core, flip))[axis] for core, flip in pairs)
+
+
+def _longest_parts(plan: Plan, axis: int) -> list[int]:
+    """The longest part of each level that decoding any core needs along an axis."""
+    strides = [stride[axis] for stride in plan.strides]
+    sides = [
+        (mirrored(core, plan.shape, flip)[axis], plan.window(core, flip)[axis])
+        for core, flip in itertools.product(_different(plan, axis), plan.flips)
+    ]
+    lengths: list[int] = []
+    for level in range(len(strides) + 1):
+        parts = (
+            tiles.decoder_parts(*pair, strides=strides, reach=plan.reach, lengths=lengths)
+            for pair in sides
+        )
+        lengths.append(max(part[level].stop - part[level].start for part in parts))
+    return lengths
+
+
+def _different(plan: Plan, axis: int) -> list[Region]:
+    """A core for each range of them along an axis."""
+    return list({(core[axis].start, core[axis].stop): core for core in plan.cores}.values())
 
 
 def _with_halo(plan: Plan, core: Region, flip: tuple[int, ...]) -> Region:

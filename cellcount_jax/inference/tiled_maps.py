@@ -4,8 +4,8 @@ Convolutions need a halo of some voxels around a tile, attention whole blocks of
 level. That level is small, so it is computed first, tile by tile, for the whole image
 (`encode`); then the map, tile by tile, from the tile's own finer levels and the coarse one, with
 attention on the blocks that the tile meets (`decode`). The halo is that of the convolutions
-alone. The caller reads the image and keeps the coarse level: in memory (`compute`) or on a disk
-(`tasks.py`).
+alone, and a level of the decoder computes no more of it than the next finer one needs. The caller
+reads the image and keeps the coarse level: in memory (`compute`) or on a disk (`tasks.py`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import numpy as np
 from jax import Array
 
 from cellcount_jax import config as settings
-from cellcount_jax.images.regions import Reader, Region, extent, within
+from cellcount_jax.images.regions import Reader, Region, extent, placed, within
 from cellcount_jax.inference.plan import Plan, make_plan, mirrored
 from cellcount_jax.network.sau_net import SAUNet, create_model
+from cellcount_jax.network.unet import Parts
 
 Compiled = Callable[..., Array]
 _ATTENTION_BLOCKS = 16  # in one call
@@ -136,10 +137,13 @@ def decode(
         else:
             region = plan.coarse_needed(index, flip)
             level = _attend(frozen, variables, read_coarse(number, region), plan.block)
-            inside = within(plan.coarse_region(window), region)
+            parts = plan.parts(core, flip)
+            coarse = level[within(plan.coarse_part(core, flip), region)]
+            starts = np.array([[p.start for p in part] for part in parts], np.int32)
             values = plan.read_mirrored(read, flip, window)
-            inputs = values[None], level[inside][None]
-            found = _on_device(_decoded(frozen), variables, *inputs)[0]
+            run = _decoded(frozen, plan.part_shapes)
+            found = _on_device(run, variables, values[None], coarse[None], starts)[0]
+            window = placed(parts[0], window)
         part = found[within(mirrored(core, plan.shape, flip), window)]
         if config.target.kernel == "mask":
             part = 1 / (1 + np.exp(-part))
@@ -217,13 +221,16 @@ def _attended(config: ml_collections.FrozenConfigDict) -> Compiled:
 
 
 @functools.cache
-def _decoded(config: ml_collections.FrozenConfigDict) -> Compiled:
-    """Image and attended coarsest level to the map."""
+def _decoded(
+    config: ml_collections.FrozenConfigDict, shapes: tuple[tuple[int, ...], ...]
+) -> Compiled:
+    """Image, a part of the attended coarsest level and where parts begin, to the map of a part."""
     model = create_model(config)
 
-    def run(variables: Any, x: Array, attended: Array) -> Any:
+    def run(variables: Any, x: Array, attended: Array, starts: Array) -> Any:
         levels = model.apply(variables, x, method=SAUNet.encode)
         levels = (*levels[:-1], attended.astype(model.dtype))
-        return model.apply(variables, levels, method=SAUNet.decode)
+        parts = Parts(starts, shapes)
+        return model.apply(variables, levels, parts=parts, method=SAUNet.decode)
 
     return jax.jit(run)

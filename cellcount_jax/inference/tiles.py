@@ -70,6 +70,37 @@ def tile_grid(
     ]
 
 
+def decoder_parts(
+    core: slice, window: slice, *, strides: Sequence[int], reach: int, lengths: Sequence[int] = ()
+) -> list[slice]:
+    """The part of each level that a decoder needs along one axis, for the maps of a core.
+
+    Args:
+      core: the voxels whose maps are wanted.
+      window: the voxels that the encoder sees, on the grid of the coarsest level.
+      strides: of the levels, finest first, each to the next.
+      reach: voxels of a level that its convolutions see on each side, but beyond the window.
+      lengths: of the parts of the finest levels, as far as they are fixed.
+
+    Returns:
+      A part a level, in voxels of the level from the beginning of the window.
+    """
+    start, stop = core.start - window.start, core.stop - window.start
+    size = window.stop - window.start
+    parts = []
+    for level in range(len(strides) + 1):
+        # Of the coarsest level voxels alone are needed: it is given, and upsampled.
+        margin, step = (reach, strides[level]) if level < len(strides) else (0, 1)
+        start = max((start - margin) // step * step, 0)
+        stop = min(-(-(stop + margin) // step) * step, size)
+        if level < len(lengths):
+            start = min(start, size - lengths[level])
+            stop = start + lengths[level]
+        parts.append(slice(start, stop))
+        start, stop, size = start // step, stop // step, size // step
+    return parts
+
+
 def choose_core(
     shape: Sequence[int], *, halo: Sequence[int], block: Sequence[int], max_voxels: int
 ) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from jax import Array
 
 from cellcount_jax import config as settings
 from cellcount_jax.network.attention import SelfAttention
-from cellcount_jax.network.unet import Decoder, Encoder, Levels, pooled
+from cellcount_jax.network.unet import Decoder, Encoder, Levels, Parts, pooled
 
 
 class SAUNet(nn.Module):
@@ -113,9 +113,16 @@ class SAUNet(nn.Module):
         size = pooled(size, self._total_stride())
         return (*levels[:-1], self.attention(levels[-1], train=train, keys=keys, size=size))
 
-    def decode(self, levels: Levels, *, train: bool = False, size: Array | None = None) -> Array:
-        """The maps from attended levels."""
-        return self.decoder(levels, train=train, size=size)
+    def decode(
+        self,
+        levels: Levels,
+        *,
+        train: bool = False,
+        size: Array | None = None,
+        parts: Parts | None = None,
+    ) -> Array:
+        """The maps from attended levels, of all or a part of the image; see `Decoder`."""
+        return self.decoder(levels, train=train, size=size, parts=parts)
 
     def __call__(
         self,
@@ -205,6 +212,12 @@ def tile_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
         on_map = 4 * sum(finer) + finer[-1] - 1
         radii.append(max(on_coarsest, on_map))
     return tuple(radii)
+
+
+def decoder_reach(config: ml_collections.ConfigDict) -> int:
+    """How many voxels of a level around a part the decoder's convolutions on it see."""
+    branch_on_finest = config.model.counter == "branch" and len(settings.strides(config)) == 1
+    return 2 + branch_on_finest
 
 
 def _divide(block: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:

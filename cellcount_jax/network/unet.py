@@ -7,8 +7,9 @@ convolution, ReLU, norm, in this order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -16,6 +17,29 @@ from jax import Array
 from cellcount_jax.network.layers import Conv, ConvTranspose, Norm, at_least_float32, max_pool
 
 Levels = tuple[Array, ...]
+
+
+class Parts(NamedTuple):
+    """The part of each level, finest first, that a decoder computes.
+
+    Attributes:
+      starts: `(levels, D)` int32, where each part begins in its level.
+      shapes: `(D,)` of each; within the next coarser part.
+    """
+
+    starts: Array
+    shapes: Sequence[Sequence[int]]
+
+    def cut(self, x: Array, level: int, *, origin: Array | int = 0) -> Array:
+        """A level's part of an array `(batch, *spatial, channels)` that begins at `origin`."""
+        start = self.starts[level] - origin
+        sizes = (x.shape[0], *self.shapes[level], x.shape[-1])
+        return jax.lax.dynamic_slice(x, (0, *start, 0), sizes)
+
+    def cut_upsampled(self, x: Array, level: int, stride: Sequence[int]) -> Array:
+        """A level's part of what the next coarser part was upsampled to."""
+        coarser = self.starts[level + 1] * jnp.asarray(stride, jnp.int32)
+        return self.cut(x, level, origin=coarser)
 
 
 class ConvLevel(nn.Module):
@@ -67,6 +91,10 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The expanding half: levels, finest first, to maps `(batch, *spatial, 1 or 2)` float32.
 
+    With `parts` the maps are those of the part of the finest level, and the coarsest level is given
+    as its part: around a region whose maps are wanted, few voxels of the finer levels are needed,
+    and these take most of the time.
+
     Attributes:
       linear: no ReLU on the output (logits, for the full-annotation baseline).
       output_scale: what the map is divided by: the network learns a target times this.
@@ -87,7 +115,14 @@ class Decoder(nn.Module):
     count_branch: bool
 
     @nn.compact
-    def __call__(self, levels: Levels, *, train: bool, size: Array | None = None) -> Array:
+    def __call__(
+        self,
+        levels: Levels,
+        *,
+        train: bool,
+        size: Array | None = None,
+        parts: Parts | None = None,
+    ) -> Array:
         x = levels[-1]
         sizes = [size]
         for stride in self.strides:
@@ -98,7 +133,10 @@ class Decoder(nn.Module):
             features = levels[i].shape[-1]
             x = ConvTranspose(features, self.strides[i], **self.conv, name=f"up_{i}")(x)
             x = Norm(**self.norm, name=f"up_norm_{i}")(nn.relu(x), train=train)
-            x = jnp.concatenate([levels[i], x], axis=-1)
+            fine = levels[i]
+            if parts:
+                fine, x = parts.cut(fine, i), parts.cut_upsampled(x, i, self.strides[i])
+            x = jnp.concatenate([fine, x], axis=-1)
             x = level(features, ndim, self.norm, self.conv, name=f"level_{i}")(x, train, sizes[i])
             if i == 1 or len(self.strides) == 1:
                 second = x, sizes[i], self.strides[0] if i else (1,) * ndim
@@ -117,6 +155,8 @@ class Decoder(nn.Module):
         if self.count_branch:
             for axis, times in enumerate(stride, start=1):
                 density = jnp.repeat(density, times, axis=axis)
+            if parts and len(self.strides) > 1:
+                density = parts.cut_upsampled(density, 0, stride)
         return jnp.concatenate([map, density], axis=-1)
 
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.regions import Array
+from cellcount_jax.images.regions import Array, extent
 from cellcount_jax.inference import plan as plans
 from cellcount_jax.inference import tiled_maps
-from cellcount_jax.inference.plan import array_shape, make_plan
+from cellcount_jax.inference.array_sizes import array_shape
+from cellcount_jax.inference.plan import make_plan
 from cellcount_jax.network.sau_net import create_model
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -62,6 +63,8 @@ BRANCH = {**DENSITY, "model.counter": "branch"}
         (2, {"predict.flips": True}),
         (2, DENSITY),
         (2, BRANCH),
+        (2, {**BRANCH, "model.levels": 2}),
+        (2, {"model.strides": ((4, 2), (2, 2)), "predict.flips": True}),
         (3, {}),
         (3, BRANCH),
         (3, {"predict.flips": True, "model.attention": "none"}),
@@ -140,6 +143,19 @@ def test_the_tiles_need_their_halo(
     whole = one.map()
     one.config.predict.max_voxels = LIMITS[2]
     monkeypatch.setattr(plans, "tile_radius", lambda strides: (0, 0))
+    assert np.abs(one.map() - whole).max() > 1e-3
+
+
+def test_the_decoder_computes_what_it_needs_around_a_core_and_no_more(
+    network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = network(2)
+    whole = one.map()
+    one.config.predict.max_voxels = LIMITS[2]
+    plan = make_plan(one.config, one.values.shape[:-1])
+    sides = zip(plan.part_shapes[0], extent(plan.cores[0]), plan.window_shape, strict=True)
+    assert all(part <= core + 8 < window for part, core, window in sides)
+    monkeypatch.setattr(plans, "decoder_reach", lambda config: 1)
     assert np.abs(one.map() - whole).max() > 1e-3
 
 
