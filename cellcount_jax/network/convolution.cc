@@ -4,6 +4,9 @@
 // window, y (n, d, h, w, o). A 2D convolution has d = kd = 1. The input's gradient is a
 // convolution of dy with the mirrored kernel.
 //
+// A convolution may end with bias, ReLU and an affine map of each channel, for a network that is not
+// trained any more, and x may be two arrays whose channels come one after the other.
+//
 // An image may fill only the beginning of its array: then the rest is as padding to it, and 0 in y.
 //
 // Everything is the product of a panel: a few rows of A times a few vectors of B, the results in
@@ -23,6 +26,10 @@
 #include <mutex>
 #include <utility>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "xla/ffi/api/ffi.h"
 
@@ -211,6 +218,18 @@ void ParallelFor(ffi::ThreadPool& pool, Index count, const Task& task) {
   progress->finished.wait(lock, [&] { return progress->done == count; });
 }
 
+// Wants large pages for memory that is about to be written. XLA's is new for every program that
+// runs, and to make 4 KiB pages of it, one at a time, took a third of the time of a convolution.
+void WantLargePages(void* memory, size_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t kPage = 1 << 21;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (begin + kPage - 1) / kPage * kPage, end = (begin + bytes) / kPage * kPage;
+  // It is a wish: where it is not met, nothing else changes.
+  if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+#endif
+}
+
 struct Shape {
   Index n, d, h, w, c, o, kd, kh, kw;
   // Of the arrays, from their beginning the image is (d, h, w).
@@ -228,9 +247,15 @@ struct Shape {
   }
 };
 
+// An image whose channels are those of one array, or of two, one after the other.
+struct Image {
+  const float* parts[2];
+  Index channels[2];
+};
+
 // The input rows that output rows [y0, y0 + rows) of a plane see, with zeros around, of channels
 // [c0, c0 + channels): (kd, rows + kh - 1, w + kw - 1, channels).
-const float* PaddedRows(const Shape& s, const float* x, Index plane, Index y0, Index rows, Index c0,
+const float* PaddedRows(const Shape& s, const Image& x, Index plane, Index y0, Index rows, Index c0,
                         Index channels) {
   thread_local std::vector<float> scratch;
   const Index height = rows + s.kh - 1, row = s.padded_width() * channels;
@@ -238,17 +263,24 @@ const float* PaddedRows(const Shape& s, const float* x, Index plane, Index y0, I
   const Index z0 = plane % s.d - s.kd / 2;
   for (Index tap = 0; tap < s.kd; ++tap) {
     if (z0 + tap < 0 || z0 + tap >= s.d) continue;
-    const float* const source = x + s.Row(plane - s.kd / 2 + tap, 0) * s.c + c0;
     for (Index i = 0; i < height; ++i) {
       const Index y = y0 - s.kh / 2 + i;
       if (y < 0 || y >= s.h) continue;
       float* const to = scratch.data() + (tap * height + i) * row + s.kw / 2 * channels;
-      const float* const from = source + y * s.all_w * s.c;
-      if (channels == s.c) {
-        std::memcpy(to, from, s.w * s.c * sizeof(float));
-      } else {
+      const Index first = s.Row(plane - s.kd / 2 + tap, y);
+      for (Index part = 0, before = 0; part < 2; before += x.channels[part++]) {
+        const Index all = x.channels[part];
+        const Index begin = std::max(c0 - before, Index{0});
+        const Index end = std::min(c0 + channels - before, all);
+        if (begin >= end) continue;
+        const float* const from = x.parts[part] + first * all + begin;
+        float* const into = to + before + begin - c0;
+        if (end - begin == channels && channels == all) {
+          std::memcpy(into, from, s.w * channels * sizeof(float));
+          continue;
+        }
         for (Index j = 0; j < s.w; ++j) {
-          std::memcpy(to + j * channels, from + j * s.c, channels * sizeof(float));
+          std::memcpy(into + j * channels, from + j * all, (end - begin) * sizeof(float));
         }
       }
     }
@@ -256,39 +288,116 @@ const float* PaddedRows(const Shape& s, const float* x, Index plane, Index y0, I
   return scratch.data();
 }
 
-void Convolve(ffi::ThreadPool& pool, const Shape& s, const float* x, const float* kernel, float* y) {
-  if (s.n * s.d * s.h * s.w * s.o == 0) return;
-  const Panels& panels = PanelsFor<false>(s.o, s.kw == 3);
-  const Index columns = panels.columns, blocks = s.o / columns;
-  const Index length = s.kw * s.c, taps = s.kd * s.kh;
-  // The kernel, a block of output channels after the other.
-  std::vector<float> packed(taps * length * s.o);
-  for (Index block = 0; block < blocks; ++block) {
-    for (Index k = 0; k < taps * length; ++k) {
-      std::memcpy(packed.data() + (block * taps * length + k) * columns,
-                  kernel + k * s.o + block * columns, columns * sizeof(float));
+// The kernel of a convolution whose output channels are those of `group` rows below each other: it
+// is group - 1 rows higher, (kd, kh + group - 1, kw, c, group * o), and a row that an output row does
+// not see is 0 for it.
+std::vector<float> GroupedKernel(const Shape& s, const float* kernel, Index group) {
+  const Index length = s.kw * s.c, height = s.kh + group - 1;
+  std::vector<float> grouped(s.kd * height * length * group * s.o);
+  for (Index tap = 0; tap < s.kd * s.kh; ++tap) {
+    for (Index row = 0; row < group; ++row) {
+      const Index line = tap / s.kh * height + tap % s.kh + row;
+      for (Index k = 0; k < length; ++k) {
+        std::memcpy(grouped.data() + ((line * length + k) * group + row) * s.o,
+                    kernel + (tap * length + k) * s.o, s.o * sizeof(float));
+      }
     }
   }
-  const Index chunk = s.RowsPerChunk(s.c), chunks = CeilDiv(s.h, chunk);
+  return grouped;
+}
+
+// The kernel, a block of output channels after the other.
+std::vector<float> PackedKernel(const float* kernel, Index terms, Index outputs, Index columns) {
+  std::vector<float> packed(terms * outputs);
+  for (Index block = 0; block < outputs / columns; ++block) {
+    for (Index k = 0; k < terms; ++k) {
+      std::memcpy(packed.data() + (block * terms + k) * columns,
+                  kernel + k * outputs + block * columns, columns * sizeof(float));
+    }
+  }
+  return packed;
+}
+
+// What becomes of the sums: y = max(sum + bias, 0) * scale + shift, each (o); or y = sum without.
+struct Finish {
+  const float *bias = nullptr, *scale = nullptr, *shift = nullptr;
+
+  // Of the output channels [first, first + count) of pixels next to each other.
+  void operator()(const float* sums, Index sums_step, Index first, Index count, Index pixels,
+                  float* to, Index to_step) const {
+    Index done = 0;
+    for (; done + 8 <= count; done += 8) {
+      Lanes<8>(sums + done, sums_step, first + done, pixels, to + done, to_step);
+    }
+    for (; done < count; ++done) {
+      Lanes<1>(sums + done, sums_step, first + done, pixels, to + done, to_step);
+    }
+  }
+
+  template <int lanes>
+  void Lanes(const float* sums, Index sums_step, Index first, Index pixels, float* to,
+             Index to_step) const {
+    typedef float Vector __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
+    const auto at = [](const float* from) { return *reinterpret_cast<const Vector*>(from); };
+    const auto put = [&](Index i, Vector v) { *reinterpret_cast<Vector*>(to + i * to_step) = v; };
+    if (bias == nullptr) {
+      for (Index i = 0; i < pixels; ++i) put(i, at(sums + i * sums_step));
+      return;
+    }
+    const Vector b = at(bias + first), a = at(scale + first), c = at(shift + first), zero = {};
+    for (Index i = 0; i < pixels; ++i) {
+      const Vector sum = at(sums + i * sums_step) + b;
+      put(i, (sum > zero ? sum : zero) * a + c);
+    }
+  }
+};
+
+void Convolve(ffi::ThreadPool& pool, const Shape& s, const Image& x, const float* kernel,
+              const Finish& finish, float* y) {
+  if (s.n * s.d * s.h * s.w * s.o == 0) return;
+  // Output channels that leave half a vector empty: those of two rows together fill it.
+  const Index group = s.kh == 3 && s.o % kLanes == kLanes / 2 && kLanes > 8 ? 2 : 1;
+  const Index outputs = group * s.o, tall = s.kh + group - 1;
+  const Panels& panels = PanelsFor<false>(outputs, s.kw == 3);
+  const Index columns = panels.columns, blocks = outputs / columns;
+  const Index length = s.kw * s.c, taps = s.kd * tall;
+  const std::vector<float> packed =
+      PackedKernel(GroupedKernel(s, kernel, group).data(), taps * length, outputs, columns);
+  const Index chunk = CeilDiv(s.RowsPerChunk(s.c), group) * group, chunks = CeilDiv(s.h, chunk);
   const Index step = panels.Step(s.w);
   ParallelFor(pool, s.n * s.d * chunks, [&](Index item) {
     const Index plane = item / chunks, y0 = item % chunks * chunk;
-    const Index rows = std::min(chunk, s.h - y0), height = rows + s.kh - 1;
-    const float* const padded = PaddedRows(s, x, plane, y0, rows, 0, s.c);
+    const Index rows = std::min(chunk, s.h - y0);
+    // A last row that has no other to go with it goes with one behind the image.
+    const Index groups = CeilDiv(rows, group), height = groups * group + s.kh - 1;
+    const float* const padded = PaddedRows(s, x, plane, y0, groups * group, 0, s.c);
     std::vector<const float*> a(taps), b(taps);
+    float sums[2 * kRows * 2 * kLanes];
     for (Index block = 0; block < blocks; ++block) {
-      for (Index i = 0; i < taps; ++i) {
-        b[i] = packed.data() + (block * taps + i) * length * columns;
+      // Its channels are those of these rows of a group, which see these lines of the input.
+      const Index upper = block * columns / s.o, lower = ((block + 1) * columns - 1) / s.o;
+      const Index lines = lower + s.kh - upper;
+      for (Index i = 0; i < s.kd * lines; ++i) {
+        const Index tap = i / lines * tall + upper + i % lines;
+        b[i] = packed.data() + (block * taps + tap) * length * columns;
       }
-      for (Index row = 0; row < rows; ++row) {
-        for (Index x0 = 0; x0 < s.w; x0 += step) {
-          for (Index i = 0; i < taps; ++i) {
-            const Index line = i / s.kh * height + row + i % s.kh;
+      // Down the rows: most of what a panel reads is in the nearest cache since the last one.
+      for (Index x0 = 0; x0 < s.w; x0 += step) {
+        for (Index row = 0; row < rows; row += group) {
+          for (Index i = 0; i < s.kd * lines; ++i) {
+            const Index line = i / lines * height + row + upper + i % lines;
             a[i] = padded + (line * s.padded_width() + x0) * s.c;
           }
-          float* const out = y + (s.Row(plane, y0 + row) + x0) * s.o + block * columns;
           const Index pixels = std::min(step, s.w - x0);
-          panels.by_rows[pixels]({a.data(), b.data(), taps, length}, s.c, columns, out, s.o, false);
+          panels.by_rows[pixels]({a.data(), b.data(), s.kd * lines, length}, s.c, columns, sums,
+                                 columns, false);
+          for (Index below = upper; below <= lower && row + below < rows; ++below) {
+            const Index first = std::max(block * columns - below * s.o, Index{0});
+            const Index last = std::min((block + 1) * columns - below * s.o, s.o);
+            const float* const from = sums + below * s.o + first - block * columns;
+            float* const to = y + (s.Row(plane, y0 + row + below) + x0) * s.o + first;
+            finish(from, columns, first, last - first, pixels, to, s.o);
+          }
         }
       }
     }
@@ -320,7 +429,7 @@ void WeightGradient(ffi::ThreadPool& pool, const Shape& s, const float* x, const
     for (Index unit = first; unit < last; ++unit) {
       const Index plane = unit / chunks, y0 = unit % chunks * chunk;
       const Index rows = std::min(chunk, s.h - y0), height = rows + s.kh - 1;
-      const float* const padded = PaddedRows(s, x, plane, y0, rows, c0, channels);
+      const float* const padded = PaddedRows(s, {{x, x}, {s.c, 0}}, plane, y0, rows, c0, channels);
       a.resize(rows);
       b.resize(rows);
       for (Index o0 = 0; o0 < s.o; o0 += panels.columns) {
@@ -350,6 +459,7 @@ void WeightGradient(ffi::ThreadPool& pool, const Shape& s, const float* x, const
 
 using Array = ffi::Buffer<ffi::F32, 5>;
 using Sizes = ffi::Buffer<ffi::S32, 1>;
+using Affine = ffi::Buffer<ffi::F32, 2>;
 using Result = ffi::Result<Array>;
 
 // Zeros where the image is not: after its rows, after its planes' last rows, after its planes.
@@ -362,14 +472,21 @@ void ClearOutside(ffi::ThreadPool& pool, const Shape& s, float* y) {
   });
 }
 
-ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array kernel, Sizes size, Result y) {
+// `more` has further channels of x, or none; `finish` is (3, o), bias, scale and shift, or (0, o).
+ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array more, Array kernel,
+                           Affine finish, Sizes size, Result y) {
   const auto a = x.dimensions(), k = kernel.dimensions();
+  const Index further = more.dimensions()[4], o = k[4];
   Index filled[3];
   for (int i = 0; i < 3; ++i) filled[i] = std::clamp<Index>(size.typed_data()[i], 0, a[i + 1]);
-  const Shape shape{a[0], filled[0], filled[1], filled[2], a[4], k[4],
-                    k[0], k[1],      k[2],      a[1],      a[2], a[3]};
+  const Shape shape{a[0], filled[0], filled[1], filled[2], a[4] + further, o,
+                    k[0], k[1],      k[2],      a[1],      a[2],           a[3]};
+  WantLargePages(y->typed_data(), y->size_bytes());
   ClearOutside(pool, shape, y->typed_data());
-  Convolve(pool, shape, x.typed_data(), kernel.typed_data(), y->typed_data());
+  const Image image{{x.typed_data(), more.typed_data()}, {a[4], further}};
+  const float* const f = finish.typed_data();
+  const Finish last = finish.dimensions()[0] ? Finish{f, f + o, f + 2 * o} : Finish{};
+  Convolve(pool, shape, image, kernel.typed_data(), last, y->typed_data());
   return ffi::Error::Success();
 }
 
@@ -388,6 +505,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
         .Ctx<ffi::ThreadPool>()
         .Arg<Array>()
         .Arg<Array>()
+        .Arg<Array>()
+        .Arg<Affine>()
         .Arg<Sizes>()
         .Ret<Array>());
 

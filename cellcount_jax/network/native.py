@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,20 +38,40 @@ _TIMEOUT_S = 300
 _SLOW = "convolutions on the CPU are 2 to 3 times slower than they could be"
 
 
-def convolve(x: Array, kernel: Array, *, size: Array | None = None) -> Array:
+class Finish(NamedTuple):
+    """What becomes of the sums: max(sum + bias, 0) * scale + shift, `(out,)` each."""
+
+    bias: Array
+    scale: Array
+    shift: Array
+
+
+def convolve(
+    x: Array,
+    kernel: Array,
+    *,
+    more: Array | None = None,
+    size: Array | None = None,
+    finish: Finish | None = None,
+) -> Array:
     """Convolution with stride 1 and zero padding to the same size; `available()` must be true.
 
     Args:
       x: `(batch, depth, height, width, in)` float32.
       kernel: `(*window, in, out)` float32, odd window of three axes.
+      more: `(batch, depth, height, width, in)` float32, further input channels, after those of x.
       size: `(3,)` int32, of the images, from the beginning of x: what is behind them does not
         count, takes no time, and is 0 in the result. None = all of x.
+      finish: what becomes of the sums. None = they are the result.
 
     Returns:
       `(batch, depth, height, width, out)` float32.
     """
+    outputs = kernel.shape[-1]
     size = jnp.asarray(x.shape[1:-1], jnp.int32) if size is None else size
-    return _call("convolve", (*x.shape[:-1], kernel.shape[-1]), x, kernel, size)
+    more = jnp.zeros((*x.shape[:-1], 0), jnp.float32) if more is None else more
+    last = jnp.zeros((0, outputs), jnp.float32) if finish is None else jnp.stack(finish)
+    return _call("convolve", (*x.shape[:-1], outputs), x, more, kernel, last, size)
 
 
 def weight_gradient(x: Array, dy: Array, window: tuple[int, ...]) -> Array:

@@ -65,6 +65,15 @@ def check(
     x32, kernel32, dy32 = (jnp.asarray(a, jnp.float32) for a in (x, kernel, dy))
     assert difference(native.convolve(x32, kernel32), np.asarray(expected)) < 1e-5
     assert difference(native.weight_gradient(x32, dy32, window), gradient) < 1e-5
+    # Input channels in two arrays; bias, ReLU and an affine map at the end.
+    bias, scale, shift = rng.normal(size=(3, outputs)).astype(np.float32)
+    found = native.convolve(
+        x32[..., : inputs // 2],
+        kernel32,
+        more=x32[..., inputs // 2 :],
+        finish=native.Finish(*map(jnp.asarray, (bias, scale, shift))),
+    )
+    assert difference(found, np.maximum(expected + bias, 0) * scale + shift) < 1e-5
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,11 +109,12 @@ def test_equals_the_sums_at_sizes_that_are_cut(
         ((2, 4, 4), (2, 0, 3), (3, 3, 3)),
     ],
 )
+@pytest.mark.parametrize("outputs", [8, 16, 24])
 def test_an_image_at_the_beginning_of_an_array(
-    spatial: tuple[int, ...], size: tuple[int, ...], window: tuple[int, ...]
+    spatial: tuple[int, ...], size: tuple[int, ...], window: tuple[int, ...], outputs: int
 ) -> None:
     rng = np.random.default_rng(0)
-    kernel = jnp.asarray(rng.normal(size=(*window, 24, 16)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(*window, 24, outputs)), jnp.float32)
     image = (slice(None), *(slice(n) for n in size))
     x = np.full((2, *spatial, 24), np.nan, np.float32)
     x[image] = rng.normal(size=(2, *size, 24))
