@@ -37,7 +37,8 @@ Tree = TypeVar("Tree")
 WRITTEN = (model_file.MODEL_FILE, "checkpoints", "evaluation", "metrics.jsonl")
 # A run is the same whatever tiles an image is cut into for prediction.
 _MAY_DIFFER = ("predict.max_voxels",)
-_SPARE = 1.5  # times the arrays of a checkpoint, which must be free on the disk
+# What must be free on the disk: times the arrays of a checkpoint, and bytes for what describes them.
+_SPARE, _SPARE_BYTES = 1.5, 4 * 2**20
 _FULL = "RESOURCE_EXHAUSTED"  # TensorStore's word for a full disk
 
 
@@ -142,8 +143,8 @@ def save(folder: Path, step: int, tree: Any, *, keep: int) -> None:
     values = jax.device_get(tree)
     needed = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(values))
     folder.mkdir(parents=True, exist_ok=True)
-    # Orbax's threads print tracebacks where a disk fills up.
-    if shutil.disk_usage(folder).free < _SPARE * needed:
+    # Where a disk fills up, TensorStore's threads print tracebacks.
+    if shutil.disk_usage(folder).free < _SPARE * needed + _SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     with _quiet():
         try:
@@ -245,12 +246,12 @@ def _checkpointer() -> ocp.Checkpointer:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax reports each of its steps at the level of info; only its warnings matter.
+    """Orbax reports each of its steps, and the traceback of an error, which it raises as well.
 
-    An error in one of its threads is raised where the thread is waited for; Python prints it too.
+    Python prints an error in one of its threads too.
     """
     before, hook = logging.get_verbosity(), threading.excepthook
-    logging.set_verbosity(min(before, logging.WARNING))
+    logging.set_verbosity(logging.FATAL)
     threading.excepthook = lambda _: None
     try:
         yield
