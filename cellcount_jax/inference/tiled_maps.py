@@ -193,7 +193,7 @@ def _blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Region]:
 @functools.cache
 def _whole(config: ml_collections.FrozenConfigDict) -> Compiled:
     """Image, at the beginning of an array, to the map."""
-    model = create_model(config)
+    model = create_model(config, trained=True)
 
     def apply(variables: Any, x: Any, size: Any) -> Any:
         return model.apply(variables, x, size=size)
@@ -204,14 +204,14 @@ def _whole(config: ml_collections.FrozenConfigDict) -> Compiled:
 @functools.cache
 def _encoded(config: ml_collections.FrozenConfigDict) -> Compiled:
     """Image to the coarsest level."""
-    model = create_model(config)
+    model = create_model(config, trained=True)
     return jax.jit(lambda variables, x: model.apply(variables, x, method=SAUNet.encode)[-1])
 
 
 @functools.cache
 def _attended(config: ml_collections.FrozenConfigDict) -> Compiled:
     """The coarsest level after attention."""
-    model = create_model(config)
+    model = create_model(config, trained=True)
 
     def run(variables: Any, x: Array) -> Any:
         # The level is stored as float32, whatever type it was computed in.
@@ -225,7 +225,7 @@ def _decoded(
     config: ml_collections.FrozenConfigDict, shapes: tuple[tuple[int, ...], ...]
 ) -> Compiled:
     """Image, a part of the attended coarsest level and where parts begin, to the map of a part."""
-    model = create_model(config)
+    model = create_model(config, trained=True)
 
     def run(variables: Any, x: Array, attended: Array, starts: Array) -> Any:
         levels = model.apply(variables, x, method=SAUNet.encode)

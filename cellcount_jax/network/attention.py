@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from cellcount_jax.network.layers import Conv, Norm, at_least_float32, inside
+from cellcount_jax.network.convolutions import at_least_float32, inside
+from cellcount_jax.network.layers import Conv, Norm
 
 
 class SelfAttention(nn.Module):

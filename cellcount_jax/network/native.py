@@ -3,7 +3,7 @@
 `convolution.cc` is compiled for the processor it runs on when it is first needed, which takes
 seconds, and kept in the user's cache folder. Where there is no C++ compiler (`$CXX`, c++, g++,
 clang++, or that of the package ziglang), or with CELLCOUNT_NATIVE=0 in the environment,
-`cellcount_jax.network.layers` computes the same with XLA alone.
+`cellcount_jax.network.convolutions` computes the same with XLA alone.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from jax import Array
 
 from cellcount_jax import config as settings
 from cellcount_jax.network.attention import SelfAttention
+from cellcount_jax.network.convolutions import can_fuse
 from cellcount_jax.network.unet import Decoder, Encoder, Levels, Parts, pooled
 
 
@@ -47,12 +48,14 @@ class SAUNet(nn.Module):
       output_scale: the map is divided by this.
       count_scale: a second map, the cells' density, is divided by this; 0 = there is none.
       count_branch: whether it comes from a branch of its own, see `Decoder`.
-      symmetry: of the kernels, see `layers.symmetric`. With another than 'none' the map of a
+      symmetry: of the kernels, see `convolutions.symmetric`. With another than 'none' the map of a
         mirrored image is the mirrored map, where pooling and blocks begin at its ends alike.
       axis_name: the mapped axis over which batch norm averages while training.
       dtype: of the computation; parameters, norms' statistics and the head stay float32.
       remat: whether training computes the inside of a level again for its gradient, for less
         memory and more time on GPUs and TPUs; on CPUs memory stays as it is.
+      fused: whether a level's convolution, ReLU and norm are one pass, see `Conv`: for a network
+        that is not trained any more.
     """
 
     features: int = 32
@@ -70,6 +73,7 @@ class SAUNet(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
+    fused: bool = False
 
     def setup(self) -> None:
         norm = {
@@ -79,7 +83,7 @@ class SAUNet(nn.Module):
             "dtype": self.dtype,
         }
         conv = {"dtype": self.dtype, "symmetry": self.symmetry}
-        self.encoder = Encoder(self.features, self.strides, norm, conv, self.remat)
+        self.encoder = Encoder(self.features, self.strides, norm, conv, self.remat, self.fused)
         if self.block != ():
             block = None if self.block is None else _divide(self.block, self._total_stride())
             self.attention = SelfAttention(block, self.dropout, norm, self.dtype)
@@ -88,6 +92,7 @@ class SAUNet(nn.Module):
             norm=norm,
             conv=conv,
             remat=self.remat,
+            fused=self.fused,
             linear=self.linear,
             head_bias=self.head_bias,
             output_scale=self.output_scale,
@@ -145,9 +150,12 @@ class SAUNet(nn.Module):
         return tuple(math.prod(column) for column in zip(*self.strides, strict=True))
 
 
-def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = None) -> SAUNet:
-    """The network that a config describes."""
+def create_model(
+    config: ml_collections.ConfigDict, *, axis_name: str | None = None, trained: bool = False
+) -> SAUNet:
+    """The network that a config describes; of a trained one the passes are fused that can be."""
     c = config.model
+    dtype = _computation_dtype(c.dtype)
     blocks = {"block": tuple(config.train.crop), "global": None, "none": ()}
     return SAUNet(
         features=c.features,
@@ -163,8 +171,9 @@ def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = N
         count_branch=c.counter == "branch",
         symmetry=c.symmetry,
         axis_name=axis_name,
-        dtype=_computation_dtype(c.dtype),
+        dtype=dtype,
         remat=c.remat,
+        fused=trained and c.norm == "batch" and can_fuse(dtype),
     )
 
 

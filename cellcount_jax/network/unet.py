@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from cellcount_jax.network.layers import Conv, ConvTranspose, Norm, at_least_float32, max_pool
+from cellcount_jax.network.convolutions import at_least_float32
+from cellcount_jax.network.layers import Conv, ConvTranspose, Norm, max_pool
 
 Levels = tuple[Array, ...]
 
@@ -43,19 +44,30 @@ class Parts(NamedTuple):
 
 
 class ConvLevel(nn.Module):
-    """Twice: 3-wide convolution, ReLU, norm."""
+    """Twice: 3-wide convolution, ReLU, norm.
+
+    Attributes:
+      fused: whether that is one pass, where it is not trained; see `Conv`.
+    """
 
     features: int
     ndim: int
     norm: dict[str, Any]
     conv: dict[str, Any]
+    fused: bool
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, size: Array | None) -> Array:
+    def __call__(
+        self, x: Array, train: bool, size: Array | None, more: Array | None = None
+    ) -> Array:
         for i in range(2):
             conv = Conv(self.features, (3,) * self.ndim, **self.conv, name=f"conv_{i}")
-            x = conv(x, size=size)
-            x = Norm(**self.norm, name=f"norm_{i}")(nn.relu(x), train=train)
+            norm = Norm(**self.norm, name=f"norm_{i}")
+            if self.fused and not train:
+                x = conv(x, more=more, size=size, norm=norm.affine())
+            else:
+                x = norm(nn.relu(conv(x, more=more, size=size)), train=train)
+            more = None
         return x
 
 
@@ -72,6 +84,7 @@ class Encoder(nn.Module):
     norm: dict[str, Any]
     conv: dict[str, Any]
     remat: bool
+    fused: bool
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, size: Array | None = None) -> Levels:
@@ -83,7 +96,8 @@ class Encoder(nn.Module):
                 x = max_pool(x, self.strides[i - 1])
                 size = pooled(size, self.strides[i - 1])
             features = self.features * 2**i
-            x = level(features, ndim, self.norm, self.conv, name=f"level_{i}")(x, train, size)
+            made = level(features, ndim, self.norm, self.conv, self.fused, name=f"level_{i}")
+            x = made(x, train, size)
             levels += (x,)
         return levels
 
@@ -108,6 +122,7 @@ class Decoder(nn.Module):
     norm: dict[str, Any]
     conv: dict[str, Any]
     remat: bool
+    fused: bool
     linear: bool
     head_bias: float
     output_scale: float
@@ -136,8 +151,8 @@ class Decoder(nn.Module):
             fine = levels[i]
             if parts:
                 fine, x = parts.cut(fine, i), parts.cut_upsampled(x, i, self.strides[i])
-            x = jnp.concatenate([fine, x], axis=-1)
-            x = level(features, ndim, self.norm, self.conv, name=f"level_{i}")(x, train, sizes[i])
+            made = level(features, ndim, self.norm, self.conv, self.fused, name=f"level_{i}")
+            x = made(fine, train, sizes[i], x)
             if i == 1 or len(self.strides) == 1:
                 second = x, sizes[i], self.strides[0] if i else (1,) * ndim
         # Not in bfloat16: neighbours on a peak would come out equal.

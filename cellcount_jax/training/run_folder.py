@@ -37,7 +37,7 @@ Tree = TypeVar("Tree")
 WRITTEN = (model_file.MODEL_FILE, "checkpoints", "evaluation", "metrics.jsonl")
 # A run is the same whatever tiles an image is cut into for prediction.
 _MAY_DIFFER = ("predict.max_voxels",)
-# What must be free on the disk: times the arrays of a checkpoint, and bytes for what describes them.
+# What must be free on the disk: times the arrays of a checkpoint, and bytes for their description.
 _SPARE, _SPARE_BYTES = 1.5, 4 * 2**20
 _FULL = "RESOURCE_EXHAUSTED"  # TensorStore's word for a full disk
 

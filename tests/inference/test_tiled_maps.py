@@ -99,7 +99,7 @@ def test_planes_of_many_sizes_have_the_maps_of_few_programs(
         found = [tiled_maps.compute(one.config, one.variables, image) for image in images]
     programs = sum("Finished XLA compilation" in record.message for record in caplog.records)
     assert 0 < programs <= 3
-    model = create_model(one.config)
+    model = create_model(one.config, trained=True)
     for image, maps in list(zip(images, found, strict=True))[::4]:
         # As the network is defined, without an array around the image.
         flips = [(), (0,), (1,), (0, 1)] if "predict.flips" in changed else [()]

@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 from jax import Array
 
-from cellcount_jax.network import layers, native
+from cellcount_jax.network import convolutions, layers, native
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes", "form")
 
@@ -101,7 +101,7 @@ def value_and_gradients(operation: Operation, x: Array, kernel: Array) -> tuple[
 def test_convolution_equals_native(sizes: tuple[Any, ...]) -> None:
     x, kernel = random_arrays(*sizes)
     for actual, expected in zip(
-        value_and_gradients(layers.convolve, x, kernel),
+        value_and_gradients(convolutions.convolve, x, kernel),
         value_and_gradients(native_convolution, x, kernel),
         strict=True,
     ):
@@ -112,7 +112,7 @@ def test_convolution_equals_native(sizes: tuple[Any, ...]) -> None:
 def test_upsampling_equals_native(sizes: tuple[Any, ...]) -> None:
     x, kernel = random_arrays(*sizes)
     for actual, expected in zip(
-        value_and_gradients(layers.upsample, x, kernel),
+        value_and_gradients(convolutions.upsample, x, kernel),
         value_and_gradients(native_transposed, x, kernel),
         strict=True,
     ):
@@ -141,14 +141,14 @@ def repeated(convolve: Operation, upsample: Operation) -> Operation:
 @pytest.mark.parametrize("window", [(3, 3), (3, 3, 3), (1, 1)])
 def test_inside_a_loop(window: tuple[int, ...]) -> None:
     x, kernel = random_arrays(2, (3, 4, 5)[-len(window) :], window, 3, 3)
-    actual = repeated(layers.convolve, layers.upsample)(x, kernel)
+    actual = repeated(convolutions.convolve, convolutions.upsample)(x, kernel)
     assert_close(actual, repeated(native_convolution, native_transposed)(x, kernel))
 
 
 def test_under_vmap() -> None:
     x, kernel = random_arrays(2, (4, 5, 6), (3, 3, 3), 2, 3)
     kernels = jnp.stack([kernel, -2 * kernel])
-    many = jax.vmap(lambda k: value_and_gradients(layers.convolve, x, k))(kernels)
+    many = jax.vmap(lambda k: value_and_gradients(convolutions.convolve, x, k))(kernels)
     for i, k in enumerate(kernels):
         one = value_and_gradients(native_convolution, x, k)
         for actual, expected in zip(many, one, strict=True):
@@ -197,7 +197,7 @@ def test_computation_type_and_parameter_type() -> None:
 def test_symmetric_kernels_are_the_mean_of_their_mirror_images(window: tuple[int, ...]) -> None:
     kernel = np.random.default_rng(0).normal(size=(*window, 40, 50)).astype(np.float32)
 
-    found = np.asarray(layers.symmetric(jnp.asarray(kernel), "mirror"))
+    found = np.asarray(convolutions.symmetric(jnp.asarray(kernel), "mirror"))
 
     axes = range(len(window))
     flips = [f for n in range(len(window) + 1) for f in itertools.combinations(axes, n)]
@@ -210,7 +210,7 @@ def test_symmetric_kernels_are_the_mean_of_their_mirror_images(window: tuple[int
 
 def test_square_kernels_stay_as_they_are_where_y_and_x_are_exchanged() -> None:
     kernel = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 3, 4, 5)), jnp.float32)
-    mirror, square = (layers.symmetric(kernel, name) for name in ("mirror", "square"))
+    mirror, square = (convolutions.symmetric(kernel, name) for name in ("mirror", "square"))
     exchanged = jnp.swapaxes(mirror, 1, 2)
     np.testing.assert_allclose(square, (mirror + exchanged) / 2, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(layers.symmetric(kernel, "none"), kernel)
+    np.testing.assert_array_equal(convolutions.symmetric(kernel, "none"), kernel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -311,6 +312,28 @@ def test_symmetric_kernels_map_a_mirrored_image_to_the_mirrored_map(
     turned = np.asarray(apply(made, jnp.swapaxes(image, -2, -3)))
     same = np.allclose(turned, np.swapaxes(maps, -2, -3), atol=2e-5)
     assert same == (symmetry == "square")
+
+
+@pytest.mark.parametrize("strides", [((2, 4), (2, 2)), ((1, 2, 2), (2, 2, 2))], ids=str)
+def test_a_trained_network_is_computed_in_fewer_passes(strides: Sequence[Sequence[int]]) -> None:
+    if not native.available():
+        pytest.skip("there is no C++ compiler")
+    model = SAUNet(features=3, strides=strides, block=(), linear=True, output_scale=1.0)
+    image = random_image((2, *(8 * stride for stride in strides[0]), 2))
+    made = random_variables(model, image)
+    fused = model.clone(fused=True)
+
+    def passes(model: SAUNet) -> int:
+        return str(jax.make_jaxpr(model.apply)(made, image)).count(" max ")
+
+    assert passes(fused) < passes(model)
+    expected = jax.jit(model.apply)(made, image)
+    assert expected.std() > 1e-3
+    np.testing.assert_allclose(jax.jit(fused.apply)(made, image), expected, atol=1e-5)
+    # A training step is what it was.
+    train = jax.jit(functools.partial(fused.apply, train=True, mutable="batch_stats"))
+    same = jax.jit(functools.partial(model.apply, train=True, mutable="batch_stats"))
+    np.testing.assert_array_equal(train(made, image)[0], same(made, image)[0])
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
