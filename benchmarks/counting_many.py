@@ -148,7 +148,7 @@ def count(inputs: Path, output: Path, way: str, exact: int) -> None:
 def network_seconds(sizes: list[tuple[int, ...]]) -> float:
     """CPU seconds of the network, compiled, on all mirror images of planes of some sizes."""
     model = model_file.load_model(MODEL)
-    run = jax.jit(create_model(model.config).apply)
+    run = jax.jit(create_model(model.config, trained=True).apply)
     flips = len(plan.make_plan(model.config, sizes[0]).flips)
     total = 0.0
     for size in {*sizes}:

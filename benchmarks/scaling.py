@@ -138,7 +138,7 @@ def network(
     train = functools.partial(train_step, config=config)
     step, cost = compiled(train, state, batch, jax.random.key(1))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    apply = jax.jit(create_model(inference).apply)
+    apply = jax.jit(create_model(inference, trained=True).apply)
     return Point(step, cost, functools.partial(apply, variables, batch["image"]))
 
 
