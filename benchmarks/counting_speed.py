@@ -5,9 +5,9 @@
 A real volume (c-Fos, repeated to the size) is counted with the bundled model nuclei3d: all that the
 command does but starting and writing points. In turn with it the bare network computes the maps of
 the same windows, halos included, nothing else. The encoder runs twice in a count, once for the
-coarsest level and once to decode, but the decoder leaves out most of the halos. Seconds are those of
-the clock; the CPU's, of all threads, do not see what else runs on the machine. The parts of a count are
-CPU seconds of one more count, one task after the other. About 12 minutes on 2 cores.
+coarsest level and once to decode, but the decoder leaves out most of the halos. Seconds are those
+of the clock; the CPU's, of all threads, do not see what else runs on the machine. The parts of a
+count are CPU seconds of one more count, one task after the other. About 12 minutes on 2 cores.
 """
 
 from __future__ import annotations

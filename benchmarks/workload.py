@@ -84,7 +84,7 @@ def jax_inference(
     config: ml_collections.ConfigDict, state: Any, image: np.ndarray, *, steps: int
 ) -> Callable[[], Any]:
     """A call that computes the maps of some images several times."""
-    apply = jax.jit(create_model(config).apply)
+    apply = jax.jit(create_model(config, trained=True).apply)
     variables = jax.device_put({"params": state.params, "batch_stats": state.batch_stats})
     x = jnp.asarray(image)
     return lambda: [jax.block_until_ready(apply(variables, x)) for _ in range(steps)]
