@@ -77,6 +77,14 @@ def few(texts: Sequence[str], *, most: int = 3) -> str:
     return ", ".join(texts[:most]) + more
 
 
+def how_to_install(extra: str) -> str:
+    """The commands that install an extra of setup.cfg, for the error where it is missing."""
+    return (
+        f'pip install "cellcount_jax[{extra}]", or in a clone EXTRAS={extra} bash'
+        " launch/setup_venv.sh"
+    )
+
+
 @contextlib.contextmanager
 def at_hand(what: object) -> Iterator[None]:
     """Remembers in an error which file was worked on, for `unexpected`."""

@@ -15,9 +15,9 @@ from typing import TypeVar
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from cellcount_jax import cache, overrides
+from cellcount_jax import cache, config_files, overrides
 from cellcount_jax import config as settings
-from cellcount_jax.errors import InputError, fail
+from cellcount_jax.errors import InputError, fail, in_words
 from cellcount_jax.evaluation import evaluate
 from cellcount_jax.images import files
 from cellcount_jax.inference import model_file
@@ -81,7 +81,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
       InputError: names the flag or the setting that is wrong, and what is allowed.
     """
     try:
-        remaining = flags.FLAGS(list(arguments))
+        remaining = flags.FLAGS(config_files.with_config_found(arguments))
         if len(remaining) > 1:
             raise InputError(
                 f"unexpected argument {remaining[1]!r}; settings are --config.key=value"
@@ -101,12 +101,22 @@ def _parse(arguments: Sequence[str]) -> list[str]:
                 overrides.check_key(key.removeprefix("config."))
         raise error
     except OSError as error:
-        raise InputError(f"--config: {str(error).splitlines()[-1].strip()}") from error
+        raise InputError(f"--config: {in_words(error)}") from error
     except (flags.Error, TypeError, ValueError) as error:
+        first = _first_cause(error)
+        if isinstance(first, InputError):  # such as a variant that there is not
+            raise first from error
         # An error inside a config file comes with its traceback in the text.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         plain = lines[-1] if "Traceback" in str(error) else " ".join(lines)
-        raise InputError(plain.removeprefix("cellcount_jax.errors.InputError: ")) from error
+        raise InputError(plain) from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """The error that others were raised for."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _fails_plainly(call: Callable[[Sequence[str]], Result]) -> Callable[[Sequence[str]], Result]:

@@ -77,7 +77,7 @@ fi
 version=$(version_of "$venv/bin/python")
 supported "$version" || die "$venv has Python $version; a Python 3.11 to 3.13 is needed. Delete that folder and start again."
 
-hash=$({ cat setup.cfg pyproject.toml constraints.txt; echo "$version"; } | sha256sum | cut -d ' ' -f 1)
+hash=$({ cat setup.cfg setup.py pyproject.toml constraints.txt; echo "$version"; } | sha256sum | cut -d ' ' -f 1)
 fresh_stamp=$(printf '%s\n%s' "$root" "$hash")
 if [[ -f "$stamp" && "$(head -n 2 "$stamp")" == "$fresh_stamp" ]]; then
   if tail -n +3 "$stamp" | grep -qxF "[$extras]"; then exit 0; fi

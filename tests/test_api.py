@@ -28,6 +28,7 @@ ROOMS = (
     "overrides",
     "validation",
     "variants",
+    "config_files",
     "images",
     "data",
     "maps",

@@ -25,7 +25,10 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
     ),
     "wrong type": ([SMOKE, "--config.train.steps=many"], ("--config.train.steps=many", "int")),
     "missing config": ([], ("--config is missing",)),
-    "no such config file": (["--config=configs/vgh.py"], ("--config", "'configs/vgh.py'")),
+    "no such config file": (
+        ["--config=configs/vgh.py"],
+        ("--config=configs/vgh.py: no such file", "configs/vgg.py"),
+    ),
     "unknown variant": (
         ["--config=configs/vgg.py:papre"],
         ("--config=vgg.py:papre: no such variant", "paper"),

@@ -769,7 +769,7 @@ add(
     "a_format_whose_packages_are_missing",
     lambda p: p.write_bytes(b"ZISRAWFILE" + bytes(100)),
     "a.czi",
-    "pip install bioio",
+    "pip install .*formats",
 )
 add("nothing_at_all", lambda p: None, "a.tif", "no such file")
 add("a_dangling_link", lambda p: p.symlink_to(p.with_name("missing.tif")), "a.tif", "no such file")

@@ -22,7 +22,7 @@ import jax
 from absl import logging as log
 
 from cellcount_jax.counting import job_file
-from cellcount_jax.errors import InputError, in_words
+from cellcount_jax.errors import InputError, how_to_install, in_words
 from cellcount_jax.inference import tasks
 from cellcount_jax.inference.job import Engine, Job, Task
 from cellcount_jax.progress import progress
@@ -58,7 +58,7 @@ def engines_on(scheduler: str) -> Iterator[Callable[[Job], Engine]]:
     if importlib.util.find_spec("distributed") is None:
         raise InputError(
             f"--scheduler {scheduler}: needs dask.distributed, which is not installed:"
-            f' pip install "{_NAME}[cluster]"'
+            f" {how_to_install('cluster')}"
         )
     with contextlib.ExitStack() as stack:
         connect = functools.cache(lambda: stack.enter_context(_client(scheduler)))

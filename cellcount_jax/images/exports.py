@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, how_to_install
 from cellcount_jax.images.files import existing_file, replacing
 from cellcount_jax.images.regions import voxels_of
 
@@ -86,8 +86,7 @@ def require_parquet() -> tuple[Any, Any]:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise InputError(
-            "Parquet files need pyarrow, which is not installed:"
-            ' pip install "cellcount_jax[parquet]"'
+            f"Parquet files need pyarrow, which is not installed: {how_to_install('parquet')}"
         ) from error
 
 

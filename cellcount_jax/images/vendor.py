@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, how_to_install
 from cellcount_jax.images.files import existing_file
 from cellcount_jax.images.stored import Stored, choose_scene, naming
 
@@ -34,9 +34,11 @@ def open_vendor(path: Path, *, scene: int | str | None = None) -> Stored:
         bioio = importlib.import_module("bioio")
         reader = importlib.import_module(f"bioio_{suffix}").Reader
     except ImportError as error:
+        # That of ND2 does not go with the versions of constraints.txt.
+        how = "pip install bioio bioio-nd2" if suffix == "nd2" else how_to_install("formats")
         raise InputError(
-            f"{path}: a .{suffix} file needs packages that are not installed: pip install bioio"
-            f" bioio-{suffix}. Or save it as OME-TIFF."
+            f"{path}: a .{suffix} file needs packages that are not installed: {how}. Or save it as"
+            " OME-TIFF."
         ) from error
     with naming(path, f"a {kind} file"):
         image = bioio.BioImage(path, reader=reader)

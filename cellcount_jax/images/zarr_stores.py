@@ -19,7 +19,7 @@ from pathlib import Path
 import zarr
 from zarr.storage import FsspecStore, ZipStore
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, how_to_install
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.stored import naming
 
@@ -169,10 +169,10 @@ def _open_remote(path: Remote) -> zarr.Array | zarr.Group:
         for name in ("fsspec", package):
             importlib.import_module(name)
     except ImportError as error:
-        extra = '"cellcount_jax[remote]"' if package == "aiohttp" else package
+        how = how_to_install("remote") if package == "aiohttp" else f"pip install {package}"
         raise InputError(
-            f"{path}: to read from an address ({scheme}//) a package is missing: pip install"
-            f" {extra}. Or download the Zarr folder."
+            f"{path}: to read from an address ({scheme}//) a package is missing: {how}. Or"
+            " download the Zarr folder."
         ) from error
     store = FsspecStore.from_url(str(path), read_only=True)
     try:

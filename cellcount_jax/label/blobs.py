@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import ndimage
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, how_to_install
 from cellcount_jax.images.regions import Region, all_of, voxels_of
 
 try:
@@ -59,8 +59,7 @@ class BlobSettings:
     def __post_init__(self) -> None:
         if filters is None:
             raise InputError(
-                "Proposals need scikit-image, which is not installed: pip install"
-                ' "cellcount_jax[label]"'
+                f"Proposals need scikit-image, which is not installed: {how_to_install('label')}"
             )
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)

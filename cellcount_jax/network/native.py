@@ -29,7 +29,7 @@ from absl import logging
 from jax import Array
 
 from cellcount_jax.cache import cache_folder
-from cellcount_jax.errors import in_words
+from cellcount_jax.errors import how_to_install, in_words
 
 _SOURCE = Path(__file__).with_name("convolution.cc")
 _TARGETS = ("convolve", "weight_gradient")
@@ -106,7 +106,9 @@ def _prefix() -> str | None:
     compiler = _compiler()
     if compiler is None:
         logging.warning(
-            "%s: there is no C++ compiler; install g++ or clang, or pip install ziglang", _SLOW
+            "%s: there is no C++ compiler; install g++ or clang, or %s",
+            _SLOW,
+            how_to_install("native"),
         )
         return None
     try:

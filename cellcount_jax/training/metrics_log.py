@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, how_to_install
 from cellcount_jax.images.files import replacing
 from cellcount_jax.progress import TrainingProgress
 from cellcount_jax.training import parallel
@@ -95,7 +95,7 @@ def require_tensorboard() -> None:
     if importlib.util.find_spec("tensorboardX") is None:
         raise InputError(
             "config.train.tensorboard = True needs tensorboardX, which is not installed:"
-            " pip install 'cellcount_jax[tensorboard]'"
+            f" {how_to_install('tensorboard')}"
         )
 
 

@@ -127,7 +127,7 @@ def test_packages_that_are_missing(
     path = tmp_path / f"brain.{suffix}"
     path.write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "bioio", None)
-    with refused(path, rf"pip install bioio bioio-{suffix}"):
+    with refused(path, "bioio-nd2" if suffix == "nd2" else "EXTRAS=formats bash"):
         open_source(path)
 
 

@@ -180,7 +180,7 @@ def test_without_a_compiler(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: None)
     assert not native.available()
-    assert "there is no C++ compiler; install g++ or clang, or pip install ziglang" in caplog.text
+    assert "there is no C++ compiler; install g++ or clang, or pip install" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, how_to_install
 from cellcount_jax.label.session import Session
 
 # A test for an OpenGL context that Qt and vispy both see; a process of its own, as Qt aborts.
@@ -39,7 +39,7 @@ def check() -> None:
     except ImportError as error:
         raise InputError(
             "Labelling needs napari and Qt, which are not installed:"
-            f' pip install "cellcount_jax[label]" ({error})'
+            f" {how_to_install('label')} ({error})"
         ) from error
     platform = os.environ.get("QT_QPA_PLATFORM", "")
     shown = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
