@@ -106,8 +106,8 @@ def test_the_sdist_holds_what_the_tests_need(built: Path) -> None:
 
 def test_links_and_pictures_lead_somewhere_on_any_page(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
-    metadata = email.message_from_bytes(wheel.read(name))
-    text = str(metadata.get_payload(decode=True), "utf-8")
+    metadata = email.message_from_string(wheel.read(name).decode())
+    text = str(metadata.get_payload())
     source = metadata["Home-page"]
     targets = re.findall(r"\]\(([^)]+)\)", text)
     assert len(targets) > 10 and all(target.startswith("https://") for target in targets)
