@@ -52,7 +52,7 @@ def keep_programs() -> None:
 def _processor() -> str:
     """A name for all processors that run the same machine code."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = [platform.processor()]
     known = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU"))}

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cellcount_jax.errors import STOPPED, fail
+from cellcount_jax import interrupts
+from cellcount_jax.errors import fail
 
 _COMMANDS = {
     "count": "find the cells in images or volumes",
@@ -35,19 +36,30 @@ class _Command(Protocol):
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """The command; returns the exit status.
+
+    Args:
+      given: its arguments; None = those of the program, which Ctrl-C then ends with one line.
+    """
+    is_program = given is None
     words = sys.argv[1:] if given is None else given
+    if is_program:
+        interrupts.quit_at_once()  # while packages are imported
     options = _parser(words).parse_args(words)
     try:
+        if is_program:
+            interrupts.raise_interrupt()
         status: int = options.run(options)
         return status
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return STOPPED
+        return interrupts.say_stopped()
     except Exception as error:
         if options.debug:
             traceback.print_exc()
         return fail(error, otherwise=_first_path(options))
+    finally:
+        if is_program:
+            interrupts.quit_at_once()
 
 
 def _first_path(options: argparse.Namespace) -> str:

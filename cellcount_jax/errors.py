@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 # Line breaks, what a terminal takes for a command, and halves of characters.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 # Exit statuses; 2 is argparse's, for arguments that there are not.
-FAILED, UNEXPECTED, STOPPED = 1, 3, 130
+FAILED, UNEXPECTED = 1, 3
 _FULL = "RESOURCE_EXHAUSTED"  # JAX's word for a device without memory
 _MAX_CHARACTERS = 300  # of an error that nobody foresaw
 _REPORTED = ("cellcount_jax", "jax", "tifffile", "zarr")  # packages whose versions matter then

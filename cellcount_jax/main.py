@@ -12,6 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from cellcount_jax import interrupts
+
+if __name__ == "__main__":
+    interrupts.quit_at_once()  # before what follows, which takes seconds
+
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -120,15 +125,20 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def _fails_plainly(call: Callable[[Sequence[str]], Result]) -> Callable[[Sequence[str]], Result]:
-    """Turns an error of the user's into one line and exit status 1."""
+    """Turns an error of the user's into one line and exit status 1, and so Ctrl-C."""
 
     def wrapped(arguments: Sequence[str]) -> Result:
         try:
+            interrupts.raise_interrupt()
             return call(arguments)
+        except KeyboardInterrupt:
+            sys.exit(interrupts.say_stopped())
         except Exception as error:
             if _DEBUG.present and _DEBUG.value:
                 raise
             sys.exit(fail(error))
+        finally:
+            interrupts.quit_at_once()
 
     return wrapped
 

@@ -22,6 +22,8 @@ PACKAGE = Path(cellcount_jax.__file__).parent
 # The rooms of the house from the ground up: a module imports from its own room and those below.
 ROOMS = (
     "errors",
+    "interrupts",
+    "machine",
     "cache",
     "progress",
     "config",
@@ -41,6 +43,7 @@ ROOMS = (
     "label",
     "cli",
     "main",
+    "__main__",
 )
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

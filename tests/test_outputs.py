@@ -190,6 +190,8 @@ class Disk:
     f_flag: int = 0
     f_blocks: int = 100
     f_bavail: int = 50
+    f_bfree: int = 50
+    f_frsize: int = 512
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def _is_claimed(folder: Path) -> bool:
 def _parsed(path: Path) -> Any:
     """The content of a JSON file; None where there is none, or it is damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
 

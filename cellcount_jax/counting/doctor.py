@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cellcount_jax import machine
 from cellcount_jax.counting import count
 from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.inputs import find_inputs
@@ -46,9 +46,9 @@ def run(options: argparse.Namespace) -> int:
             " pip install imagecodecs"
         )
     print(f"devices: {', '.join(str(device) for device in jax.devices())}")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    memory = machine.memory_bytes() / 1e9
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.core_count()
     print(f"{cores} cores, {memory:.1f} GB of memory, {free:.1f} GB free on this disk")
     if jax.default_backend() == "cpu":
         without = "without a C++ compiler, two to three times slower (see README, Install)"

@@ -125,7 +125,7 @@ def reopen(folder: Path, mark: str) -> Job:
 def _read(path: Path, mark: str) -> dict[str, Any]:
     """The saved job, if it still has a mark."""
     try:
-        stored: dict[str, Any] = json.loads(path.read_text())
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({reason(error)}); {_SHARED}") from error
     if stored["mark"] != mark:

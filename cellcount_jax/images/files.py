@@ -115,17 +115,22 @@ def check_folder(folder: Path) -> None:
             f"{place}: is a file, a folder for results is needed there; move it away, or give"
             " another place for them"
         )
-    disk = os.statvfs(place)
-    if disk.f_flag & os.ST_RDONLY:
+    disk = shutil.disk_usage(place)
+    if _is_read_only(place):
         number: int | None = errno.EROFS
     elif not os.access(place, os.W_OK | os.X_OK):
         number = errno.EACCES
     else:
         # Some file systems do not tell how large they are.
-        number = errno.ENOSPC if disk.f_blocks and not disk.f_bavail else None
+        number = errno.ENOSPC if disk.total and not disk.free else None
     if number is not None:
         reason = in_words(OSError(number, "", str(place)))
         raise InputError(f"{reason}; give another place for the results, or mend that")
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Whether nothing can be written to a disk; False where the system does not say it."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def _check_link(path: Path) -> None:

@@ -82,7 +82,7 @@ def locked(path: Path, *, busy: str, remedy: str) -> Iterator[None]:
         except filelock.Timeout as error:
             raise InputError(f"{busy} ({_holder(Path(error.lock_file))}); {remedy}") from error
         if isinstance(lock, filelock.UnixFileLock):
-            path.write_text(_own_record())
+            path.write_text(_own_record(), encoding="utf-8")
         yield
 
 
@@ -131,7 +131,7 @@ def _own_record() -> str:
 def _holder(path: Path) -> str:
     """Who holds a lock, as the file says."""
     with contextlib.suppress(OSError, ValueError):
-        if (text := path.read_text().strip()).startswith("process "):
+        if (text := path.read_text(encoding="utf-8").strip()).startswith("process "):
             return text
         number, computer, *_ = text.split("\n")  # filelock's, which stays if the process is killed
         return f"process {number} on {computer}; if there is none such, remove {path}"

@@ -19,6 +19,7 @@ from pathlib import Path
 import zarr
 from zarr.storage import FsspecStore, ZipStore
 
+from cellcount_jax import machine
 from cellcount_jax.errors import InputError, how_to_install
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.stored import naming
@@ -37,7 +38,7 @@ class Remote(type(Path())):  # type: ignore[misc]
     """An address as a path, which keeps its `//` as a text and is never looked for on the disk."""
 
     def __str__(self) -> str:
-        return re.sub(":/+", "://", super().__str__(), count=1)
+        return re.sub(":/+", "://", super().__str__().replace(os.sep, "/"), count=1)
 
     def resolve(self, strict: bool = False) -> Remote:
         """Itself: it has no links."""
@@ -112,7 +113,7 @@ def check_array(array: zarr.Array, path: Path) -> None:
         return
     place = f"{path}/{array.path}".rstrip("/")
     piece = math.prod(array.chunks) * array.dtype.itemsize
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine.memory_bytes()
     if piece > _MEMORY_SHARE * memory:
         raise InputError(
             f"{place}: its chunks of {size_text(array.chunks)} take {piece / 1e9:.3g} GB each, too"

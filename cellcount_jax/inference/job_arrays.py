@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,8 @@ def stored_parts(path: Path) -> Callable[[Region], bool]:
       A function of a region `(D,)` of the array without its last axis, the channels.
     """
     array = zarr.open_array(path, mode="r")
-    stored = {file[len(str(path)) + 1 :] for file in files_below(str(path))}
+    start = len(str(path)) + 1
+    stored = {file[start:].replace(os.sep, "/") for file in files_below(str(path))}
 
     def is_stored(region: Region) -> bool:
         grid = [

@@ -33,7 +33,10 @@ from cellcount_jax.errors import how_to_install, in_words
 
 _SOURCE = Path(__file__).with_name("convolution.cc")
 _TARGETS = ("convolve", "weight_gradient")
-_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-w")
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+# A DLL would not find those of a compiler.
+_OF_SYSTEM = ("-static",) if sys.platform == "win32" else ("-fPIC",)
+_FLAGS = ("-std=c++17", "-O3", *_OF_SYSTEM, "-shared", "-w")
 _TIMEOUT_S = 300
 _SLOW = "convolutions on the CPU are 2 to 3 times slower than they could be"
 
@@ -114,12 +117,13 @@ def _prefix() -> str | None:
     try:
         library = _build(compiler)
         loaded = ctypes.CDLL(str(library))
-    except (OSError, subprocess.SubprocessError) as error:
+        functions = {name: getattr(loaded, name) for name in _TARGETS}
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
         reason = getattr(error, "stderr", None) or in_words(error)
         logging.warning("%s: %s could not compile them: %s", _SLOW, compiler[0], reason.strip())
         return None
-    for name in _TARGETS:
-        handler = jax.ffi.pycapsule(getattr(loaded, name))
+    for name, function in functions.items():
+        handler = jax.ffi.pycapsule(function)
         # The hash is part of the name: a compiled program that another build of the library
         # belongs to, in JAX's compilation cache, is not taken for ours.
         jax.ffi.register_ffi_target(f"{library.stem}_{name}", handler, platform="cpu")
@@ -145,11 +149,11 @@ def _build(compiler: list[str]) -> Path:
     Raises:
       OSError, subprocess.SubprocessError: it cannot be compiled or written.
     """
-    arm = platform.machine() in ("arm64", "aarch64")
+    arm = platform.machine().lower() in ("arm64", "aarch64")
     command = [*compiler, *_FLAGS, "-mcpu=native" if arm else "-march=native"]
-    parts = [_SOURCE.read_text(), jaxlib.__version__, *command]
+    parts = [_SOURCE.read_text("utf-8"), jaxlib.__version__, *command]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    library = cache_folder() / f"cellcount_{digest}.so"
+    library = cache_folder() / f"cellcount_{digest}{_SUFFIX}"
     if library.exists():
         return library
     logging.info("compiling the CPU convolutions, once")
@@ -158,5 +162,9 @@ def _build(compiler: list[str]) -> Path:
         made = Path(folder) / library.name
         command += ["-I", jax.ffi.include_dir(), "-o", str(made), str(_SOURCE)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
-        os.replace(made, library)
+        try:
+            os.replace(made, library)
+        except PermissionError:  # on Windows another process has loaded it meanwhile
+            if not library.exists():
+                raise
     return library

@@ -73,7 +73,7 @@ def _record_of(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         stored = None
     if not isinstance(stored, dict) or stored.keys() != {"sha256"}:

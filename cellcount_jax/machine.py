@@ -1,0 +1,20 @@
+"""What this machine has, on Linux, macOS and Windows."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+
+
+def memory_bytes() -> int:
+    """The memory of the machine in bytes, whatever of it is in use."""
+    return int(psutil.virtual_memory().total)
+
+
+def core_count() -> int:
+    """How many processor cores this process may use; all where the system cannot say it."""
+    try:
+        return len(psutil.Process().cpu_affinity())
+    except (AttributeError, psutil.Error):  # macOS has no such thing
+        return os.cpu_count() or 1
