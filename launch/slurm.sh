@@ -43,6 +43,7 @@ if [[ ! -f launch/slurm.sh || ! -f .venv/bin/activate ]]; then
   echo "slurm.sh: $PWD is not a checkout with a .venv; run EXTRAS=cuda bash launch/setup_venv.sh there and submit from there" >&2
   exit 1
 fi
+# shellcheck source=/dev/null
 source .venv/bin/activate
 
 # srun does not take over --cpus-per-task from the job since SLURM 22.05. A process that fails

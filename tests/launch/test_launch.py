@@ -246,3 +246,30 @@ def test_what_tpu_vm_refuses(
     assert status == 2 and message in errors
     # Asking how many hosts there are is all that it may have done.
     assert not calls or (len(calls) == 1 and " describe " in calls[0])
+
+
+# --- Other systems, containers
+
+
+@pytest.mark.skipif(not shutil.which("pwsh"), reason="PowerShell is not installed")
+def test_the_powershell_script_can_be_parsed() -> None:
+    script = LAUNCH / "setup_venv.ps1"
+    parse = f"[void][ScriptBlock]::Create((Get-Content -Raw '{script}'))"
+    done = subprocess.run(["pwsh", "-NoProfile", "-Command", parse], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_both_set_up_scripts_take_the_same_pythons() -> None:
+    for name in ("setup_venv.sh", "setup_venv.ps1"):
+        text = (LAUNCH / name).read_text()
+        assert r"^3\.1[123]$" in text and "-c constraints.txt -e" in text, name
+
+
+def test_other_systems_run_the_same_scripts() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    job = workflow["jobs"]["test"]
+    matrix = job["strategy"]["matrix"]
+    assert [system.split("-")[0] for system in matrix["system"]] == ["ubuntu", "macos", "windows"]
+    assert matrix["python"] == ["3.11", "3.12", "3.13"]
+    commands = "\n".join(step.get("run", "") for step in job["steps"])
+    assert "bash .ci/run" in commands and "EXTRAS=label bash launch/test.sh" in commands
