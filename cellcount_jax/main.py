@@ -5,6 +5,7 @@ python -m cellcount_jax.main --config=configs/vgg.py --config.data.dir=DIR --wor
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging as std_logging
 import sys
 import time
@@ -50,6 +51,7 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+_VERSION = flags.DEFINE_bool("version", False, "Print the version and stop.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
@@ -87,6 +89,9 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     """
     try:
         remaining = flags.FLAGS(config_files.with_config_found(arguments))
+        if _VERSION.value:
+            print(f"cellcount_jax {importlib.metadata.version('cellcount_jax')}")
+            sys.exit()
         if len(remaining) > 1:
             raise InputError(
                 f"unexpected argument {remaining[1]!r}; settings are --config.key=value"

@@ -38,7 +38,7 @@ def room_of(module: str) -> str:
     first = module.split(".")[0]
     if (PACKAGE / first).is_dir():
         return first
-    return "commands" if first in ("cli", "main", "__main__") else "settings"
+    return "commands" if first in ("__main__", "cli", "completion", "main") else "settings"
 
 
 def imports() -> dict[str, set[str]]:

@@ -41,6 +41,7 @@ ROOMS = (
     "counting",
     "training",
     "label",
+    "completion",
     "cli",
     "main",
     "__main__",
