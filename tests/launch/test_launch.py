@@ -273,3 +273,13 @@ def test_other_systems_run_the_same_scripts() -> None:
     assert matrix["python"] == ["3.11", "3.12", "3.13"]
     commands = "\n".join(step.get("run", "") for step in job["steps"])
     assert "bash .ci/run" in commands and "EXTRAS=label bash launch/test.sh" in commands
+
+
+def test_the_container_is_made_of_files_that_are_there() -> None:
+    text = (LAUNCH / "Dockerfile").read_text()
+    for line in text.splitlines():
+        if line.startswith("COPY "):
+            *sources, _ = line.split()[1:]
+            assert all((ROOT / source).exists() for source in sources), line
+    if shutil.which("hadolint"):
+        subprocess.run(["hadolint", LAUNCH / "Dockerfile"], check=True)
