@@ -64,6 +64,8 @@ def main(given: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         return status
     except KeyboardInterrupt:
+        if is_program:
+            interrupts.leave()
         return interrupts.say_stopped()
     except Exception as error:
         if options.debug:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 STOPPED = 130  # exit status, that of a shell for a command that Ctrl-C ended
 _AGAIN_S = 0.05
@@ -30,6 +30,14 @@ def raise_interrupt() -> None:
     sys.unraisablehook = _unraisable
 
 
+def leave() -> NoReturn:
+    """Ends the process with the one line, once all is cleaned up that has to be.
+
+    What Python does at its own end would wait for threads, and crash in those of a window.
+    """
+    _quit()
+
+
 def say_stopped() -> int:
     """Prints that the command was stopped; returns the exit status."""
     with contextlib.suppress(OSError, ValueError):
@@ -44,7 +52,7 @@ def _handle(handler: Callable[..., Any]) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-def _quit(*_: object) -> None:
+def _quit(*_: object) -> NoReturn:
     with contextlib.suppress(Exception):  # such as a print that was under way
         sys.stdout.flush()
     with contextlib.suppress(OSError):

@@ -137,7 +137,7 @@ def _fails_plainly(call: Callable[[Sequence[str]], Result]) -> Callable[[Sequenc
             interrupts.raise_interrupt()
             return call(arguments)
         except KeyboardInterrupt:
-            sys.exit(interrupts.say_stopped())
+            interrupts.leave()
         except Exception as error:
             if _DEBUG.present and _DEBUG.value:
                 raise
