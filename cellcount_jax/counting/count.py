@@ -225,7 +225,7 @@ def _count_input(
         return {
             "count": summary["count"],
             **({} if summary["integral"] is None else {"integral": summary["integral"]}),
-            "voxels": math.prod(summary["shape"]),
+            "voxels": summary["voxels_counted"],
             "doubts": "; ".join(doubt.kind for doubt in reasons),
         }
 
@@ -248,6 +248,7 @@ def _write_results(
       The content of summary.json, and the doubts about the count.
     """
     model, folder = job.model, job.folder.parent
+    mask = job.mask if isinstance(job.mask, region_counts.Mask) else None
     check_unchanged(source, job.mask, identity)
     reasons = doubts.find(model, job.image, found, mask=job.mask)
     if voxels := voxel_size_doubt(model, source, rescale=options.rescale):
@@ -258,6 +259,7 @@ def _write_results(
     resampled = isinstance(fitted.image, Resampled)
     summary = {
         **results.summarise(source, found),
+        "voxels_counted": round(math.prod(source.shape) * (mask.share_of_all if mask else 1)),
         **options.selection.part,
         "axes_given": options.selection.axes,
         "mask": None if options.mask is None else str(options.mask),
@@ -272,7 +274,7 @@ def _write_results(
         "inverted": fitted.inverted_from is not None,
         "doubts": [doubt.to_json() for doubt in reasons],
     }
-    results.write(folder, source, found, summary=summary, wanted=options.outputs)
+    results.write(folder, source, found, summary=summary, wanted=options.outputs, mask=mask)
     return summary, reasons
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from cellcount_jax.images.regions import size_text
 _MAX_BINS = 2**26  # 2 GB while they are counted
 _CHUNK = {2: (512, 512), 3: (64, 64, 64)}
 _GZIP: Any = {"id": "gzip", "level": 5}
+# Gives the share of each box of a grid that was counted, `coverage.inside_share`.
+Share = Callable[[Sequence[np.ndarray]], np.ndarray]
 _METADATA = (".zattrs", ".zgroup", "zarr.json")
 
 
@@ -47,6 +49,7 @@ def density_map(
     spacing: Sequence[float] | None,
     bin_um: float = 100.0,
     bin_voxels: int = 32,
+    inside: Share | None = None,
 ) -> Density:
     """The density of points in a grid of cubes.
 
@@ -59,9 +62,11 @@ def density_map(
       spacing: `(D,)` voxel edges in micrometres, or None.
       bin_um: edge of a bin in micrometres, where the voxel size is known.
       bin_voxels: edge of a bin in voxels, where it is not.
+      inside: the part of the image that was counted, which the points lie in; None = all of it.
 
     Returns:
-      The density; each bin is divided by the part of its volume that is in the image.
+      The density; each bin is divided by the part of its volume that was counted, and is 0 where
+      that is none.
 
     Raises:
       InputError: an edge that is not positive, or so short that there were too many bins; or see
@@ -84,12 +89,16 @@ def density_map(
     number = np.ravel_multi_index(tuple(((voxels + half) // block).T), grid)
     counts = np.bincount(number, minlength=math.prod(grid)).reshape(grid)
     # Voxels of the image in the bins along each axis.
-    sizes: list[Any] = [
-        np.diff(np.clip(b * np.arange(g + 1) - h, 0, n))
+    borders = [
+        np.clip(b * np.arange(g + 1) - h, 0, n)
         for n, b, h, g in zip(shape, block, half, grid, strict=True)
     ]
+    sizes: list[Any] = [np.diff(border) for border in borders]
     volumes = functools.reduce(np.multiply.outer, sizes) * volume
-    return Density((counts / volumes).astype(np.float32), tuple(block), unit)
+    if inside is not None:
+        volumes = volumes * inside([b / n for b, n in zip(borders, shape, strict=True)])
+    values = np.divide(counts, volumes, out=np.zeros(grid), where=volumes > 0)
+    return Density(values.astype(np.float32), tuple(block), unit)
 
 
 def write_density(
@@ -100,6 +109,7 @@ def write_density(
     spacing: Sequence[float] | None,
     bin_um: float = 100.0,
     bin_voxels: int = 32,
+    inside: Share | None = None,
 ) -> None:
     """Writes the density of points as OME-Zarr, which lies over the image in a viewer.
 
@@ -114,12 +124,18 @@ def write_density(
       spacing: `(D,)` voxel edges in micrometres; None = the file is in voxels.
       bin_um: edge of a bin in micrometres, where the voxel size is known.
       bin_voxels: edge of a bin in voxels, where it is not.
+      inside: the part of the image that was counted, see `density_map`.
 
     Raises:
       InputError: see `density_map`; or there is something else at the path.
     """
     values, block, unit = density_map(
-        points, shape=shape, spacing=spacing, bin_um=bin_um, bin_voxels=bin_voxels
+        points,
+        shape=shape,
+        spacing=spacing,
+        bin_um=bin_um,
+        bin_voxels=bin_voxels,
+        inside=inside,
     )
     path = Path(path)
     if path.is_dir() and any(path.iterdir()) and not any((path / n).exists() for n in _METADATA):

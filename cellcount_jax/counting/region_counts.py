@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.counting.density import unit_and_volume
+from cellcount_jax.images.coverage import inside_share
 from cellcount_jax.images.files import write_table
 from cellcount_jax.images.label_volumes import blocks, blocks_with_points, lookup
 from cellcount_jax.images.sources import Source
@@ -31,6 +33,15 @@ class Mask:
         """See `inside`."""
         return inside(points, self.labels, shape=shape)
 
+    def share_of(self, borders: Sequence[np.ndarray]) -> np.ndarray:
+        """See `coverage.inside_share`."""
+        return inside_share(self.labels, borders)
+
+    @functools.cached_property
+    def share_of_all(self) -> float:
+        """The share of the image that is inside."""
+        return float(self.share_of([np.array([0.0, 1.0])] * len(self.labels.shape)).item())
+
 
 def count_regions(
     points: np.ndarray,
@@ -39,6 +50,7 @@ def count_regions(
     shape: Sequence[int],
     spacing: Sequence[float] | None,
     names: Mapping[int, str] | None = None,
+    mask: Mask | None = None,
 ) -> list[dict[str, Any]]:
     """Counts the points in each region of a label volume, which is read once, block by block.
 
@@ -48,23 +60,30 @@ def count_regions(
       shape: `(D,)` of the image.
       spacing: `(D,)` of the image, voxel edges in micrometres, or None.
       names: by label; those of labels that do not occur are not used.
+      mask: the part that was counted, which the points lie in; sizes are of that part, 0 for a
+        region outside of it.
 
     Returns:
       A row a region that occurs, in order of the labels, and one for 'outside' last: `region`,
       with names `name`, `count`, `volume_mm3` and `density_per_mm3`. In 2D these are `area_mm2`
       and `density_per_mm2`; where the voxel size is not known `volume_voxels`, voxels of the
       image, and `density_per_voxel`. The density of nothing is None. The counts add up to N, the
-      volumes to the image.
+      volumes to the image or the part of it that was counted.
 
     Raises:
       InputError: see `label_volumes.lookup`.
     """
     counts: dict[int, int] = collections.defaultdict(int)
-    sizes: dict[int, int] = collections.defaultdict(int)
+    sizes: dict[int, float] = collections.defaultdict(float)
     for region, _, place in blocks_with_points(labels, points, shape=shape):
         values = labels.read_labels(region)
+        weights = None
+        if mask is not None:
+            parts = zip(region, labels.shape, strict=True)
+            borders = [np.arange(part.start, part.stop + 1) / size for part, size in parts]
+            weights = mask.share_of(borders).ravel()
         for total, (found, numbers) in (
-            (sizes, _occurrences(values.ravel())),
+            (sizes, _occurrences(values.ravel(), weights)),
             (counts, np.unique(values[place], return_counts=True)),
         ):
             for label, number in zip(found.tolist(), numbers.tolist(), strict=True):
@@ -83,14 +102,16 @@ def count_regions(
     return rows
 
 
-def _occurrences(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The values that occur and how often, fast where neighbours are alike."""
+def _occurrences(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The values that occur and how often, or their weights; fast where neighbours are alike."""
     starts = np.flatnonzero(values[1:] != values[:-1]) + 1
     starts = np.concatenate([[0], starts])
     lengths = np.diff(starts, append=len(values))
+    if weights is not None:
+        lengths = np.add.reduceat(weights, starts)
     found, place = np.unique(values[starts], return_inverse=True)
     # Sums of floats, exact up to 2^53.
-    return found, np.bincount(place, weights=lengths).astype(np.int64)
+    return found, np.bincount(place, weights=lengths)
 
 
 def write_regions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

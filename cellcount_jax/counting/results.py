@@ -107,6 +107,7 @@ def write(
     *,
     summary: Mapping[str, Any],
     wanted: Outputs,
+    mask: region_counts.Mask | None = None,
 ) -> None:
     """Writes the files of a count.
 
@@ -116,12 +117,14 @@ def write(
       found: its cells, in its voxels.
       summary: for summary.json, which is written last: a folder that has it is complete.
       wanted: which other files.
+      mask: the part that was counted; densities and volumes are of that part.
 
     Raises:
       InputError: the labels cannot be read or do not fit the image.
     """
     (folder / "summary.json").unlink(missing_ok=True)
     points, scores, spacing = found.points, found.scores, source.spacing
+    inside = None if mask is None else mask.share_of
     exports.write_csv(folder / "points.csv", points, scores, spacing=spacing)
     if wanted.parquet:
         exports.write_parquet(folder / "points.parquet", points, scores, spacing=spacing)
@@ -137,8 +140,9 @@ def write(
             spacing=spacing,
             bin_um=wanted.density,
             bin_voxels=max(1, round(wanted.density)),
+            inside=inside,
         )
-    rows = _regions(source, found, wanted)
+    rows = _regions(source, found, wanted, mask)
     if rows is not None:
         region_counts.write_regions(folder / "regions.csv", rows)
     if math.prod(source.shape) <= _MAX_OVERLAY_VOXELS:
@@ -164,18 +168,21 @@ def write(
         spacing=spacing,
         chunks=source.chunks,
         regions=rows,
+        inside=inside,
     )
     files.write_json(folder / "summary.json", summary)
 
 
-def _regions(source: Source, found: Found, wanted: Outputs) -> list[dict[str, Any]] | None:
+def _regions(
+    source: Source, found: Found, wanted: Outputs, mask: region_counts.Mask | None
+) -> list[dict[str, Any]] | None:
     """The counts per region, if they are wanted."""
     if wanted.regions is None:
         return None
     shape, spacing = source.shape, source.spacing
     with open_label_volume(wanted.regions, shape=shape, spacing=spacing) as labels:
         return region_counts.count_regions(
-            found.points, labels, shape=shape, spacing=spacing, names=_names(wanted)
+            found.points, labels, shape=shape, spacing=spacing, names=_names(wanted), mask=mask
         )
 
 

@@ -19,7 +19,7 @@ from cellcount_jax.images.background import noise_of
 from cellcount_jax.images.levels import filled, otsu, padding
 from cellcount_jax.images.regions import Readable, Region, all_of, lies_in
 from cellcount_jax.inference.cells import Found
-from cellcount_jax.inference.survey import Mask
+from cellcount_jax.inference.survey import Mask, voxels_inside
 
 _WHOLE_VOXELS = 2**21  # a larger image is looked at in windows
 _WINDOW_VOXELS = 2**18
@@ -45,11 +45,13 @@ class _Window(NamedTuple):
       raw: `(*region,)` intensities, cells bright, padding replaced.
       smooth: likewise, against noise at the size of cells.
       points: `(N, D)` the cells in it, in its voxels.
+      counted: `(*region,)` bool, what is inside the mask; or whether all is.
     """
 
     raw: np.ndarray
     smooth: np.ndarray
     points: np.ndarray
+    counted: np.ndarray | bool = True
 
 
 class _Objects(NamedTuple):
@@ -102,7 +104,9 @@ def measure(
     empty = sum(int((part == pad).sum()) for part in parts) if pad is not None else 0
     statistics["padding"] = empty / max(total, 1)
     sampled = [
-        _window(part, pad, region, found.points, _SMOOTH * scale)
+        _window(part, pad, region, found.points, _SMOOTH * scale)._replace(
+            counted=mask is None or voxels_inside(mask, region, image.shape)
+        )
         for part, region in zip(parts, regions, strict=True)
     ]
     return statistics | _around_cells(sampled, scale) | _of_objects(sampled, diameter, spacing)
@@ -264,8 +268,9 @@ def _of_objects(
     step = pooled[pooled > threshold].mean() - pooled[pooled <= threshold].mean()
     if step < _LEAST_CONTRAST * noise:
         return unknown
-    objects = [_objects(part > threshold, diameter, edges) for part in smooth]
-    faint = [_objects(part - low > root**2, diameter, edges) for part in smooth]
+    pairs = [(part, window.counted) for part, window in zip(smooth, sampled, strict=True)]
+    objects = [_objects((part > threshold) & counted, diameter, edges) for part, counted in pairs]
+    faint = [_objects((part - low > root**2) & counted, diameter, edges) for part, counted in pairs]
     numbers = [sum(len(one.widths) for one in some) for some in (objects, faint)]
     widths = np.concatenate([one.widths for one in objects])
     cells = outside = 0

@@ -12,6 +12,7 @@ import numpy as np
 from cellcount_jax.images.regions import Region, all_of, around, lies_in
 from cellcount_jax.inference import tasks
 from cellcount_jax.inference.job import Engine, Job, Model, Progress, silent
+from cellcount_jax.inference.survey import voxels_inside
 from cellcount_jax.maps import detect, pieces
 from cellcount_jax.maps.detect import Candidates
 from cellcount_jax.maps.maxima import first_of_equal, window_reach
@@ -27,7 +28,8 @@ class Found:
       threshold: on the map's values, which the scores are greater than.
       candidate_points: `(C, D)` all peaks, also those below the threshold.
       candidates: `(C,)` their scores.
-      integral: number of cells by the integral of the density; None for a model without one.
+      integral: number of cells by the integral of the density, within the mask; None for a model
+        without one.
       tiles: number of tiles of the image.
       constant: number of tiles that were left out, see `Survey`.
       outside: number of tiles outside the mask, likewise.
@@ -139,10 +141,21 @@ def find(
         chosen.threshold,
         near,
         near_scores,
-        searched.integral,
+        searched.integral if job.mask is None else _integral_inside(job, searched),
         tiles=len(plan.tiles),
         **skipped,
     )
+
+
+def _integral_inside(job: Job, searched: Search) -> float | None:
+    """The number of cells by the integral of the density over the job's mask."""
+    if job.mask is None or searched.integral is None:
+        return searched.integral
+    sums = []
+    for region, density in searched.densities():
+        inside = voxels_inside(job.mask, region, job.plan.shape)
+        sums.append(float(density[inside].sum(dtype=np.float64)))
+    return job.model.count_factor * math.fsum(sums)
 
 
 def candidates_of(model: Model, location: np.ndarray, *, floor: float | None = None) -> Candidates:
@@ -177,8 +190,8 @@ def _components_in_tiles(job: Job, threshold: float) -> tuple[np.ndarray, np.nda
 
 
 def _densities_in_tiles(job: Job) -> Iterator[tuple[Region, np.ndarray]]:
-    """The density of each computed tile; nothing where the model needs none after its sum."""
-    for tile in tasks.computed_tiles(job) if job.model.splits else ():
+    """The density of each computed tile; nothing where it is not needed after its sum."""
+    for tile in tasks.computed_tiles(job) if tasks.keeps_density(job) else ():
         core = job.plan.cores[tile]
         yield core, np.asarray(job.map[(*core, -1)])
 

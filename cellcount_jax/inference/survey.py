@@ -28,6 +28,13 @@ class Mask(Protocol):
         ...
 
 
+def voxels_inside(mask: Mask, region: Region, shape: Sequence[int]) -> np.ndarray:
+    """`(*region,)` bool: which voxels of a region have their centre in a mask."""
+    places = np.stack(np.meshgrid(*(np.arange(p.start, p.stop) for p in region), indexing="ij"), -1)
+    inside: np.ndarray = mask.holds(places.reshape(-1, len(shape)), shape)
+    return inside.reshape(extent(region))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Survey:
     """The results of reading an image once.

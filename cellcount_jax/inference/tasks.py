@@ -86,7 +86,7 @@ def prepare(job: Job, progress: Progress = silent) -> None:
             _forget(job, "decode")
             job_arrays.make_array(
                 _map_path(job),
-                (*plan.shape, 1 + job.model.splits),
+                (*plan.shape, 1 + keeps_density(job)),
                 (*(job_arrays.chunk_edge(size) for size in extent(plan.tiles[0].core)), 1),
             )
     if pending(job, "decode"):
@@ -149,6 +149,8 @@ def run(job: Job, task: Task) -> None:
         _check_read(job, [_coarse_path(job, number) for number in range(len(plan.flips))])
         if model.has_density:
             result["density"] = float(maps[..., -1].sum(dtype=np.float64))
+        if maps.shape[-1] < job.map.shape[-1]:  # one map that is both
+            maps = np.repeat(maps, 2, -1)
         # Zeros take next to no room in the file.
         maps[..., 0][maps[..., 0] <= model.floor] = 0
         job.map[plan.cores[task.tile]] = maps[..., : job.map.shape[-1]]
@@ -189,6 +191,11 @@ def integral(job: Job) -> float | None:
     return job.model.count_factor * math.fsum(sums)
 
 
+def keeps_density(job: Job) -> bool:
+    """Whether the density is needed after its sum: to split cells, or of a part of the image."""
+    return job.model.splits or (job.mask is not None and job.model.has_density)
+
+
 def _map_margin(model: Model) -> list[int]:
     """`(D,)` voxels around a place in which the map affects the cells found there."""
     margin = [distance + 2 for distance in model.config.detect.min_distance]
@@ -227,7 +234,7 @@ def _coarse_path(job: Job, flip: int) -> Path:
 def _map_stays(job: Job) -> bool:
     """Whether another threshold needs the map itself, for components and splitting, or its peaks
     alone."""
-    return bool(job.model.config.detect.rule == "components" or job.model.splits)
+    return bool(job.model.config.detect.rule == "components" or keeps_density(job))
 
 
 def _check_read(job: Job, arrays: Sequence[Path]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -31,6 +31,8 @@ class Counted(NamedTuple):
       rejected_scores: `(R,)`.
       radius: of a ring, in the unit of `volume.edges`.
       unit: of a length, and the unit of `volume.edges` in it.
+      inside: gives the share of each box of a grid on the image that was counted, from D times
+        `(boxes + 1,)` borders as fractions of its extent; None = all was.
     """
 
     volume: Volume
@@ -41,6 +43,7 @@ class Counted(NamedTuple):
     rejected_scores: np.ndarray
     radius: float
     unit: tuple[str, float]
+    inside: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
 
     @property
     def flat(self) -> bool:

@@ -13,16 +13,26 @@ from cellcount_jax.report.places import nearest_voxels
 _SCORE_BINS = 40
 _MAX_DEPTH_BARS = 60
 _CELLS_PER_BOX = 6  # of the density map, on average
+_CELLS_PER = "cells per "
 _MAX_BOXES = 64  # along the longer side of the density map
 
 
 def mean_density(counted: Counted) -> str:
-    """Cells per area or volume of the whole image, as text without a full stop."""
+    """Cells per area or volume of what was counted of the image, as text without a full stop."""
     sizes = (np.array(counted.volume.shape) * counted.edges)[int(counted.flat) :]
     factor, per = _per(counted)
     extent = " × ".join(number(float(size)) for size in sizes)
-    density = len(counted.points) / float(np.prod(sizes)) * factor
-    return f"{number(density)} {per} on average, in {extent} {counted.unit[0]}"
+    extent = f"{extent} {counted.unit[0]}"
+    content = float(np.prod(sizes)) / factor
+    if counted.inside is not None:
+        share = float(counted.inside([np.array([0.0, 1.0])] * len(sizes)).item())
+        content *= share
+        inside = f"{number(content)} {per.removeprefix(_CELLS_PER)}"
+        extent = f"{inside} inside the mask, {number(100 * share)} % of {extent}"
+        if not share:
+            return f"nothing of the image is inside the mask, {extent}"
+    density = len(counted.points) / content
+    return f"{number(density)} {per} on average, in {extent}"
 
 
 def score_chart(counted: Counted, rejected: np.ndarray) -> str:
@@ -81,10 +91,13 @@ def density_map(counted: Counted) -> str:
     places = np.clip(points, -0.5, np.array(shape[1:]) - 0.5)
     borders = [(-0.5, n - 0.5) for n in shape[1:]]
     counts = np.histogram2d(places[:, 0], places[:, 1], boxes, borders)[0]
-    content = math.prod(size) / math.prod(boxes)
+    content = np.full(boxes, math.prod(size) / math.prod(boxes))
     content *= 1.0 if counted.flat else shape[0] * float(counted.edges[0])
+    if counted.inside is not None:
+        grid = [np.linspace(0, 1, n + 1) for n in (*(() if counted.flat else (1,)), *boxes)]
+        content *= counted.inside(grid).reshape(boxes)
     factor, per = _per(counted)
-    values = counts / content * factor
+    values = np.divide(counts * factor, content, out=np.zeros(boxes), where=content > 0)
     svg = heat_map(
         values,
         extent=(size[0], size[1]),
@@ -94,7 +107,8 @@ def density_map(counted: Counted) -> str:
     )
     box = " × ".join(number(s / n) for s, n in zip(size, boxes, strict=True))
     deep = "" if counted.flat else ", seen from above and averaged over the whole depth"
-    return figure(svg, f"Density of cells{deep}. A box is {box} {unit}.", kind="chart")
+    masked = "" if counted.inside is None else ", of what is inside the mask"
+    return figure(svg, f"Density of cells{deep}{masked}. A box is {box} {unit}.", kind="chart")
 
 
 def depth_chart(counted: Counted) -> str:
@@ -122,8 +136,8 @@ def _per(counted: Counted) -> tuple[float, str]:
     ndim = 2 if counted.flat else 3
     power = "²³"[ndim - 2]
     if counted.unit[0] == "px":
-        return 100.0**ndim, f"cells per (100 px){power}"
-    return 1000.0**ndim, f"cells per mm{power}"
+        return 100.0**ndim, f"{_CELLS_PER}(100 px){power}"
+    return 1000.0**ndim, f"{_CELLS_PER}mm{power}"
 
 
 def _other_counts(counted: Counted, rejected: np.ndarray) -> str:

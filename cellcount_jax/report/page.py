@@ -49,6 +49,7 @@ def write_page(
     chunks: Sequence[int] | None = None,
     regions: Sequence[Mapping[str, object]] | None = None,
     doubts: Sequence[str] = (),
+    inside: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
 ) -> None:
     """Writes the report of a count as one HTML file, whole or not at all.
 
@@ -69,6 +70,7 @@ def write_page(
         image that does not fit in memory depends on it.
       regions: rows of a table of counts, a mapping from the columns' names to values.
       doubts: reasons not to trust the count, shown in a box at the top.
+      inside: the part of the image that was counted, see `Counted`; densities are of that part.
 
     Raises:
       InputError: the arrays do not fit the image or each other.
@@ -89,6 +91,7 @@ def write_page(
         rejected_scores=rejected[1],
         radius=cell_radius(places, volume.edges),
         unit=("px", 1.0) if spacing is None else ("µm", float(min(spacing[-2:]))),
+        inside=inside,
     )
     kept_crops, rejected_crops = doubtful(counted)
     charts = score_chart(counted, candidates[below]) + density_map(counted)

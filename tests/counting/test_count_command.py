@@ -136,6 +136,7 @@ def test_the_command_on_a_png_image(
         "diameter": None,
         "diameter_from": None,
         "inverted": False,
+        "voxels_counted": 1600,
         "doubts": [],
     }
     assert read_image(output / "t0" / "overlay.png").pixels.shape[-1] == 3
