@@ -54,7 +54,7 @@ def resample(dataset: Dataset, data: Any) -> Dataset:
                 new = scaled(sample, wanted)
                 shared = images.setdefault(id(sample.image), new.image)
                 scale = tuple(float(a / b) for a, b in zip(new.shape, sample.shape, strict=True))
-                new = dataclasses.replace(new, image=shared, scale=scale)
+                new = dataclasses.replace(new, image=shared, scale=scale, original=sample.image)
             if data.from_diameter:
                 ones = (1.0,) * len(sample.shape)
                 new = dataclasses.replace(new, spacing=ones, spacing_known=False)

@@ -30,6 +30,7 @@ class Sample:
         number, whatever the order of the points; None where there is no full annotation.
       source: the file that the image was read from, or a description.
       scale: `(D,)` voxels for one of the file, of an image that was resampled; () of others.
+      original: `(*spatial, channels)` what was resampled, by which the image is normalised.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Sample:
     labels: np.ndarray | None = None
     source: str = ""
     scale: tuple[float, ...] = ()
+    original: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

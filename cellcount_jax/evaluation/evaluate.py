@@ -38,7 +38,7 @@ class Predicted(NamedTuple):
 
 def predict(model: TrainedModel, sample: Sample) -> Predicted:
     """The maps of a labelled image and the peaks above 0 in them."""
-    maps = model.predict_maps(sample.image)
+    maps = model.predict_maps(sample.image, original=sample.original)
     return Predicted(sample, maps, cells.candidates_of(model, maps.location, floor=0.0))
 
 

@@ -22,6 +22,8 @@ Reader = Callable[[Region], np.ndarray]
 
 # The standard deviation of a normal distribution is this times its MAD.
 MAD_TO_DEVIATION = 1.4826
+# The deviation of what rounding to whole grey levels adds, in their steps: no noise is less.
+ROUNDING = 1 / math.sqrt(12)
 # Signals below this many deviations of the noise stay linear, those above are compressed.
 _KNEE = 5.0
 # The least noise, as a share of the image's: in saturated or padded parts it is lower.
@@ -91,7 +93,7 @@ def measure(read: Reader, shape: Sequence[int], block: Sequence[int]) -> Blocks:
 
 
 def measure_channels(
-    read: Reader, shape: Sequence[int], block: Sequence[int], *, channels: int
+    read: Reader, shape: Sequence[int], block: Sequence[float], *, channels: int
 ) -> tuple[Blocks, ...]:
     """Measures the blocks of an image, reading each once, and neighbours together.
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
-from cellcount_jax.images.background import PADDING_SHARE, is_padding, noise_of
+from cellcount_jax.images.background import PADDING_SHARE, ROUNDING, is_padding, noise_of
 from cellcount_jax.images.regions import Reader, Region
 
 _SMOOTH = 1.0  # sigma in pixels, against noise
@@ -42,7 +42,8 @@ class Levels:
     Attributes:
       background: intensity, the median below the threshold.
       cells: intensity, the median above it.
-      noise: standard deviation, from the differences of neighbours.
+      noise: standard deviation, from the differences of neighbours, and at least that of rounding
+        to the image's grey levels.
       padding: intensity that stands for 'nothing was recorded here'; None where there is none.
       diameter: pixels, of the circle of the median area of the parts above the threshold, or, where
         that is one in a glow, of those above their surroundings; None where there are none.
@@ -225,5 +226,10 @@ def _noise(tiles: Sequence[np.ndarray], kept: Sequence[np.ndarray]) -> float:
             for t, k in zip(tiles, kept, strict=True)
         ]
     )
+    if not differences.size:
+        return 0.0
+    apart = np.abs(differences)
+    step = float(np.min(apart, where=apart > 0, initial=math.inf))
     # Without the middle of them, which is a slope.
-    return noise_of(differences - np.median(differences)) if differences.size else 0.0
+    noise = noise_of(differences - np.median(differences))
+    return max(noise, ROUNDING * step) if math.isfinite(step) else noise

@@ -19,17 +19,14 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import background as local
 from cellcount_jax.images import levels as global_levels
-from cellcount_jax.images.background import MAD_TO_DEVIATION, Blocks
-from cellcount_jax.images.regions import Reader, Region
+from cellcount_jax.images.background import ROUNDING, Blocks
+from cellcount_jax.images.logarithms import median_and_spread
+from cellcount_jax.images.regions import Array, Readable, Reader, Region, Resampled
 
-# The distance of the 10th and 90th percentile of a normal distribution divided by its standard
-# deviation.
-_DECILES_TO_DEVIATION = 2.563
 # The measures of every place against its surroundings, by name.
 _LOCAL = {"signal_to_noise": local.signal_to_noise, "contrast": local.contrast}
 _SLAB_VOXELS = 2**24  # about what is in memory while an image is measured
 _QUICK_VOXELS = 2**17
-_MAX_LEVELS = 2**27  # different intensities in a histogram for a median
 # 'levels' is linear up to a quarter of the cells' height, and logarithmic above.
 _LINEAR = 0.25
 _PER_CHANNEL = ("centre", "scale", "padding")  # arrays of `Measured`
@@ -130,16 +127,37 @@ class Normalisation:
     method: str
     centre: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
-    block: tuple[int, ...] = ()
+    block: tuple[float, ...] = ()
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, *, original: np.ndarray | None = None) -> np.ndarray:
         """Normalises one image `(*spatial, channels)` to float32 of the same shape.
+
+        Args:
+          image: raw intensities.
+          original: the same before it was resampled, if it was; see `measure_image`.
 
         Raises:
           InputError: see `measure`.
         """
-        shape, channels = image.shape[:-1], image.shape[-1]
-        return self.measure(lambda region: image[region], shape, channels=channels)(image)
+        whole = Array(image if original is None else original, image.ndim - 1)
+        return self.measure_image(Resampled(whole, image.shape[:-1]))(image)
+
+    def measure_image(self, image: Readable) -> Measured:
+        """Measures an image, of one that is resampled the original.
+
+        Interpolation lowers noise, and makes many intensities of few: measured after it, a spread
+        would depend on whether an image is resampled by 1 % or by 2 %.
+
+        Raises:
+          InputError: see `measure`.
+        """
+        original = image.original if isinstance(image, Resampled) else image
+        sides = zip(self.block, original.shape, image.shape, strict=False)
+        block = tuple(edge * old / new for edge, old, new in sides)
+        of_original = dataclasses.replace(self, block=block)
+        found = of_original.measure(original.read, original.shape, channels=image.channels)
+        blocks = (dataclasses.replace(one, shape=tuple(image.shape)) for one in found.blocks)
+        return dataclasses.replace(found, blocks=tuple(blocks))
 
     def measure(self, read: Reader, shape: Sequence[int], *, channels: int) -> Measured:
         """Measures an image, of which a part is in memory at a time.
@@ -176,8 +194,10 @@ class Normalisation:
                 )
             return Measured(self.method, np.asarray(self.centre), np.asarray(self.scale))
         slabs = (read(region) for region in _slabs(shape, _SLAB_VOXELS))
-        centre, scale = (_moments if self.method == "standardise" else _robust_log)(slabs)
-        return Measured(self.method, centre, scale)
+        if self.method == "standardise":
+            return Measured(self.method, *_standard(slabs))
+        centre, scale = median_and_spread(slabs)
+        return Measured(self.method, centre, _usable(scale))
 
     @property
     def reads_all(self) -> bool:
@@ -249,61 +269,20 @@ def _moments(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return mean, _usable(np.sqrt(np.maximum(squares / count - mean**2, 0)))
 
 
-def _robust_log(slabs: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Median and spread per channel of log(1 + image) where it is not 0."""
-    levels: list[tuple[np.ndarray, np.ndarray]] = []
-    for slab in slabs:
-        lowest = float(slab.min())
-        if lowest < 0:
-            raise InputError(
-                f"the image has negative intensities (lowest {lowest:g}), which"
-                " config.data.normalisation = 'robust_log' cannot take; use 'standardise'"
-            )
-        own = [np.unique(c, return_counts=True) for c in np.moveaxis(slab, -1, 0)]
-        levels = [_merged(*both) for both in zip(levels, own, strict=True)] if levels else own
-        if max(len(values) for values, _ in levels) > _MAX_LEVELS:
-            raise InputError(
-                f"the image has more than {_MAX_LEVELS} different intensities, too many for"
-                " config.data.normalisation = 'robust_log'; save it with 16 bits"
-            )
-    centres, scales = [], []
-    for intensities, numbers in levels:
-        values = np.log1p(intensities[intensities > 0].astype(np.float32))
-        counts = numbers[intensities > 0]
-        centre = _quantile(values, counts, 0.5) if len(values) else 0.0
-        centres.append(centre)
-        scales.append(_spread(values, counts, centre) if len(values) else 0.0)
-    return np.asarray(centres), _usable(np.asarray(scales))
+def _standard(slabs: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per channel, at least that of rounding to grey levels."""
+    steps: list[np.ndarray] = []
 
+    def watched() -> Iterator[np.ndarray]:
+        for slab in slabs:
+            apart = np.abs(np.diff(slab.astype(np.float64), axis=-2))
+            axes = tuple(range(slab.ndim - 1))
+            steps.append(np.min(apart, axes, where=apart > 0, initial=math.inf))
+            yield slab
 
-def _merged(
-    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Increasing values with counts, of two such."""
-    values, place = np.unique(np.concatenate([one[0], other[0]]), return_inverse=True)
-    counts = np.zeros(len(values), np.int64)
-    np.add.at(counts, place, np.concatenate([one[1], other[1]]))
-    return values, counts
-
-
-def _spread(values: np.ndarray, counts: np.ndarray, centre: float) -> float:
-    """The MAD as a standard deviation; where half of the values are one grey level (8-bit
-    images), that of the 10th to 90th percentile, or the standard deviation itself."""
-    apart = np.abs(values - centre)
-    order = np.argsort(apart, kind="stable")
-    mad = _quantile(apart[order], counts[order], 0.5)
-    low, high = (_quantile(values, counts, share) for share in (0.1, 0.9))
-    mean = np.average(values, weights=counts)
-    deviation = math.sqrt(np.average(np.square(values - mean), weights=counts))
-    return MAD_TO_DEVIATION * mad or (high - low) / _DECILES_TO_DEVIATION or deviation
-
-
-def _quantile(values: np.ndarray, counts: np.ndarray, share: float) -> float:
-    """A quantile, as NumPy's linear between neighbours, of increasing values with counts."""
-    last = np.cumsum(counts) - 1
-    at = share * float(last[-1])
-    low, high = (float(values[np.searchsorted(last, f(at))]) for f in (math.floor, math.ceil))
-    return low + (at - math.floor(at)) * (high - low)
+    mean, deviation = _moments(watched())
+    step = np.min(steps, 0)
+    return mean, np.maximum(deviation, np.where(np.isfinite(step), ROUNDING * step, 0))
 
 
 def _usable(scale: np.ndarray) -> np.ndarray:

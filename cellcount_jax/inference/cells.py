@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cellcount_jax.images.regions import Region, all_of, around, lies_in
+from cellcount_jax.images.regions import (
+    Array,
+    Readable,
+    Region,
+    Resampled,
+    all_of,
+    around,
+    lies_in,
+)
 from cellcount_jax.inference import tasks
 from cellcount_jax.inference.job import Engine, Job, Model, Progress, silent
 from cellcount_jax.inference.survey import voxels_inside
@@ -73,7 +81,8 @@ def search(job: Job, *, engine: Engine | None = None, progress: Progress = silen
     """Computes the map of an image and its peaks; see `find`, for arguments and errors too."""
     model, shape = job.model, job.plan.shape
     if job.plan.whole:
-        maps = model.predict_maps(job.image.read(all_of(shape)))
+        values, original = _read_whole(job.image)
+        maps = model.predict_maps(values, original=original)
 
         def density() -> Iterator[tuple[Region, np.ndarray]]:
             if maps.density is not None:
@@ -92,6 +101,15 @@ def search(job: Job, *, engine: Engine | None = None, progress: Progress = silen
         functools.partial(_split_in_tiles, job),
         functools.partial(_densities_in_tiles, job),
     )
+
+
+def _read_whole(image: Readable) -> tuple[np.ndarray, np.ndarray | None]:
+    """All of an image; and of one that is resampled the original, which is read once."""
+    if not isinstance(image, Resampled):
+        return image.read(all_of(image.shape)), None
+    original = image.original.read(all_of(image.original.shape))
+    resampled = Resampled(Array(original, len(image.shape)), image.shape)
+    return resampled.read(all_of(image.shape)), original
 
 
 def find(

@@ -12,7 +12,14 @@ import numpy as np
 
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.normalise import Measured, Normalisation
-from cellcount_jax.images.regions import Readable, Region, around, extent, within
+from cellcount_jax.images.regions import (
+    Readable,
+    Region,
+    Resampled,
+    around,
+    extent,
+    within,
+)
 from cellcount_jax.inference.plan import Plan
 
 
@@ -71,7 +78,8 @@ def make(
       mask: where cells are counted; None = everywhere.
       image_margin: `(D,)` voxels around a core in which the image affects the cells found there.
       map_margin: `(D,)` voxels around a core in which the map affects the cells found there.
-      update: called with the number of voxels after each part, for a progress bar.
+      update: called with the number of voxels after each part, for a progress bar; in all
+        `voxels_read`.
 
     Raises:
       InputError: the image cannot be read.
@@ -84,11 +92,13 @@ def make(
         update(math.prod(extent(region)))
         return values
 
-    reads_all = normalisation.reads_all
-    reader = read if reads_all else image.read
-    measured = normalisation.measure(reader, image.shape, channels=image.channels)
-    for core in () if reads_all else plan.cores:
-        read(core)
+    if normalisation.reads_all and not isinstance(image, Resampled):
+        measured = normalisation.measure(read, image.shape, channels=image.channels)
+    else:
+        watched = _Watched.of(image, update) if normalisation.reads_all else image
+        measured = normalisation.measure_image(watched)
+        for core in plan.cores:
+            read(core)
     constant, outside = (np.zeros(len(plan.cores), bool) for _ in range(2))
     for i, core in enumerate(plan.cores):
         constant[i] = ranges.is_constant(around(core, image_margin, plan.shape))
@@ -96,6 +106,14 @@ def make(
         outside[i] = mask is not None and not mask.touches(near, plan.shape)
     constant &= ~outside
     return Survey(measured, ~(constant | outside), int(constant.sum()), int(outside.sum()))
+
+
+def voxels_read(image: Readable, normalisation: Normalisation) -> int:
+    """How many voxels `make` reads: the image's, and those of the original that is measured."""
+    voxels = math.prod(image.shape)
+    if isinstance(image, Resampled) and normalisation.reads_all:
+        voxels += math.prod(image.original.shape)
+    return voxels
 
 
 def save(survey: Survey, path: Path) -> None:
@@ -121,6 +139,33 @@ def tiles_to_encode(plan: Plan, decoded: Sequence[int], flip: tuple[int, ...]) -
     for i in decoded:
         needed[_overlapping(starts, plan.coarse_needed(i, flip))] = True
     return np.flatnonzero(needed).tolist()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Watched:
+    """An image that tells how many of its voxels are read."""
+
+    image: Readable
+    update: Callable[[int], object]
+
+    @classmethod
+    def of(cls, image: Readable, update: Callable[[int], object]) -> Readable:
+        """An image that is resampled, with its original watched; others as they are."""
+        if not isinstance(image, Resampled):
+            return image
+        return Resampled(cls(image.original, update), image.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.image.shape
+
+    @property
+    def channels(self) -> int:
+        return self.image.channels
+
+    def read(self, region: Region, /) -> np.ndarray:
+        self.update(math.prod(extent(region)))
+        return self.image.read(region)
 
 
 class _Ranges:

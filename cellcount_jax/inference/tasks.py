@@ -65,7 +65,8 @@ def prepare(job: Job, progress: Progress = silent) -> None:
     if not (job.folder / "survey.npz").exists():
         map_margin = _map_margin(job.model)
         sizes = zip(plan.halo, plan.stride, map_margin, strict=True)
-        with progress("reading", math.prod(plan.shape)) as bar:
+        voxels = survey.voxels_read(job.image, job.model.normalisation)
+        with progress("reading", voxels) as bar:
             made = survey.make(
                 job.image,
                 plan,

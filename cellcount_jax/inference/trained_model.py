@@ -130,7 +130,7 @@ class TrainedModel:
         """`fitted.fit` for this model: an image with cells as large, and as bright, as it knows."""
         return fit(self, image, spacing=spacing, diameter=diameter, invert=invert)
 
-    def predict_maps(self, image: np.ndarray) -> Maps:
+    def predict_maps(self, image: np.ndarray, *, original: np.ndarray | None = None) -> Maps:
         """The network's maps of an image in memory, in tiles if the image is large.
 
         With `config.predict.flips` they are the mean over the image mirrored along every set of
@@ -138,13 +138,15 @@ class TrainedModel:
 
         Args:
           image: `(*spatial, channels)` raw intensities.
+          original: the same before it was resampled, if it was, by which it is normalised.
 
         Raises:
           InputError: the image does not fit the model, or is too large for a model whose result
             would depend on the tiles.
         """
         self.check_fits(image.ndim - 1, image.shape[-1])
-        found = tiled_maps.compute(self.config, self.variables, self.normalisation(image))
+        values = self.normalisation(image, original=original)
+        found = tiled_maps.compute(self.config, self.variables, values)
         return Maps(found[..., 0], found[..., -1] if self.has_density else None)
 
     def split_merged(

@@ -107,7 +107,8 @@ def _stack(
     seen = crop if with_labels else unlabelled_window(config)
     window = augment.window(seen, scale=config.augment.scale)
     shape = tuple(max(sizes) for sizes in zip(window, *(s.shape for s in samples), strict=True))
-    images = np.stack([_padded(normalisation(s.image), shape) for s in samples])
+    normalised = (normalisation(s.image, original=s.original) for s in samples)
+    images = np.stack([_padded(values, shape) for values in normalised])
     boxes = [_box(s, window) for s in samples]
     low = np.asarray([b[0] for b in boxes], np.int32)
     high = np.asarray([b[1] for b in boxes], np.int32)

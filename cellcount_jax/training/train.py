@@ -227,7 +227,7 @@ def fit_normalisation(
         )
     for sample in itertools.chain(training, dataset.calibration, *dataset.tests.values()):
         with _naming(sample):
-            fitted(sample.image)
+            fitted(sample.image, original=sample.original)
     return fitted
 
 

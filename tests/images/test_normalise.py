@@ -300,7 +300,7 @@ def test_robust_log_is_numpys_median_and_spread() -> None:
 
 
 def test_too_many_different_intensities(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cellcount_jax.images.normalise._MAX_LEVELS", 1000)
+    monkeypatch.setattr("cellcount_jax.images.logarithms._MAX_LEVELS", 1000)
     image = np.random.default_rng(0).random((40, 40, 1)).astype(np.float32)
     with pytest.raises(InputError, match="more than 1000 different intensities"):
         Normalisation("robust_log")(image)
