@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cellcount_jax import cache
 from cellcount_jax.counting import cluster, count, counts_table, engines, results
+from cellcount_jax.counting.options import Options
 from cellcount_jax.images import inputs
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference import model_file
@@ -136,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
         reserved=(counts_table.NAME,),
         show=say,
     )
-    wanted = count.Options(
+    wanted = Options(
         threshold=options.threshold,
         rescale=options.rescale,
         diameter=options.diameter,

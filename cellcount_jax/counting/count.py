@@ -20,56 +20,27 @@ from cellcount_jax.counting import (
     region_counts,
     results,
 )
-from cellcount_jax.counting.identity import check_unchanged, identity_of
+from cellcount_jax.counting.identity import check_unchanged, identity_of, key_of
+from cellcount_jax.counting.options import Options, check_options
 from cellcount_jax.errors import InputError, at_hand
 from cellcount_jax.images.files import check_apart, check_folder
 from cellcount_jax.images.inputs import Input, files_of
 from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
-from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import Source, open_source
-from cellcount_jax.inference import cells, doubts, model_file
+from cellcount_jax.inference import cells, doubts, model_file, search
 from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.fitted import (
     GIVEN,
     Fitted,
-    check_sizes,
     naming,
     voxel_size_doubt,
     voxel_size_warning,
 )
 from cellcount_jax.inference.job import Engine, Job
-from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
+from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.progress import reading
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Settings of a count, beside its model.
-
-    Attributes:
-      threshold: on the map, in (0, 1); None = the model's.
-      rescale: resample an image to the voxels that the model was trained on.
-      diameter: of the cells in pixels, to resample a 2D image to that of the model's; None = a
-        model that can measures it.
-      invert: whether cells are dark on bright; None = no, and an error if it seems so.
-      selection: the part of each file that is counted, and its voxel size.
-      mask: file of the tissue, of the image's extent: where it is 0, nothing is counted.
-      outputs: further files, beside points.csv, report.html and summary.json.
-      dry_run: only describe the images and the work on them.
-      overwrite: delete the results of another count where they are in the way.
-    """
-
-    threshold: float | None = None
-    rescale: bool = False
-    diameter: float | None = None
-    invert: bool | None = None
-    selection: Selection = Selection()
-    mask: Path | None = None
-    outputs: results.Outputs = results.Outputs()
-    dry_run: bool = False
-    overwrite: bool = False
 
 
 def count_files(
@@ -111,17 +82,12 @@ def count_files(
         written to while it is counted, its folder holds the results of another count, or another
         count is writing there.
     """
-    _check_options(model, options)
-    results.check_outputs(options.outputs)
+    check_options(model, options)
     check_folder(output)
     folders = {item: claim.folder_for(output, item.name) for item in inputs}
-    outside = (options.mask, options.outputs.regions, options.outputs.region_names)
-    for path in filter(None, outside):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
     places = [place for folder in folders.values() for place in claim.places(folder)]
     read = [path for item in inputs for path in (item.path, *item.files)]
-    read += [path for given in filter(None, outside) for path in files_of(given)]
+    read += [path for given in options.beside for path in files_of(given)]
     check_apart(places, read)
     table = output / counts_table.NAME
     if table.resolve() in folders.values():
@@ -210,13 +176,21 @@ def _count_input(
             with batch.claiming():
                 claim.take(folder, identity, overwrite=options.overwrite, anew=anew)
             job_file.revoke(job.folder)
-        found = cells.find(job, threshold=threshold, engine=engine(job), progress=reading)
+        key = key_of(identity)
+        searched = search.search(
+            job, engine=engine(job), progress=reading, key=None if anew else key
+        )
+        found = cells.choose(job, searched, threshold=threshold)
         kept = stack.pop_all()
 
     def finish() -> dict[str, Any]:
         with at_hand(item.path), kept:
+            check_unchanged(source, job.mask, identity)
+            with batch.claiming():
+                claim.take(folder, identity, overwrite=options.overwrite)
+            search.keep(job, searched, key=key)
             summary, reasons = _write_results(
-                job, source, fitted, found, identity, options=options, name=name
+                job, source, fitted, found, options=options, name=name
             )
         seconds = time.perf_counter() - started
         show(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
@@ -237,7 +211,6 @@ def _write_results(
     source: Source,
     fitted: Fitted,
     found: Found,
-    identity: dict[str, Any],
     *,
     options: Options,
     name: str,
@@ -249,12 +222,9 @@ def _write_results(
     """
     model, folder = job.model, job.folder.parent
     mask = job.mask if isinstance(job.mask, region_counts.Mask) else None
-    check_unchanged(source, job.mask, identity)
     reasons = doubts.find(model, job.image, found, mask=job.mask)
     if voxels := voxel_size_doubt(model, source, rescale=options.rescale):
         reasons = (voxels, *reasons)
-    with batch.claiming():
-        claim.take(folder, identity, overwrite=options.overwrite)
     found = found.moved(fitted.back)
     resampled = isinstance(fitted.image, Resampled)
     summary = {
@@ -303,14 +273,3 @@ def _job(
             labels = open_label_volume(options.mask, shape=source.shape, spacing=source.spacing)
             mask = region_counts.Mask(stack.enter_context(labels))
         return Job(model, fitted.image, folder / claim.WORK, mask, origin)
-
-
-def _check_options(model: TrainedModel, options: Options) -> None:
-    if options.threshold is not None and not 0 < options.threshold < 1:
-        raise InputError(f"--threshold {options.threshold}: must be between 0 and 1")
-    if options.threshold is not None and options.threshold < LOWEST_THRESHOLD:
-        raise InputError(
-            f"--threshold {options.threshold}: must be at least {LOWEST_THRESHOLD}; lower peaks of"
-            " the map are not kept"
-        )
-    check_sizes(model, rescale=options.rescale, diameter=options.diameter)

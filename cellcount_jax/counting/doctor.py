@@ -16,6 +16,7 @@ import numpy as np
 
 from cellcount_jax import machine
 from cellcount_jax.counting import count
+from cellcount_jax.counting.options import Options
 from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.inputs import find_inputs
 from cellcount_jax.inference import model_file
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
             model,
             find_inputs([path], ndim=model.config.data.ndim),
             Path(folder) / "out",
-            options=count.Options(),
+            options=Options(),
             name=name,
         )
         seconds = time.perf_counter() - started

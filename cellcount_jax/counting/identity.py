@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +58,12 @@ def identity_of(
         "version": versions()["cellcount_jax"],
         **_files(source, job.mask),
     }
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """A short name for an identity."""
+    text = json.dumps(identity, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @functools.cache

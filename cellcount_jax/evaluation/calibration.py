@@ -15,10 +15,9 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import metrics, threshold
 from cellcount_jax.evaluation.threshold import Certainty, Evidence
 from cellcount_jax.images.regions import Region, all_of, lies_in
-from cellcount_jax.inference import cells
-from cellcount_jax.inference.cells import Search
 from cellcount_jax.inference.fitted import Fitted
 from cellcount_jax.inference.job import Job, Progress, silent
+from cellcount_jax.inference.search import Search, search
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import detect
 
@@ -108,7 +107,7 @@ def calibrate_on(
         with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
             mask = _AreaMask(image, _reach(model, image))
             job = Job(model, image.fitted.image, Path(folder), mask)
-            searched = cells.search(job, progress=progress)
+            searched = search(job, progress=progress)
             evidence.append(_evidence(model, image, searched, known, tried))
             evidence_before.append(_evidence(model, image, searched, known, np.array([before])))
             sums.append(_integral(model, image, searched))

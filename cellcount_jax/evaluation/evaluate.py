@@ -19,9 +19,10 @@ from cellcount_jax.evaluation.threshold import FRACTIONS, calibrate_on_dots
 from cellcount_jax.images import files
 from cellcount_jax.images.points import write_points
 from cellcount_jax.images.regions import Array
-from cellcount_jax.inference import cells, model_file, reference
+from cellcount_jax.inference import model_file, reference
 from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.job import Maps
+from cellcount_jax.inference.search import candidates_of
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.maps import detect
 from cellcount_jax.maps.detect import Candidates
@@ -39,7 +40,7 @@ class Predicted(NamedTuple):
 def predict(model: TrainedModel, sample: Sample) -> Predicted:
     """The maps of a labelled image and the peaks above 0 in them."""
     maps = model.predict_maps(sample.image, original=sample.original)
-    return Predicted(sample, maps, cells.candidates_of(model, maps.location, floor=0.0))
+    return Predicted(sample, maps, candidates_of(model, maps.location, floor=0.0))
 
 
 def calibrate(

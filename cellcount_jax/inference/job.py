@@ -113,7 +113,7 @@ class Job:
     Attributes:
       model: a trained model.
       image: raw intensities, on the voxels of the model.
-      folder: for the results of tasks, the job's own; not used for an image in one piece.
+      folder: for the results of tasks, the job's own.
       mask: where cells are counted; None = everywhere.
       origin: for other processes to open the image, see `job_file.origin`; None = they cannot.
       check: raises an `InputError` where the folder is of another job by now; called before a

@@ -20,12 +20,12 @@ from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images import files
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.regions import extent
-from cellcount_jax.inference import job_arrays, survey, tiled_maps
+from cellcount_jax.inference import job_arrays, kept, survey, tiled_maps
 from cellcount_jax.inference.job import Engine, Job, Model, Progress, Task, silent
 from cellcount_jax.maps import pieces
 
 FOLDERS = ("coarse", "map.zarr", "peaks", "done")
-FILES = ("survey.npz", *FOLDERS)  # all that is kept in a job's folder
+FILES = ("survey.npz", kept.FILE, *FOLDERS)  # all that is kept in a job's folder
 
 
 def complete(job: Job, engine: Engine, progress: Progress) -> None:

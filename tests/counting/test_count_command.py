@@ -146,6 +146,7 @@ def test_the_command_on_a_png_image(
         "points.csv",
         "report.html",
         "summary.json",
+        "work",
     ]
     (row,) = read_rows(output / "counts.csv")
     assert row.pop("folder") == "t0" and row.pop("error") == ""

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 import zarr
 
-from cellcount_jax.inference import cells, model_file
+from cellcount_jax.inference import model_file, search
 from cellcount_jax.inference.trained_model import TrainedModel
 
 Call = Callable[..., int]
@@ -203,14 +203,14 @@ def test_what_is_written_to_while_it_is_counted(
 ) -> None:
     for name in ("image", "mask"):
         as_slices(tmp_path / name, noise(0))
-    find = cells.find
+    find = search.search
 
-    def find_while_it_changes(*arguments: object, **options: object) -> cells.Found:
+    def find_while_it_changes(*arguments: object, **options: object) -> search.Search:
         found = find(*arguments, **options)  # type: ignore[arg-type]
         as_tiff(tmp_path / replaced / "z3.tif", noise(1)[3])
         return found
 
-    monkeypatch.setattr(cells, "find", find_while_it_changes)
+    monkeypatch.setattr(search, "search", find_while_it_changes)
     command = (tmp_path / "image", "--output", tmp_path / "out", "--mask", tmp_path / "mask")
     assert count(*command) == 1
     assert "was written to while it was counted" in capsys.readouterr().err

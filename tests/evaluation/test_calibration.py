@@ -20,7 +20,7 @@ from cellcount_jax.evaluation.calibration import Dotted
 from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.points import read_points, write_points
 from cellcount_jax.images.regions import Array
-from cellcount_jax.inference import model_file
+from cellcount_jax.inference import model_file, search
 from cellcount_jax.inference.trained_model import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -94,14 +94,14 @@ def test_tiles_give_the_same_and_only_those_of_the_region_are_computed(
     dots = found_at(model, 0.3)
     in_tiles = model.with_settings({"predict.max_voxels": 4000})
     whole = calibration.calibrate_on(model, [dotted(model, dots, "x<30")])[1]
-    run, tiles = calibration.cells.tasks.run, set()
+    run, tiles = search.tasks.run, set()
 
     def counting(job: Any, task: Any) -> None:
         if task.kind == "decode":
             tiles.add(task.tile)
         run(job, task)
 
-    monkeypatch.setattr(calibration.cells.tasks, "run", counting)
+    monkeypatch.setattr(search.tasks, "run", counting)
     assert calibration.calibrate_on(in_tiles, [dotted(in_tiles, dots, "x<30")])[1] == whole
     assert len(tiles) < 4
 
