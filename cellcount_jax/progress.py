@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import logging
 from tqdm import tqdm
 
 _BAR_INTERVAL_S = 0.5
+_TICK_S = 1.0
+_DELAY_S = 2.0  # nothing is shown of what takes less
+_LONG_COMPILING_S = 20.0  # told in a log
 _LINE = "{desc} {n_fmt} of {total_fmt}{postfix}, {rate_noinv_fmt}, {remaining} left"
 
 
@@ -21,7 +26,7 @@ def progress(title: str, total: int, *, unit: str = "tile") -> tqdm:
       total: units in all.
       unit: 'tile', or 'voxel' for millions of them.
     """
-    options = {"desc": title, "unit": unit, "unit_scale": unit == "voxel"}
+    options: dict[str, Any] = {"desc": title, "unit": unit, "unit_scale": unit == "voxel"}
     return _bar_of_count(total, **options)
 
 
@@ -31,8 +36,27 @@ def reading(title: str, voxels: int) -> tqdm:
 
 
 def images(total: int) -> tqdm:
-    """Progress of a batch of images; none is shown of a single one."""
-    return _bar_of_count(total, desc="counting", unit=" images", disable=total < 2)
+    """Progress of a batch of images, "12 of 200, about 3 min left"; none of a single one."""
+    line = "{desc} {n_fmt} of {total_fmt}{left}"
+    return _bar_of_count(total, desc="counting", disable=total < 2, bar_format=line)
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Says that a program is compiled, where that takes longer than from the cache."""
+    if sys.stderr.isatty():
+        # A bar without a length: the time that it has taken.
+        line = "{desc} ({elapsed}), once for each size of arrays"
+        with _bar_of_count(0, desc="compiling", bar_format=line):
+            yield
+        return
+    timer = threading.Timer(_LONG_COMPILING_S, _to_stderr, ["compiling"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def say(line: str) -> None:
@@ -48,7 +72,7 @@ class TrainingProgress:
         """Starts at step `done`, which a run resumes from, of `total`."""
         self._started = False
         self._at_terminal = sys.stderr.isatty()
-        options = {"initial": done, "unit": " step", "smoothing": 0}
+        options: dict[str, Any] = {"initial": done, "unit": " step", "smoothing": 0}
         if not self._at_terminal:
             options |= {"desc": "step", "delay": 1e-9}  # no line before the first step
         self._bar = _bar(total, logging.info, seconds_between_lines=30, **options)
@@ -78,22 +102,60 @@ class TrainingProgress:
             logging.info("step %d of %d, %s (compiled)", step, self._bar.total, values)
 
 
+class _BarOfCount(tqdm):
+    """A bar whose time goes on, on a terminal, while a step takes long."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._over = threading.Event()
+        if not self.disable and sys.stderr.isatty():
+            threading.Thread(target=self._tick, daemon=True).start()
+
+    @property
+    def format_dict(self) -> Any:
+        """What a format may name: also the time left, in words."""
+        found = super().format_dict
+        done, rate = self.n - self.initial, found["rate"]
+        if not rate and found["elapsed"] and done:
+            rate = done / found["elapsed"]
+        more = f", {duration((self.total - self.n) / rate)} left" if rate and self.total else ""
+        return {**found, "left": more}
+
+    def close(self) -> None:
+        """Ends the bar; what it showed is gone, but for the first of several."""
+        self._over.set()
+        super().close()
+
+    def _tick(self) -> None:
+        wait = _DELAY_S
+        while not self._over.wait(wait):
+            self.refresh()
+            wait = _TICK_S
+
+
 def _bar_of_count(total: int, **options: Any) -> tqdm:
     # Nothing is shown of work that takes less than two seconds; of bars below others nothing stays.
-    options |= {"delay": 2, "leave": None}
-    return _bar(total, _to_stderr, seconds_between_lines=60, **options)
+    options |= {"delay": _DELAY_S, "leave": None}
+    return _bar(total, _to_stderr, seconds_between_lines=60, kind=_BarOfCount, **options)
 
 
 def _bar(
-    total: int, write_line: Callable[[str], object], *, seconds_between_lines: float, **options: Any
+    total: int,
+    write_line: Callable[[str], object],
+    *,
+    seconds_between_lines: float,
+    kind: type[tqdm] = tqdm,
+    **options: Any,
 ) -> tqdm:
     if sys.stderr.isatty():
         interval = _BAR_INTERVAL_S
         options["dynamic_ncols"] = True
+        if "bar_format" in options:
+            options["bar_format"] += " {bar}"
     else:
         interval = seconds_between_lines
-        options |= {"file": _Lines(write_line), "bar_format": _LINE}
-    return tqdm(total=total, mininterval=interval, maxinterval=interval, miniters=1, **options)
+        options = {"bar_format": _LINE, **options, "file": _Lines(write_line)}
+    return kind(total=total, mininterval=interval, maxinterval=interval, miniters=1, **options)
 
 
 class _Lines:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 
 import pytest
 import tqdm.std
 
-from cellcount_jax.progress import TrainingProgress, progress
+from cellcount_jax import progress as bars
+from cellcount_jax.progress import TrainingProgress, compiling, images, progress
 
 
 class Terminal(io.StringIO):
@@ -77,3 +79,57 @@ def test_a_log_of_a_count_gets_a_line_a_minute(
             bar.update()
     text = [f"a.tif {n // 10} of 10, 0.05tile/s" for n in lines]
     assert [line.rpartition(",")[0] for line in log.getvalue().splitlines()] == text
+
+
+def test_a_batch_says_how_many_images_and_how_long(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with images(200) as bar:
+        for _ in range(12):
+            clock.now += 61.0
+            bar.update()
+    lines = log.getvalue().splitlines()
+    assert lines[11] == "counting 12 of 200, about 3.2 h left"
+    assert len(lines) == 12
+
+
+def test_a_bar_goes_on_while_a_step_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(bars, "_DELAY_S", 0.01)
+    monkeypatch.setattr(bars, "_TICK_S", 0.01)
+    shown = threading.Event()
+    write = terminal.write
+
+    def written(text: str) -> int:
+        if text.count("compiling") and "once for each size" in text:
+            shown.set()
+        return write(text)
+
+    monkeypatch.setattr(terminal, "write", written)
+    with compiling():
+        assert shown.wait(30)
+    before = threading.active_count()
+    with progress("computing", 8) as bar:
+        bar.update(8)
+    assert threading.active_count() <= before + 1
+
+
+def test_a_log_is_told_of_long_compiling_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with compiling():
+        pass
+    assert log.getvalue() == ""
+    monkeypatch.setattr(bars, "_LONG_COMPILING_S", 0.0)
+    told = threading.Event()
+
+    def tell(line: str) -> None:
+        assert line == "compiling"
+        told.set()
+
+    monkeypatch.setattr(bars, "_to_stderr", tell)
+    with compiling():
+        assert told.wait(30)

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cellcount_jax import cache
-from cellcount_jax.counting import cluster, count, counts_table, engines, results
+from cellcount_jax.counting import cluster, count, counts_page, counts_table, engines, results
 from cellcount_jax.counting.options import Options
 from cellcount_jax.images import inputs
 from cellcount_jax.images.selection import Selection
-from cellcount_jax.inference import model_file
+from cellcount_jax.inference import model_file, tiled_maps
 from cellcount_jax.inference.job import Engine, Job
-from cellcount_jax.progress import say
+from cellcount_jax.progress import compiling, say
 
 EXAMPLES = """\
 examples:
@@ -31,7 +31,8 @@ examples:
 
 For each input a folder with points.csv (id, place in voxels and in um, score), report.html to
 look at and summary.json with all that is needed to repeat it; counts.csv has a row an input, also
-of those that could not be counted, and of other counts into the same folder.
+of those that could not be counted, and of other counts into the same folder; counts.html shows
+them with thumbnails and doubts.
 A large image is counted in tiles; the same command goes on where it was stopped.
 """
 
@@ -121,6 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Counts; returns the exit status."""
     cache.keep_programs()
+    tiled_maps.show_compiling(compiling)
     if options.scheduler == cluster.LOCAL:
         # A worker has the GPU; this process leaves it the memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -134,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
         ndim=model.config.data.ndim,
         scene=options.scene,
         axes=options.axes,
-        reserved=(counts_table.NAME,),
+        reserved=(counts_table.NAME, counts_page.NAME),
         show=say,
     )
     wanted = Options(
@@ -175,7 +177,9 @@ def run(options: argparse.Namespace) -> int:
         total = sum(row["count"] for row in rows if not row["error"])
         counted = len(rows) - len(errors)
         several = f"{total} cells in {counted} inputs, " if len(rows) > 1 else ""
-        print(f"{several}written to {options.output}", flush=True)
+        page = options.output / counts_page.NAME
+        look = f"; {page} shows them all" if len(rows) > 1 else ""
+        print(f"{several}written to {options.output}{look}", flush=True)
     if errors:
         print(f"error: {len(errors)} of {len(rows)} inputs were not counted:", file=sys.stderr)
         print(*errors, sep="\n", file=sys.stderr)

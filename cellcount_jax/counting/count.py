@@ -14,6 +14,7 @@ from cellcount_jax.counting import (
     announce,
     batch,
     claim,
+    counts_page,
     counts_table,
     engines,
     job_file,
@@ -90,9 +91,11 @@ def count_files(
     read += [path for given in options.beside for path in files_of(given)]
     check_apart(places, read)
     table = output / counts_table.NAME
-    if table.resolve() in folders.values():
-        raise InputError(f"{table}: is the table of all counts; rename the input that is called so")
+    for path in (table, output / counts_page.NAME):
+        if path.resolve() in folders.values():
+            raise InputError(f"{path}: is of all counts; rename the input that is called so")
     counts_table.read(table)
+    counts_page.check(output)
     digest = model_file.digest(model)[:12]
 
     def count(item: Input) -> batch.Finish:
@@ -100,7 +103,12 @@ def count_files(
             model, item, folders[item], digest, options=options, name=name, show=show, engine=engine
         )
 
-    return batch.count_each(inputs, None if options.dry_run else table, count, failed=failed)
+    try:
+        return batch.count_each(inputs, None if options.dry_run else table, count, failed=failed)
+    finally:
+        # Also of what was counted before Ctrl-C.
+        if not options.dry_run and len(counts_table.read(table)) > 1:
+            counts_page.write(output)
 
 
 def _count_input(

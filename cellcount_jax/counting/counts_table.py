@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def merge(path: Path, row: Mapping[str, Any], *, replace: bool = True) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with held(path.with_name(f".{path.name}.lock"), patience_s=_PATIENCE_S):
+        with locked(path):
             rows = read(path)
             # As the earlier row says it.
             new = {n: "" if v is None else no_formula(str(v)) for n, v in row.items()}
@@ -52,13 +53,31 @@ def merge(path: Path, row: Mapping[str, Any], *, replace: bool = True) -> None:
             others = dict.fromkeys(n for one in rows for n in one if n not in _COLUMNS)
             header = [*(name for name in _COLUMNS if name in given), *others]
             write_table(path, header, ([one.get(name) for name in header] for one in rows))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other processes from writing the table.
+
+    Raises:
+      InputError: another one has done so for long.
+      OSError: its folder cannot be written.
+    """
+    try:
+        with held(path.with_name(f".{path.name}.lock"), patience_s=_PATIENCE_S):
+            yield
     except filelock.Timeout as error:
         raise InputError(
             f"{path}: another process has held {error.lock_file} for {_PATIENCE_S:g} s; is one"
             " stopped?"
         ) from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+def as_text(cell: str) -> str:
+    """A cell as it was before it was made no formula."""
+    return cell[1:] if cell[:1] == "'" and no_formula(cell[1:]) == cell else cell
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -28,6 +28,7 @@ FILES = (
     "regions.csv",
     "density.zarr",
     "overlay.png",
+    "thumbnail.png",
     "report.html",
 )
 # A larger image has no overlay.png: the report shows parts of it.
@@ -153,7 +154,7 @@ def write(
             spacing=spacing,
             title=source.path.name,
         )
-    page.write_page(
+    thumbnail = page.write_page(
         folder / "report.html",
         title=source.path.name,
         facts=_facts(source, found, summary),
@@ -170,6 +171,7 @@ def write(
         regions=rows,
         inside=inside,
     )
+    pictures.save_picture(folder / "thumbnail.png", thumbnail)
     files.write_json(folder / "summary.json", summary)
 
 

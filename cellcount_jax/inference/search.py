@@ -69,7 +69,7 @@ def search(
         stored = kept.load(job.folder / kept.FILE, key=key) if key else None
         if stored is not None:
             return dataclasses.replace(_search_of(job, stored), whole=None)
-        return _search_of(job, _seen(job))
+        return _search_of(job, _seen(job, progress))
     tasks.complete(job, engine or tasks.one_by_one(job, progress), progress)
     return Search(
         _candidates_in_tiles(job),
@@ -79,11 +79,12 @@ def search(
     )
 
 
-def _seen(job: Job) -> Whole:
+def _seen(job: Job, progress: Progress) -> Whole:
     """Computes the map of an image in one piece."""
     model = job.model
     values, original = _read_whole(job.image)
-    maps = model.predict_maps(values, original=original)
+    with progress("computing", math.prod(job.plan.shape) * len(job.plan.flips)) as bar:
+        maps = model.predict_maps(values, original=original, update=bar.update)
     candidates = candidates_of(model, maps.location)
     location = None
     if model.config.detect.rule == "components":

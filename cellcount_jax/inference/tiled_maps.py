@@ -10,8 +10,10 @@ reads the image and keeps the coarse level: in memory (`compute`) or on a disk (
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,19 +29,35 @@ from cellcount_jax.inference.plan import Plan, make_plan, mirrored
 from cellcount_jax.network.sau_net import SAUNet, create_model
 from cellcount_jax.network.unet import Parts
 
-Compiled = Callable[..., Array]
+Jitted = Any  # a function that `jax.jit` gave
 _ATTENTION_BLOCKS = 16  # in one call
 # While one thread computes, others read and write.
 _DEVICE = threading.Lock()
+# Programs by their function and the arrays that they take.
+_compiled: dict[tuple[Jitted, Any], Any] = {}
+_shown: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
 
 
-def compute(config: ml_collections.ConfigDict, variables: Any, values: np.ndarray) -> np.ndarray:
+def show_compiling(shown: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+    """Sets the context in which programs of the network are compiled, to tell of it."""
+    global _shown
+    _shown = shown
+
+
+def compute(
+    config: ml_collections.ConfigDict,
+    variables: Any,
+    values: np.ndarray,
+    update: Callable[[int], object] = lambda voxels: None,
+) -> np.ndarray:
     """The maps of an image in memory.
 
     Args:
       config: of the experiment.
       variables: `params` and `batch_stats` of its network.
       values: `(*spatial, channels)` normalised intensities.
+      update: called with the number of voxels after each mirror image of a tile, for a bar; in
+        all those of the image once for each mirror image.
 
     Returns:
       `(*spatial, 1 or 2)` float32, the mean over mirror images with `config.predict.flips`;
@@ -61,7 +79,13 @@ def compute(config: ml_collections.ConfigDict, variables: Any, values: np.ndarra
         coarse.append(level)
     for index, core in enumerate(plan.cores):
         found[core] = decode(
-            config, variables, plan, read, lambda flip, region: coarse[flip][region], index=index
+            config,
+            variables,
+            plan,
+            read,
+            lambda flip, region: coarse[flip][region],
+            index=index,
+            update=update,
         )
     return found
 
@@ -108,6 +132,7 @@ def decode(
     read_coarse: Callable[[int, Region], np.ndarray],
     *,
     index: int,
+    update: Callable[[int], object] = lambda voxels: None,
 ) -> np.ndarray:
     """The maps of a tile's core.
 
@@ -119,6 +144,7 @@ def decode(
       read_coarse: gives a region of the coarsest level, `(*region, channels)`, of the mirror image
         with a number; called with `Plan.coarse_needed`, not for an image in one piece.
       index: of the tile.
+      update: see `compute`.
 
     Returns:
       `(*core, 1 or 2)` float32, see `compute`.
@@ -148,12 +174,20 @@ def decode(
         if config.target.kernel == "mask":
             part = 1 / (1 + np.exp(-part))
         mean += np.flip(part, flip)
+        update(math.prod(extent(core)))
     return mean / len(plan.flips)
 
 
-def _on_device(run: Compiled, variables: Any, *inputs: np.ndarray) -> np.ndarray:
+def _on_device(run: Jitted, variables: Any, *inputs: np.ndarray) -> np.ndarray:
     with _DEVICE:
-        return np.asarray(run(variables, *inputs))
+        leaves = jax.tree.leaves((variables, inputs))
+        alike = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves)
+        compiled = _compiled.get((run, alike))
+        if compiled is None:
+            with _shown():
+                compiled = run.lower(variables, *inputs).compile()
+            _compiled[run, alike] = compiled
+        return np.asarray(compiled(variables, *inputs))
 
 
 def _attend(
@@ -191,7 +225,7 @@ def _blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Region]:
 
 
 @functools.cache
-def _whole(config: ml_collections.FrozenConfigDict) -> Compiled:
+def _whole(config: ml_collections.FrozenConfigDict) -> Jitted:
     """Image, at the beginning of an array, to the map."""
     model = create_model(config, trained=True)
 
@@ -202,14 +236,14 @@ def _whole(config: ml_collections.FrozenConfigDict) -> Compiled:
 
 
 @functools.cache
-def _encoded(config: ml_collections.FrozenConfigDict) -> Compiled:
+def _encoded(config: ml_collections.FrozenConfigDict) -> Jitted:
     """Image to the coarsest level."""
     model = create_model(config, trained=True)
     return jax.jit(lambda variables, x: model.apply(variables, x, method=SAUNet.encode)[-1])
 
 
 @functools.cache
-def _attended(config: ml_collections.FrozenConfigDict) -> Compiled:
+def _attended(config: ml_collections.FrozenConfigDict) -> Jitted:
     """The coarsest level after attention."""
     model = create_model(config, trained=True)
 
@@ -223,7 +257,7 @@ def _attended(config: ml_collections.FrozenConfigDict) -> Compiled:
 @functools.cache
 def _decoded(
     config: ml_collections.FrozenConfigDict, shapes: tuple[tuple[int, ...], ...]
-) -> Compiled:
+) -> Jitted:
     """Image, a part of the attended coarsest level and where parts begin, to the map of a part."""
     model = create_model(config, trained=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,13 @@ class TrainedModel:
         """`fitted.fit` for this model: an image with cells as large, and as bright, as it knows."""
         return fit(self, image, spacing=spacing, diameter=diameter, invert=invert)
 
-    def predict_maps(self, image: np.ndarray, *, original: np.ndarray | None = None) -> Maps:
+    def predict_maps(
+        self,
+        image: np.ndarray,
+        *,
+        original: np.ndarray | None = None,
+        update: Callable[[int], object] = lambda voxels: None,
+    ) -> Maps:
         """The network's maps of an image in memory, in tiles if the image is large.
 
         With `config.predict.flips` they are the mean over the image mirrored along every set of
@@ -139,6 +145,7 @@ class TrainedModel:
         Args:
           image: `(*spatial, channels)` raw intensities.
           original: the same before it was resampled, if it was, by which it is normalised.
+          update: see `tiled_maps.compute`.
 
         Raises:
           InputError: the image does not fit the model, or is too large for a model whose result
@@ -146,7 +153,7 @@ class TrainedModel:
         """
         self.check_fits(image.ndim - 1, image.shape[-1])
         values = self.normalisation(image, original=original)
-        found = tiled_maps.compute(self.config, self.variables, values)
+        found = tiled_maps.compute(self.config, self.variables, values, update)
         return Maps(found[..., 0], found[..., -1] if self.has_density else None)
 
     def split_merged(

@@ -37,8 +37,12 @@ _FULL, _HALF, _THIRD, _QUARTER = (900, 900), (520, 640), (345, 420), (255, 255)
 _CROP = (164, 328)
 
 
-def overview(counted: Counted) -> str:
-    """The whole image, or a slab of a volume from above and one from the side; then zooms."""
+def overview(counted: Counted) -> tuple[str, Picture]:
+    """The whole image, or a slab of a volume from above and one from the side; then zooms.
+
+    Returns:
+      The pictures, and the first of them without marks.
+    """
     volume = counted.volume
     whole = all_of(volume.shape)
     box = _FULL if counted.flat or max(volume.shape) >= _LARGE_VOXELS else _HALF
@@ -56,7 +60,7 @@ def overview(counted: Counted) -> str:
         side_picture = project(volume, beside, axis=1, box=box)
         pictures = _view(counted, picture, "above", beside[1], box)
         pictures += _view(counted, side_picture, "the side", above[0], box)
-    return f'<div class="row">{pictures}</div>\n<div class="row small">{zooms}</div>'
+    return f'<div class="row">{pictures}</div>\n<div class="row small">{zooms}</div>', picture
 
 
 def _view(counted: Counted, picture: Picture, side: str, slab: slice, box: tuple[int, int]) -> str:

@@ -23,7 +23,7 @@ from cellcount_jax.report.diagrams import density_map, depth_chart, mean_density
 from cellcount_jax.report.overview import doubtful, overview, planes
 from cellcount_jax.report.places import cell_radius, with_depth
 from cellcount_jax.report.templates import template
-from cellcount_jax.report.views import open_volume
+from cellcount_jax.report.views import open_volume, thumbnail
 
 
 class _Column(NamedTuple):
@@ -50,7 +50,7 @@ def write_page(
     regions: Sequence[Mapping[str, object]] | None = None,
     doubts: Sequence[str] = (),
     inside: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
-) -> None:
+) -> np.ndarray:
     """Writes the report of a count as one HTML file, whole or not at all.
 
     Args:
@@ -71,6 +71,9 @@ def write_page(
       regions: rows of a table of counts, a mapping from the columns' names to values.
       doubts: reasons not to trust the count, shown in a box at the top.
       inside: the part of the image that was counted, see `Counted`; densities are of that part.
+
+    Returns:
+      `(height, width, 1 or 3)` uint8, its first picture as a thumbnail.
 
     Raises:
       InputError: the arrays do not fit the image or each other.
@@ -96,13 +99,14 @@ def write_page(
     kept_crops, rejected_crops = doubtful(counted)
     charts = score_chart(counted, candidates[below]) + density_map(counted)
     columns, rows = _table(regions or ())
+    pictures, first = overview(counted)
     text = template("page.html").render(
         title=title,
         count=f"{len(points):,}",
         density=mean_density(counted),
         doubts=doubts,
         facts=facts,
-        overview=overview(counted),
+        overview=pictures,
         planes="" if counted.flat else planes(counted),
         threshold=number(threshold),
         side_views=not counted.flat and volume.deep,
@@ -116,6 +120,7 @@ def write_page(
     )
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+    return thumbnail(first)
 
 
 def _check(

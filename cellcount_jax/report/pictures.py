@@ -120,11 +120,12 @@ def save_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
 
     Args:
       path: the file; an existing one is replaced, a missing folder made.
-      picture: `(height, width, 3)` uint8.
+      picture: `(height, width, 1 or 3)` uint8.
     """
     with replacing(path) as temporary:
         # Twice as fast as Pillow's default, for a tenth more bytes.
-        Image.fromarray(picture).save(temporary, format="PNG", compress_level=1)
+        image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+        image.save(temporary, format="PNG", compress_level=1)
 
 
 def mosaic(pictures: Sequence[np.ndarray], *, titles: Sequence[str] | None = None) -> np.ndarray:

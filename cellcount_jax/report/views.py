@@ -21,6 +21,7 @@ from cellcount_jax.report.pictures import displayed_channels, rescaled
 MAX_PICTURE_VOXELS = 512_000_000  # only some rows of a larger region are read
 _MAX_READ_VALUES = 64_000_000  # at once
 _MAX_SIDE_PLANES = 128  # of a side view, where every plane is stored as a whole
+_THUMBNAIL = (160, 120)  # greatest width and height in pixels
 _MAX_PNG_PIXELS = 150_000  # larger pictures are JPEG
 
 
@@ -142,6 +143,15 @@ def levels(pixels: np.ndarray, *, highest: float | None = None) -> np.ndarray:
     if highest <= lowest:
         lowest, highest = float(pixels.min()), float(pixels.max())
     return np.rint(255 * rescaled(pixels, lowest, highest)).astype(np.uint8)
+
+
+def thumbnail(picture: Picture) -> np.ndarray:
+    """A picture in small, `(height, width, 1 or 3)` uint8."""
+    pixels = levels(picture.pixels)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.thumbnail(_THUMBNAIL)
+    small = np.asarray(image)
+    return small[..., None] if small.ndim == 2 else small
 
 
 def encode(picture: np.ndarray) -> str:

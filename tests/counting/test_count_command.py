@@ -146,6 +146,7 @@ def test_the_command_on_a_png_image(
         "points.csv",
         "report.html",
         "summary.json",
+        "thumbnail.png",
         "work",
     ]
     (row,) = read_rows(output / "counts.csv")
@@ -169,7 +170,7 @@ def test_a_folder_and_a_file_are_counted_into_one_table(
     assert rows[0]["count"] == rows[2]["count"]
     total = sum(int(row["count"]) for row in rows)
     assert capsys.readouterr().out.endswith(f"{total} cells in 3 inputs, written to {output}\n")
-    assert names(output) == ["another", "counts.csv", "t0", "t1"]
+    assert names(output) == ["another", "counts.csv", "counts.html", "t0", "t1"]
 
 
 def test_a_higher_threshold_counts_fewer(
