@@ -178,7 +178,7 @@ def run(options: argparse.Namespace) -> int:
         counted = len(rows) - len(errors)
         several = f"{total} cells in {counted} inputs, " if len(rows) > 1 else ""
         page = options.output / counts_page.NAME
-        look = f"; {page} shows them all" if len(rows) > 1 else ""
+        look = f"; {page} shows them all" if len(rows) > 1 and page.exists() else ""
         print(f"{several}written to {options.output}{look}", flush=True)
     if errors:
         print(f"error: {len(errors)} of {len(rows)} inputs were not counted:", file=sys.stderr)

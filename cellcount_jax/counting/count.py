@@ -107,7 +107,7 @@ def count_files(
         return batch.count_each(inputs, None if options.dry_run else table, count, failed=failed)
     finally:
         # Also of what was counted before Ctrl-C.
-        if not options.dry_run and len(counts_table.read(table)) > 1:
+        if not options.dry_run and table.exists():
             counts_page.write(output)
 
 

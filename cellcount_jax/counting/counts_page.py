@@ -51,7 +51,8 @@ def write(output: Path) -> Path | None:
       output: the folder.
 
     Returns:
-      The page; None where the table has fewer than two rows, whose report is page enough.
+      The page; None where the table has fewer than two rows, whose report is page enough, or
+      nothing was counted.
 
     Raises:
       InputError: see `check` and `counts_table.read`; or it cannot be written.
@@ -61,9 +62,10 @@ def write(output: Path) -> Path | None:
     try:
         with counts_table.locked(table):
             rows = counts_table.read(table)
-            if len(rows) < 2:
+            shown = [_row(output, row) for row in rows]
+            if len(rows) < 2 or all(row.cells is None for row in shown):
                 return None
-            write_batch_page(output / NAME, [_row(output, row) for row in rows])
+            write_batch_page(output / NAME, shown)
     except OSError as error:
         raise InputError(f"{output / NAME}: cannot be written ({reason(error)})") from error
     return output / NAME

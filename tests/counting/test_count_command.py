@@ -169,7 +169,9 @@ def test_a_folder_and_a_file_are_counted_into_one_table(
     assert [Path(row["input"]).name for row in rows] == ["t0.png", "t1.png", "another.png"]
     assert rows[0]["count"] == rows[2]["count"]
     total = sum(int(row["count"]) for row in rows)
-    assert capsys.readouterr().out.endswith(f"{total} cells in 3 inputs, written to {output}\n")
+    page = output / "counts.html"
+    line = f"{total} cells in 3 inputs, written to {output}; {page} shows them all\n"
+    assert capsys.readouterr().out.endswith(line)
     assert names(output) == ["another", "counts.csv", "counts.html", "t0", "t1"]
 
 
