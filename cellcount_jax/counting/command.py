@@ -114,9 +114,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write density.zarr too, cells per mm3 in cubes of so many um (default 100; voxels"
         " where their size is unknown)",
     )
-    parser.add_argument("--parquet", action="store_true", help="write points.parquet too")
-    parser.add_argument("--cellfinder", action="store_true", help="write points.xml too")
-    parser.add_argument("--napari", action="store_true", help="write points_napari.csv too")
+    formats = "; ".join(f"{name}: {what}" for name, what in results.EXPORTS.items())
+    parser.add_argument(
+        "--export",
+        nargs="+",
+        action="extend",
+        default=[],
+        choices=results.EXPORTS,
+        metavar="FORMAT",
+        help=f"write the points for other programs too, in one or more formats ({formats})",
+    )
+    for name in ("parquet", "cellfinder", "napari"):  # as they were asked for at first
+        parser.add_argument(
+            f"--{name}",
+            dest="export",
+            action="append_const",
+            const=name,
+            help=argparse.SUPPRESS,
+        )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -148,9 +163,7 @@ def run(options: argparse.Namespace) -> int:
         selection=dataclasses.replace(Selection.from_arguments(options), scene=None),
         mask=options.mask,
         outputs=results.Outputs(
-            parquet=options.parquet,
-            cellfinder=options.cellfinder,
-            napari=options.napari,
+            exports=tuple(sorted(set(options.export))),
             density=options.density,
             regions=options.regions,
             region_names=options.region_names,

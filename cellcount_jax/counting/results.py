@@ -12,7 +12,10 @@ from cellcount_jax.counting import density, region_counts
 from cellcount_jax.counting.identity import versions
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import exports, files
+from cellcount_jax.images.imagej_rois import write_rois
+from cellcount_jax.images.imagej_stack import stack_of
 from cellcount_jax.images.label_volumes import open_label_volume, read_names
+from cellcount_jax.images.qupath_points import write_geojson
 from cellcount_jax.images.regions import all_of, size_text
 from cellcount_jax.images.sources import Source
 from cellcount_jax.inference.cells import Found
@@ -25,12 +28,22 @@ FILES = (
     "points.parquet",
     "points.xml",
     "points_napari.csv",
+    "points_imagej.zip",
+    "points.geojson",
     "regions.csv",
     "density.zarr",
     "overlay.png",
     "thumbnail.png",
     "report.html",
 )
+# The points in other formats, by the name that --export gives them.
+EXPORTS = {
+    "cellfinder": "points.xml, for cellfinder and brainmapper",
+    "imagej": "points_imagej.zip, for ImageJ's ROI Manager",
+    "napari": "points_napari.csv, which napari opens by dropping",
+    "parquet": "points.parquet, for millions of cells",
+    "qupath": "points.geojson, for QuPath",
+}
 # A larger image has no overlay.png: the report shows parts of it.
 _MAX_OVERLAY_VOXELS = 64_000_000
 
@@ -40,17 +53,14 @@ class Outputs:
     """The files of a count beside points.csv, report.html and summary.json.
 
     Attributes:
-      parquet: points.parquet, for millions of cells; cellfinder: points.xml, for cellfinder and
-        brainreg; napari: points_napari.csv, which napari opens by dropping.
+      exports: names of `EXPORTS`.
       density: edge in micrometres (voxels where their size is unknown) of the bins of
         density.zarr, cells per mm^3 as OME-Zarr; None = not written.
       regions: file of labels, of the image's extent: regions.csv, counts per region.
       region_names: CSV file with the columns id and name, for `regions`.
     """
 
-    parquet: bool = False
-    cellfinder: bool = False
-    napari: bool = False
+    exports: tuple[str, ...] = ()
     density: float | None = None
     regions: Path | None = None
     region_names: Path | None = None
@@ -63,7 +73,7 @@ def check_outputs(wanted: Outputs) -> None:
       InputError: the extra for Parquet is not installed; the bins have no size; the names of
         regions cannot be read.
     """
-    if wanted.parquet:
+    if "parquet" in wanted.exports:
         exports.require_parquet()
     if wanted.density is not None and not 0 < wanted.density < math.inf:
         raise InputError(f"--density {wanted.density}: must be a positive number of um")
@@ -127,12 +137,7 @@ def write(
     points, scores, spacing = found.points, found.scores, source.spacing
     inside = None if mask is None else mask.share_of
     exports.write_csv(folder / "points.csv", points, scores, spacing=spacing)
-    if wanted.parquet:
-        exports.write_parquet(folder / "points.parquet", points, scores, spacing=spacing)
-    if wanted.cellfinder:
-        exports.write_cellfinder(folder / "points.xml", points)
-    if wanted.napari:
-        exports.write_napari(folder / "points_napari.csv", points)
+    _export(folder, source, found, wanted)
     if wanted.density is not None:
         density.write_density(
             folder / "density.zarr",
@@ -173,6 +178,24 @@ def write(
     )
     pictures.save_picture(folder / "thumbnail.png", thumbnail)
     files.write_json(folder / "summary.json", summary)
+
+
+def _export(folder: Path, source: Source, found: Found, wanted: Outputs) -> None:
+    """Writes the points in the formats of other programs that are wanted."""
+    points, scores, stack = found.points, found.scores, stack_of(source)
+    for name in wanted.exports:
+        match name:
+            case "cellfinder":
+                exports.write_cellfinder(folder / "points.xml", points)
+            case "imagej":
+                write_rois(folder / "points_imagej.zip", points, stack=stack)
+            case "napari":
+                exports.write_napari(folder / "points_napari.csv", points)
+            case "parquet":
+                path, spacing = folder / "points.parquet", source.spacing
+                exports.write_parquet(path, points, scores, spacing=spacing)
+            case "qupath":
+                write_geojson(folder / "points.geojson", points, scores, time=stack.time)
 
 
 def _regions(

@@ -1,9 +1,10 @@
 """The images of a folder and the files that belong to each.
 
-`cells.tif` (or .tiff, .png) is an image, `cells.csv` its dots, `cells_labels.tif` its instance
-labels, `cells_valid.tif` a mask of where its dots are complete, and `cells.label.json`, from the
-labelling tool, the blocks in which they are. A .npy, CZI, ND2 or LIF file or a Zarr folder is an
-image where one of these is beside it and no TIFF or PNG file of its name.
+`cells.tif` (or .tiff, .png) is an image, `cells.csv` its dots (or `cells.roi`, `cells.zip`,
+`cells.xml` and `cells.geojson` of other programs), `cells_labels.tif` its instance labels,
+`cells_valid.tif` a mask of where its dots are complete, and `cells.label.json`, from the labelling
+tool, the blocks in which they are. A .npy, CZI, ND2 or LIF file or a Zarr folder is an image where
+one of these is beside it and no TIFF or PNG file of its name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from absl import logging
 from cellcount_jax.data.blocks import DONE, SUFFIX, read_block_states
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.axes import option_text
+from cellcount_jax.images.dot_files import holds_dots, is_foreign
 from cellcount_jax.images.files import without_broken_links
 from cellcount_jax.images.image_files import IMAGE_SUFFIXES
 from cellcount_jax.images.linked_inputs import LinkedInputs
@@ -31,7 +33,10 @@ SCANNED = f"{', '.join(IMAGE_SUFFIXES)}; beside dots also {', '.join(_BESIDE_DOT
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """The files of one image; None where there is no such file."""
+    """The files of one image; None where there is no such file.
+
+    Where there are instance labels and no dots, the labels are the file of both.
+    """
 
     name: str
     image: Path
@@ -44,7 +49,7 @@ class Entry:
     def files(self) -> list[Path]:
         """All files of the image that there are."""
         found = (self.image, self.points, self.labels, self.valid, self.blocks)
-        return [path for path in found if path is not None]
+        return list(dict.fromkeys(path for path in found if path is not None))
 
 
 def scan(directory: Path) -> list[Entry]:
@@ -71,15 +76,10 @@ def scan(directory: Path) -> list[Entry]:
         role_and_name = _role_and_name(path)
         if role_and_name is None:
             if path.suffix.lower() not in _BESIDE_DOTS:
-                logging.info("%s: not an image and not a CSV file, ignored.", path)
+                logging.info("%s: not an image and no file of dots, ignored.", path)
             continue
         role, name = role_and_name
-        files = found.setdefault(name, {})
-        if role in files:
-            raise InputError(
-                f"{path}: and {files[role].name} have the same name; one of them is needed."
-            )
-        files[role] = path
+        _add(found.setdefault(name, {}), role, path, "one of them is needed")
     others = [path for path in everything if _is_image_beside_dots(path)]
     for path in others:
         if short_name(path) not in found:
@@ -89,14 +89,14 @@ def scan(directory: Path) -> list[Entry]:
         if image in others and image != path:
             raise InputError(f"{path}: and {image.name} have the same name; one of them is needed.")
     for name, files in found.items():
+        _settle_dots(files)
         if "image" not in files:
             raise InputError(
                 f"{next(iter(files.values()))}: there is no image {name} ({SCANNED}) beside it that"
                 " it belongs to."
             )
-        for role in ("labels", "valid"):
-            if role in files and "points" not in files:
-                raise InputError(f"{files[role]}: goes with dots, but there is no {name}.csv.")
+        if "valid" in files and "points" not in files:
+            raise InputError(f"{files['valid']}: goes with dots, but there is no {name}.csv.")
     _join_linked(found)
     return [Entry(name, **files) for name, files in sorted(found.items())]
 
@@ -132,11 +132,8 @@ def entry_of(image: Path) -> Entry:
         if found is None or found[1] != name or found[0] == "image":
             continue
         path = image.with_name(path.name)
-        if found[0] in files:
-            raise InputError(
-                f"{path}: and {files[found[0]].name} have the same name; one is needed."
-            )
-        files[found[0]] = path
+        _add(files, found[0], path, "one is needed")
+    _settle_dots(files)
     return Entry(name, image, **files)
 
 
@@ -219,11 +216,40 @@ def _role_and_name(path: Path) -> tuple[str, str] | None:
     suffix, name = path.suffix.lower(), path.stem
     if name.lower().endswith(".ome"):
         name = name[:-4]
-    if suffix == ".csv":
+    if holds_dots(path):
         return "points", name
-    if suffix not in IMAGE_SUFFIXES:
-        return None
-    for role in ("labels", "valid"):
-        if name.endswith("_" + role):
-            return role, name.removesuffix("_" + role)
+    return role_of_image(name) if suffix in IMAGE_SUFFIXES else None
+
+
+def role_of_image(name: str) -> tuple[str, str]:
+    """What an image file is by its name without ending, and the name of the image it belongs to.
+
+    Returns:
+      "labels", "valid" or "image", and the name.
+    """
+    for ending, role in (("_labels", "labels"), ("_cp_masks", "labels"), ("_valid", "valid")):
+        if name.endswith(ending) and name != ending:
+            return role, name.removesuffix(ending)
     return "image", name
+
+
+def _settle_dots(files: dict[str, Path]) -> None:
+    """Of instance labels alone the middles are the dots; of labelled blocks only our table."""
+    if "blocks" in files:
+        if "points" in files and is_foreign(files["points"]):
+            logging.warning("%s: is not used beside %s.", files.pop("points"), files["blocks"].name)
+    elif "labels" in files:
+        files.setdefault("points", files["labels"])
+
+
+def _add(files: dict[str, Path], role: str, path: Path, remedy: str) -> None:
+    """Takes a file of an image; of dots in several formats the table, which labelling writes."""
+    other = files.setdefault(role, path)
+    if other == path:
+        return
+    tables = [file for file in (other, path) if not is_foreign(file)]
+    if role != "points" or len(tables) != 1:
+        raise InputError(f"{path}: and {other.name} have the same name; {remedy}.")
+    files[role] = tables[0]
+    left_out = path if tables[0] == other else other
+    logging.warning("%s: is not used, as the dots are in %s.", left_out, tables[0].name)

@@ -15,11 +15,15 @@ from cellcount_jax.data.entries import Entry, none_is_labelled, selected
 from cellcount_jax.data.labelled_area import LabelledArea, parse_region
 from cellcount_jax.data.sample import Sample
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.dot_files import is_foreign, read_foreign
 from cellcount_jax.images.image_files import read_image, read_instance_labels, read_mask
 from cellcount_jax.images.image_points import read_image_points
+from cellcount_jax.images.imagej_stack import stack_of
 from cellcount_jax.images.point_units import UNKNOWN_UNIT, DotUnit
+from cellcount_jax.images.points import check_points_inside
 from cellcount_jax.images.regions import all_of, size_text
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
+from cellcount_jax.images.sources import Source, open_source
 
 
 def labelled_area(entry: Entry, shape: tuple[int, ...], region: str = "") -> LabelledArea:
@@ -49,8 +53,9 @@ def read_dots(
     known: DotUnit = UNKNOWN_UNIT,
     *,
     valid: np.ndarray | None = None,
+    selection: Selection = WHOLE_FILE,
 ) -> np.ndarray:
-    """Reads the dots of an image that has some.
+    """Reads the dots of an image that has some, of any format.
 
     Args:
       entry: the files.
@@ -58,16 +63,43 @@ def read_dots(
       spacing: `(D,)` voxel edges in micrometres; None = unknown.
       known: what is known of the unit of dots that other programs wrote.
       valid: `(*shape)` bool, where dots are expected; None = everywhere.
+      selection: the part of the image that is used, see `selected`.
 
     Returns:
       `(N, D)` float32 dots in voxels.
 
     Raises:
-      InputError: see `read_image_points`.
+      InputError: see `read_image_points` and `read_foreign`.
     """
     assert entry.points is not None
+    if is_foreign(entry.points):
+        with open_source(entry.image, selected(entry, selection)) as source:
+            found = foreign_dots(entry, source)
+        assert found is not None
+        return found[1]
     known = known if entry.blocks is None else known.of_ours()
     return read_image_points(entry.points, shape=shape, spacing=spacing, known=known, valid=valid)
+
+
+def foreign_dots(entry: Entry, source: Source) -> tuple[Path, np.ndarray] | None:
+    """The file of another program with the dots of an image, and these, if it has such.
+
+    Args:
+      entry: the files.
+      source: the image.
+
+    Returns:
+      The file, and `(N, D)` float32 dots in voxels; None where the dots are in a table, or none.
+
+    Raises:
+      InputError: see `read_foreign`; or a dot outside the image.
+    """
+    path = entry.points
+    if path is None or not is_foreign(path):
+        return None
+    points = read_foreign(path, ndim=len(source.shape), stack=stack_of(source))
+    check_points_inside(points, source.shape, path)
+    return path, points
 
 
 def read_entry(
@@ -96,10 +128,12 @@ def read_entry(
     points = labels = valid = None
     if with_dots and entry.points is not None:
         valid = _valid(entry, shape)
-        points = read_dots(entry, shape, image.spacing, known, valid=valid)
+        points = read_dots(entry, shape, image.spacing, known, valid=valid, selection=selection)
         if entry.labels is not None:
             labels = read_instance_labels(entry.labels)
             _check_shape(labels.shape, shape, entry.labels, entry.image)
+            if entry.points == entry.labels:  # the middles, in the order of the numbers
+                labels = np.searchsorted(np.union1d(labels, [0]), labels).astype(np.int32)
             if labels.max() > len(points):
                 raise InputError(
                     f"{entry.labels}: labels up to {labels.max()}, but {entry.points} has"

@@ -137,7 +137,9 @@ def _open(
         )
     area = labelled_area(entry, source.shape, options.region)
     known = DotUnit(options.points_unit, everywhere=not options.region)
-    dots = read_dots(entry, source.shape, source.spacing, known, valid=area.mask)
+    dots = read_dots(
+        entry, source.shape, source.spacing, known, valid=area.mask, selection=selection
+    )
     return Dotted(entry.image.name, fitted, source.shape, dots, area)
 
 

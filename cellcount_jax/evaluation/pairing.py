@@ -1,6 +1,6 @@
 """Which found points and which person's dots are of one image: files, results folders, by name.
 
-As in a folder to train on, `cells.csv` or `cells.xml` are points, `cells_labels.tif` instance
+As in a folder to train on, `cells.csv` or `cells.roi` are points, `cells_labels.tif` instance
 labels, `cells.tif` is the image; `cells_valid.tif` and `cells.label.json` say where dots are
 complete.
 """
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cellcount_jax.data.blocks import SUFFIX
+from cellcount_jax.data.entries import role_of_image
 from cellcount_jax.errors import InputError, in_words
+from cellcount_jax.images.dot_files import SUFFIXES, holds_dots
 from cellcount_jax.images.files import without_broken_links
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
 from cellcount_jax.images.slices import natural_order
 from cellcount_jax.images.zarr_stores import is_zarr
 
-_POINTS = (".csv", ".xml")
 _NAMED = 5  # of a list of names in a message
 
 
@@ -30,7 +31,7 @@ class Side:
 
     Attributes:
       name: of the image.
-      points: table (CSV) or markers (XML); None = the labels are the cells.
+      points: a table (CSV) or a file of another program; None = the labels are the cells.
       labels: instance labels.
       image: what it is of, where it lies beside.
       valid: mask of where the cells are complete.
@@ -79,7 +80,7 @@ def find_pairs(found: Path, true: Path) -> Pairs:
     A results folder of `cellcount count` for one image counts as a file.
 
     Args:
-      found: points (CSV, XML), instance labels, a results folder of one image or of several, or a
+      found: points, instance labels, a results folder of one image or of several, or a
         folder of points or labels.
       true: the same.
 
@@ -164,10 +165,10 @@ def _of_count(folder: Path) -> Side:
 
 
 def _of_file(path: Path) -> Side:
-    role_and_name = _role_and_name(path)
+    role_and_name = _role_and_name(path, given=True)
     if role_and_name is None or role_and_name[0] in ("valid", "blocks"):
         raise InputError(
-            f"{path}: found points or dots are a .csv or .xml file, instance labels"
+            f"{path}: found points or dots are a file ({', '.join(SUFFIXES)}), instance labels"
             f" ({', '.join(SOURCE_SUFFIXES)}, .zarr) or a results folder of cellcount count."
         )
     role, name = role_and_name
@@ -190,8 +191,8 @@ def _in_folder(folder: Path) -> list[Side]:
         sides = [Side(name, labels=f["image"]) for name, f in files.items() if "image" in f]
     if not sides:
         raise InputError(
-            f"{folder}: has no points (.csv, .xml), no instance labels and no results of cellcount"
-            " count."
+            f"{folder}: has no points ({', '.join(SUFFIXES)}), no instance labels and no results of"
+            " cellcount count."
         )
     return sides
 
@@ -214,21 +215,22 @@ def _by_name(folder: Path, only: str = "", *, quiet: bool = False) -> dict[str, 
     return found
 
 
-def _role_and_name(path: Path) -> tuple[str, str] | None:
+def _role_and_name(path: Path, *, given: bool = False) -> tuple[str, str] | None:
+    """What a file is, and of which image; None = nothing that is scored.
+
+    One that was `given` by its name is taken by its ending alone.
+    """
     if path.is_dir() and not is_zarr(path):
         return None
     if path.name.endswith(SUFFIX):
         return "blocks", path.name.removesuffix(SUFFIX)
     suffix = path.suffix.lower()
-    if suffix in _POINTS:
+    if suffix in SUFFIXES and not is_zarr(path) and (given or holds_dots(path)):
         return "points", path.stem
     if suffix not in SOURCE_SUFFIXES and not is_zarr(path):
         return None
     name = short_name(path)
-    for role in ("labels", "valid"):
-        if name.endswith("_" + role):
-            return role, name.removesuffix("_" + role)
-    return "image", name
+    return role_of_image(name)
 
 
 def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -11,11 +11,13 @@ import numpy as np
 
 from cellcount_jax.data.blocks import DONE, read_block_states
 from cellcount_jax.errors import InputError, in_words
-from cellcount_jax.evaluation.comparison import Comparison, cells_of_labels, compare
+from cellcount_jax.evaluation.comparison import Comparison, compare
 from cellcount_jax.evaluation.pairing import Side
 from cellcount_jax.evaluation.tolerance import Tolerance, tolerance_of
-from cellcount_jax.images.exports import read_cellfinder
+from cellcount_jax.images.dot_files import is_foreign, read_foreign
 from cellcount_jax.images.image_files import read_instance_labels, read_mask
+from cellcount_jax.images.imagej_stack import Stack, stack_of
+from cellcount_jax.images.labelled_cells import cells_of_labels
 from cellcount_jax.images.point_units import DotUnit, check_spread
 from cellcount_jax.images.points import read_points, read_table, table_ndim
 from cellcount_jax.images.regions import size_text
@@ -104,7 +106,10 @@ def score_pair(
             f" {' or '.join(map(size_text, sorted(others)))}"
         )
     known = DotUnit(points_unit, spacing)
-    cells = [_cells(found, None, ndim, known), _cells(true, labels, ndim, known)]
+    cells = [
+        _cells(found, None, ndim, known, frame.stack),
+        _cells(true, labels, ndim, known, frame.stack),
+    ]
     for side, points in zip((found, true), cells, strict=True):
         if shape is not None:
             _check_inside(points, shape, spacing, side.path)
@@ -136,6 +141,7 @@ class _Frame:
         self.shape: tuple[int, ...] | None = None
         self.spacings: list[tuple[float, ...] | None] = []
         self.remarks: list[str] = []
+        self.stack: Stack | None = None  # as ImageJ numbers the slices of the image
         self._first: Path | None = None
 
     def add(self, path: Path, shape: Sequence[int]) -> None:
@@ -155,6 +161,7 @@ def _add_image(frame: _Frame, path: Path, selection: Selection, *, needed: bool)
         with open_image(path, selection) as source:
             frame.add(path, source.shape)
             frame.spacings.append(source.spacing)
+            frame.stack = stack_of(source)
     except (InputError, OSError) as error:
         if needed:
             raise
@@ -241,12 +248,14 @@ def _ndim(found: Side, true: Side, shape: tuple[int, ...] | None, selection: Sel
     if shape is not None or selection.spacing is not None:
         return len(shape or selection.spacing or ())
     tables = [side.points for side in (found, true) if side.points is not None]
-    tables = [path for path in tables if path.suffix.lower() == ".csv"]
-    return max((table_ndim(path) for path in tables), default=3)
+    known = [table_ndim(path) for path in tables if not is_foreign(path)]
+    # Markers have a plane in any case; other files need their image to tell.
+    markers = not tables or any(path.suffix.lower() == ".xml" for path in tables)
+    return max(known, default=3 if markers else 2)
 
 
 def _is_table(side: Side) -> bool:
-    return side.points is not None and side.points.suffix.lower() != ".xml"
+    return side.points is not None and not is_foreign(side.points)
 
 
 def _unit(side: Side, known: DotUnit) -> DotUnit:
@@ -255,7 +264,9 @@ def _unit(side: Side, known: DotUnit) -> DotUnit:
     return known.of_ours() if ours else known
 
 
-def _cells(side: Side, labels: np.ndarray | None, ndim: int, known: DotUnit) -> np.ndarray:
+def _cells(
+    side: Side, labels: np.ndarray | None, ndim: int, known: DotUnit, stack: Stack | None
+) -> np.ndarray:
     """`(N, ndim)` cells of a side, in voxels."""
     path = side.path
     if side.points is None:
@@ -265,10 +276,7 @@ def _cells(side: Side, labels: np.ndarray | None, ndim: int, known: DotUnit) -> 
         return cells_of_labels(labels, path)
     if _is_table(side):
         return read_points(path, ndim=ndim, unit=_unit(side, known).unit, spacing=known.spacing)
-    cells = read_cellfinder(path, ndim=3)
-    if ndim == 2 and len(np.unique(cells[:, 0])) > 1:
-        raise InputError(f"{path}: has markers in several planes, but the image is 2D.")
-    return cells[:, 3 - ndim :]
+    return read_foreign(path, ndim=ndim, stack=stack)
 
 
 def _proposals(side: Side, ndim: int, known: DotUnit) -> list[str]:

@@ -14,9 +14,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from absl import logging
 
 from cellcount_jax.errors import InputError, how_to_install
 from cellcount_jax.images.files import existing_file, replacing
+from cellcount_jax.images.imagej_stack import Stack, planes_at
 from cellcount_jax.images.regions import voxels_of
 
 # Rows that are formatted at once; more is not faster.
@@ -106,6 +108,7 @@ def write_napari(path: Path, points: np.ndarray) -> None:
             file.write(_formatted(row, np.column_stack([start + np.arange(len(block)), block])))
 
 
+_NO_IMAGE = "placeholder.tif"  # what cellfinder writes for the name of the image
 _XML_START = """\
 <?xml version='1.0' encoding='UTF-8'?>
 <CellCounter_Marker_File>
@@ -172,23 +175,34 @@ def _formatted(row: str, table: np.ndarray) -> str:
     return row * len(table) % tuple(table.ravel().tolist())
 
 
-_AXES = {2: ("MarkerY", "MarkerX"), 3: ("MarkerZ", "MarkerY", "MarkerX")}
 _CELL, _NOT_A_CELL = "2", "1"  # of cellfinder
 
 
-def read_cellfinder(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
-    """Reads the cells of a file, as `exports.write_cellfinder` or cellfinder writes it.
+def is_markers(path: Path) -> bool:
+    """Whether an XML file is one of cellfinder or of ImageJ's cell counter."""
+    with path.open("rb") as file:
+        return b"<CellCounter_Marker_File" in file.read(4096)
+
+
+def read_cellfinder(
+    path: str | os.PathLike[str], *, ndim: int, stack: Stack | None = None
+) -> np.ndarray:
+    """Reads the cells of a file, as `exports.write_cellfinder`, cellfinder or ImageJ writes it.
+
+    The files are of one form, but cellfinder counts planes from 0 and ImageJ's cell counter slices
+    from 1; cellfinder names no image and no types.
 
     Args:
       path: XML.
       ndim: spatial dimensions of the image; in 2D planes are ignored.
+      stack: of the image, for slices of ImageJ; None = not known, and a slice is a plane.
 
     Returns:
       `(N, ndim)` float32 voxels. Of cellfinder's two types only those that are cells, if there are
-      any; otherwise all markers, as ImageJ's types mean what the user likes.
+      any; of ImageJ's all, as these mean what the user likes.
 
     Raises:
-      InputError: no such file, no such XML, a marker without a number.
+      InputError: no such file, no such XML, a marker without a number, a slice that there is not.
     """
     path = existing_file(path)
     content = path.read_bytes()
@@ -198,27 +212,38 @@ def read_cellfinder(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         raise InputError(f"{path}: is not XML ({error}).") from error
-    groups = {
-        kind.findtext("Type", ""): kind.findall("Marker") for kind in root.iter("Marker_Type")
-    }
     if root.tag != "CellCounter_Marker_File":
         raise InputError(
             f"{path}: begins with <{root.tag}>; a file of cellfinder or ImageJ's cell counter"
             " begins with <CellCounter_Marker_File>."
         )
-    if groups.get(_CELL):
-        groups.pop(_NOT_A_CELL, None)
+    named = root.findtext("Image_Properties/Image_Filename", _NO_IMAGE).strip() != _NO_IMAGE
+    of_imagej = named or root.find("Marker_Data/Marker_Type/Name") is not None
+    groups: dict[str, list[ElementTree.Element]] = {}
+    for kind in root.iter("Marker_Type"):
+        groups.setdefault(kind.findtext("Type", ""), []).extend(kind.findall("Marker"))
+    used = {name: markers for name, markers in groups.items() if markers}
+    if not of_imagej and _CELL in used:
+        used.pop(_NOT_A_CELL, None)
+    elif of_imagej and len(used) > 1:
+        listed = ", ".join(f"type {name} {len(markers)}" for name, markers in used.items())
+        logging.warning("%s: all types of markers are taken as cells: %s.", path, listed)
     try:
         points = [
-            [float(marker.findtext(axis, "")) for axis in _AXES[ndim]]
-            for markers in groups.values()
+            [float(marker.findtext(axis, "")) for axis in ("MarkerZ", "MarkerY", "MarkerX")]
+            for markers in used.values()
             for marker in markers
         ]
     except ValueError as error:
         raise InputError(
             f"{path}: a marker has no number for one of its axes ({error})."
         ) from error
-    found = np.asarray(points, np.float32).reshape(-1, ndim)
+    found = np.asarray(points, np.float64).reshape(-1, 3)
     if not np.isfinite(found).all():
         raise InputError(f"{path}: a marker is NaN or infinite.")
-    return found
+    if of_imagej:
+        found[:, 0], kept = planes_at(found[:, 0], stack, ndim=ndim, path=path)
+        found = found[kept]
+    elif ndim == 2 and len(np.unique(found[:, 0])) > 1:
+        raise InputError(f"{path}: has markers in several planes, but the image is 2D.")
+    return found[:, 3 - ndim :].astype(np.float32)

@@ -85,7 +85,7 @@ class Session:
             part = (selection.time or 0, selection.level, str(selection.scene or 0), selection.axes)
             origin = Origin(self.source.spacing, *part)
             self.unit, self.edges = origin.unit, origin.edges(len(shape))
-            kept, records = self._store.load(new_content(origin, shape, block))
+            kept, records = self._store.load(new_content(origin, shape, block), self.source)
             kept = with_radius(kept, radius)
             self.history = History(kept)
             for record in records:

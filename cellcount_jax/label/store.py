@@ -21,13 +21,15 @@ from cellcount_jax.data.blocks import (
     read_block_states,
     write_block_states,
 )
+from cellcount_jax.data.entries import entry_of
+from cellcount_jax.data.entry_content import foreign_dots
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.point_units import UNKNOWN_UNIT, DotUnit
 from cellcount_jax.images.sources import Source
 from cellcount_jax.label import files, journal
 from cellcount_jax.label.acts import State
 from cellcount_jax.label.content import Content, Work, check_fits
-from cellcount_jax.label.dots import dots_from_json, dots_to_json
+from cellcount_jax.label.dots import as_stored, dots_from_json, dots_to_json, make_dots
 from cellcount_jax.label.journal import Record
 
 
@@ -72,11 +74,12 @@ class Store:
         edges = tuple(map(float, found))
         return source.with_spacing(edges, "as labelled")
 
-    def load(self, fresh: Content) -> tuple[Content, list[Record]]:
+    def load(self, fresh: Content, source: Source) -> tuple[Content, list[Record]]:
         """The content that was kept, and the acts after it of a session that was killed.
 
         Args:
           fresh: of an image without labels, used where nothing was kept.
+          source: the image.
 
         Raises:
           InputError: damaged files, or of another image; no CSV file where blocks are done; one
@@ -86,7 +89,7 @@ class Store:
             recovered = self._recovered(fresh)
             if recovered is not None:
                 return recovered
-        kept = self._saved(fresh)
+        kept = self._saved(fresh, source)
         self._paths.journal.unlink(missing_ok=True)  # all of it was saved
         return kept, []
 
@@ -183,7 +186,7 @@ class Store:
             self._journal.close()
             self._journal = None
 
-    def _saved(self, fresh: Content) -> Content:
+    def _saved(self, fresh: Content, source: Source) -> Content:
         """The content of the CSV file and the label file."""
         grid, work, place, radius = fresh.grid, fresh.work, fresh.place, fresh.radius
         states, proposed = fresh.state.blocks, fresh.state.proposed
@@ -201,6 +204,15 @@ class Store:
             self._foreign = True
             states = np.full(grid.counts, DONE, np.uint8)
         dots = fresh.state.dots
+        foreign = None if self._csv else foreign_dots(entry_of(source.path), source)
+        if foreign is not None:
+            path, points = foreign
+            states = np.full(grid.counts, DONE, np.uint8)
+            stored = as_stored(points, grid.shape, path)
+            dots = make_dots(stored, first_id=0, verified=True)
+            self.notes.append(
+                f"The dots are those of {path.name}; they will be saved to {self.points.name}."
+            )
         if self._csv is not None:
             ours = self._paths.label_file.exists()
             known = self._known.of_ours() if ours else self._known

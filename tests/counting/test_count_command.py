@@ -316,7 +316,15 @@ def test_all_outputs_of_a_volume_in_tiles(
     options: list[str | Path] = [
         *("--model", run_3d, "--output", output, "--max-voxels", "12000", "--density", "10"),
         *("--regions", tmp_path / "labels.npy", "--region-names", tmp_path / "names.csv"),
-        *("--mask", tmp_path / "labels.npy", "--napari", "--cellfinder"),
+        *(
+            "--mask",
+            tmp_path / "labels.npy",
+            "--export",
+            "napari",
+            "cellfinder",
+            "imagej",
+            "qupath",
+        ),
     ]
     assert call("count", file, *options) == 0
     written = output / "test"

@@ -14,9 +14,10 @@ from scipy.optimize import linear_sum_assignment
 
 from cellcount_jax import cli
 from cellcount_jax.data.blocks import DONE, BlockStates, Grid, write_block_states
-from cellcount_jax.evaluation.comparison import cells_of_labels, compare, labels_tolerance
+from cellcount_jax.evaluation.comparison import compare, labels_tolerance
 from cellcount_jax.images import exports
 from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.labelled_cells import cells_of_labels
 from cellcount_jax.images.points import write_points
 
 Capture = pytest.CaptureFixture[str]

@@ -25,7 +25,9 @@ from qtpy.QtWidgets import (
 
 from cellcount_jax.data.blocks import DONE, IN_PROGRESS
 from cellcount_jax.images import exports
-from cellcount_jax.images.exports import read_cellfinder
+from cellcount_jax.images.dot_files import SUFFIXES, is_foreign, read_foreign
+from cellcount_jax.images.imagej_stack import stack_of
+from cellcount_jax.images.openers import SOURCE_SUFFIXES
 from cellcount_jax.images.points import read_points
 from cellcount_jax.label.window.block_map import BlockMap
 from cellcount_jax.label.window.canvas import KEYS, Canvas
@@ -166,14 +168,16 @@ class LabelPanel(QWidget):
         layout.addLayout(
             _row(
                 _button("Save", self.canvas.save, "Ctrl+S"),
-                _button("Import ...", self._import, "dots from a CSV (napari's too) or XML file"),
+                _button("Import ...", self._import, "dots of other programs, or labels"),
                 _button("Export ...", self._export, "to napari's CSV or cellfinder's XML"),
             )
         )
         return layout
 
     def _import(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(self, "Import dots", "", "Dots (*.csv *.xml)")
+        known = {"Dots": SUFFIXES, "Instance labels": SOURCE_SUFFIXES}
+        kinds = ";;".join(f"{n} ({' '.join(f'*{end}' for end in k)})" for n, k in known.items())
+        chosen, _ = QFileDialog.getOpenFileName(self, "Import dots", "", kinds)
         if chosen:
             self.import_file(Path(chosen))
 
@@ -183,8 +187,8 @@ class LabelPanel(QWidget):
         ndim = len(session.edges)
 
         def act() -> int:
-            if path.suffix.lower() == ".xml":
-                points = read_cellfinder(path, ndim=ndim)
+            if is_foreign(path):
+                points = read_foreign(path, ndim=ndim, stack=stack_of(session.source))
             else:
                 unit, spacing = session.points_unit, session.source.spacing
                 points = read_points(path, ndim=ndim, unit=unit, spacing=spacing)
