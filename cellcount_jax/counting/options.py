@@ -42,8 +42,7 @@ class Options:
     @property
     def beside(self) -> tuple[Path, ...]:
         """The files that are read beside the inputs."""
-        files = (self.mask, self.outputs.regions, self.outputs.region_names)
-        return tuple(filter(None, files))
+        return tuple(filter(None, (self.mask, *self.outputs.read)))
 
 
 def check_options(model: TrainedModel, options: Options) -> None:

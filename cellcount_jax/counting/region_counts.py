@@ -15,7 +15,7 @@ import numpy as np
 from cellcount_jax.counting.density import unit_and_volume
 from cellcount_jax.images.coverage import inside_share
 from cellcount_jax.images.files import write_table
-from cellcount_jax.images.label_volumes import blocks, blocks_with_points, lookup
+from cellcount_jax.images.label_volumes import Labels, blocks, blocks_with_points, lookup
 from cellcount_jax.images.sources import Source
 
 
@@ -45,7 +45,7 @@ class Mask:
 
 def count_regions(
     points: np.ndarray,
-    labels: Source,
+    labels: Labels,
     *,
     shape: Sequence[int],
     spacing: Sequence[float] | None,

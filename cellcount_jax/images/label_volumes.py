@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -25,6 +26,24 @@ from cellcount_jax.images.zarr_stores import is_zarr
 _BLOCK_VOXELS = 2**24
 # How much a label volume may be stretched along one axis more than along another.
 _STRETCH = 1.02
+
+
+class Labels(Protocol):
+    """What is read of a label volume."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(D,)` voxels."""
+        ...
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """`(D,)` voxels that are stored together; None = single ones."""
+        ...
+
+    def read_labels(self, region: tuple[slice, ...], /) -> np.ndarray:
+        """`(*region,)` whole numbers, see `Source.read_labels`."""
+        ...
 
 
 def open_label_volume(
@@ -136,7 +155,7 @@ def read_names(path: str | os.PathLike[str]) -> dict[int, str]:
     return names
 
 
-def blocks(labels: Source, region: tuple[slice, ...] | None = None) -> Iterator[tuple[slice, ...]]:
+def blocks(labels: Labels, region: tuple[slice, ...] | None = None) -> Iterator[tuple[slice, ...]]:
     """Regions to read a label volume in, one after the other: whole chunks, as many as fit.
 
     Args:
@@ -159,7 +178,7 @@ def blocks(labels: Source, region: tuple[slice, ...] | None = None) -> Iterator[
         )
 
 
-def _block(labels: Source) -> list[int]:
+def _block(labels: Labels) -> list[int]:
     """What is read at once: chunks, side by side along the last axes first, or part of one."""
     chunk = labels.chunks or (1,) * len(labels.shape)
     block = [min(size, n) for size, n in zip(chunk, labels.shape, strict=True)]
@@ -173,7 +192,7 @@ def _block(labels: Source) -> list[int]:
 
 
 def blocks_with_points(
-    labels: Source, points: np.ndarray, *, shape: Sequence[int]
+    labels: Labels, points: np.ndarray, *, shape: Sequence[int]
 ) -> Iterator[tuple[tuple[slice, ...], np.ndarray, tuple[np.ndarray, ...]]]:
     """The blocks of a label volume, each with the points in it.
 

@@ -166,3 +166,26 @@ def test_parquet_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         exports.write_parquet(tmp_path / "p.parquet", *random_points(2, 2), spacing=None)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_cellfinder_itself_reads_its_cells(tmp_path: Path) -> None:
+    cells = pytest.importorskip("brainglobe_utils.IO.cells")
+    points, _ = random_points(50, 3)
+    exports.write_cellfinder(tmp_path / "points.xml", points)
+    read = cells.get_cells(str(tmp_path / "points.xml"), cells_only=True)
+    expected = np.floor(points + 0.5)
+    np.testing.assert_array_equal([(cell.z, cell.y, cell.x) for cell in read], expected)
+    cells.save_cells(read, str(tmp_path / "theirs.xml"))
+    found = exports.read_cellfinder(tmp_path / "theirs.xml", ndim=3)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_napari_itself_reads_its_points(tmp_path: Path, ndim: int) -> None:
+    napari = pytest.importorskip("napari_builtins.io")
+    points, _ = random_points(50, ndim)
+    exports.write_napari(tmp_path / "points.csv", points)
+    reader = napari.napari_get_reader(str(tmp_path / "points.csv"))
+    ((data, _, kind),) = reader(str(tmp_path / "points.csv"))
+    assert kind == "points"
+    np.testing.assert_allclose(data, points, rtol=1e-6)
