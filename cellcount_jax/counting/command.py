@@ -133,6 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
+        type=str.lower,
         choices=results.EXPORTS,
         metavar="FORMAT",
         help=f"write the points for other programs too, in one or more formats ({formats})",

@@ -199,6 +199,7 @@ def write(
         chunks=source.chunks,
         regions=shown,
         inside=inside,
+        regions_note="" if wanted.registration is None else atlas_counts.NOTE,
     )
     pictures.save_picture(folder / "thumbnail.png", thumbnail)
     registered = _atlas(wanted)

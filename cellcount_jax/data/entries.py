@@ -18,7 +18,7 @@ from absl import logging
 from cellcount_jax.data.blocks import DONE, SUFFIX, read_block_states
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.axes import option_text
-from cellcount_jax.images.dot_files import holds_dots, is_foreign
+from cellcount_jax.images.dot_files import holds_dots, image_name, is_foreign
 from cellcount_jax.images.files import without_broken_links
 from cellcount_jax.images.image_files import IMAGE_SUFFIXES
 from cellcount_jax.images.linked_inputs import LinkedInputs
@@ -213,7 +213,7 @@ def _is_image_beside_dots(path: Path) -> bool:
 def _role_and_name(path: Path) -> tuple[str, str] | None:
     if path.name.endswith(SUFFIX):
         return "blocks", path.name.removesuffix(SUFFIX)
-    suffix, name = path.suffix.lower(), path.stem
+    suffix, name = path.suffix.lower(), image_name(path)
     if name.lower().endswith(".ome"):
         name = name[:-4]
     if holds_dots(path):

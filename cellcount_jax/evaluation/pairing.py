@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from cellcount_jax.data.blocks import SUFFIX
 from cellcount_jax.data.entries import role_of_image
 from cellcount_jax.errors import InputError, in_words
-from cellcount_jax.images.dot_files import SUFFIXES, holds_dots
+from cellcount_jax.images.dot_files import SUFFIXES, holds_dots, image_name
 from cellcount_jax.images.files import without_broken_links
 from cellcount_jax.images.openers import SOURCE_SUFFIXES, short_name
 from cellcount_jax.images.slices import natural_order
@@ -226,7 +226,7 @@ def _role_and_name(path: Path, *, given: bool = False) -> tuple[str, str] | None
         return "blocks", path.name.removesuffix(SUFFIX)
     suffix = path.suffix.lower()
     if suffix in SUFFIXES and not is_zarr(path) and (given or holds_dots(path)):
-        return "points", path.stem
+        return "points", image_name(path)
     if suffix not in SOURCE_SUFFIXES and not is_zarr(path):
         return None
     name = short_name(path)

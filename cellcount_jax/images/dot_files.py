@@ -47,6 +47,19 @@ def holds_dots(path: Path) -> bool:
         return True  # which reading it tells
 
 
+def image_name(path: Path) -> str:
+    """The name of the image that a file of dots is of, as the programs call the files.
+
+    ImageJ's cell counter writes CellCounter_a.xml for a.tif, Cellpose a_rois.zip.
+    """
+    name = path.stem
+    if path.suffix.lower() == ".xml" and name != "CellCounter_":
+        name = name.removeprefix("CellCounter_")
+    elif path.suffix.lower() == ".zip" and name not in ("_rois", "_RoiSet"):
+        name = name.removesuffix("_rois").removesuffix("_RoiSet")
+    return name
+
+
 def read_foreign(path: Path, *, ndim: int, stack: Stack | None = None) -> np.ndarray:
     """Reads the dots of a file of another program, or the middles of instance labels.
 

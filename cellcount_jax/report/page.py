@@ -48,6 +48,7 @@ def write_page(
     spacing: Sequence[float] | None = None,
     chunks: Sequence[int] | None = None,
     regions: Sequence[Mapping[str, object]] | None = None,
+    regions_note: str = "",
     doubts: Sequence[str] = (),
     inside: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
 ) -> np.ndarray:
@@ -69,6 +70,7 @@ def write_page(
       chunks: `(D,)` what is stored together in the file, `Source.chunks`; what to read of an
         image that does not fit in memory depends on it.
       regions: rows of a table of counts, a mapping from the columns' names to values.
+      regions_note: a sentence below that table.
       doubts: reasons not to trust the count, shown in a box at the top.
       inside: the part of the image that was counted, see `Counted`; densities are of that part.
 
@@ -115,6 +117,7 @@ def write_page(
         charts=charts if counted.flat else charts + depth_chart(counted),
         columns=columns,
         rows=rows,
+        regions_note=regions_note,
         counted_colour=COUNTED,
         rejected_colour=REJECTED,
     )

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for name in "abcd":
         write_image(tmp_path / f"{name}.tif", rng.integers(0, 9, (8, 12)).astype(np.uint8))
-    write_rois(tmp_path / "a.zip", DOTS)
+    write_rois(tmp_path / "a_rois.zip", DOTS)
     write_geojson(tmp_path / "b.geojson", DOTS, np.ones(2))
     labels = np.zeros((8, 12), np.uint16)
     labels[1:4, 2:5], labels[6, 7:10] = 9, 4
@@ -63,23 +63,23 @@ def test_the_table_of_the_labelling_tool_goes_first(
     with caplog.at_level(logging.WARNING, absl_logging.get_absl_logger().name):
         dataset = load(folder)
     assert len(np.asarray(dataset.labelled[0].points)) == 1
-    assert "a.zip: is not used, as the dots are in a.csv" in caplog.text
+    assert "a_rois.zip: is not used, as the dots are in a.csv" in caplog.text
     write_geojson(folder / "a.geojson", DOTS, np.ones(2))
     (folder / "a.csv").unlink()
-    with pytest.raises(InputError, match=r"a\.zip: and a\.geojson have the same name"):
+    with pytest.raises(InputError, match=r"a_rois\.zip: and a\.geojson have the same name"):
         load(folder)
 
 
 def test_dots_outside_are_refused(folder: Path) -> None:
-    write_rois(folder / "a.zip", DOTS * 10)
-    with pytest.raises(InputError, match=r"a\.zip: 2 of 2 points lie outside"):
+    write_rois(folder / "a_rois.zip", DOTS * 10)
+    with pytest.raises(InputError, match=r"a_rois\.zip: 2 of 2 points lie outside"):
         load(folder)
 
 
 def test_planes_of_a_hyperstack_are_those_of_its_image(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 9, (3, 2, 8, 12)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", image, imagej=True, metadata={"axes": "ZCYX"})
-    (tmp_path / "a.xml").write_text(
+    (tmp_path / "CellCounter_a.xml").write_text(
         "<CellCounter_Marker_File><Image_Properties><Image_Filename>a.tif</Image_Filename>"
         "</Image_Properties><Marker_Data><Marker_Type><Type>1</Type><Marker><MarkerX>4</MarkerX>"
         "<MarkerY>5</MarkerY><MarkerZ>4</MarkerZ></Marker></Marker_Type></Marker_Data>"
