@@ -13,7 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cellcount_jax import cache
-from cellcount_jax.counting import cluster, count, counts_page, counts_table, engines, results
+from cellcount_jax.counting import (
+    cluster,
+    count,
+    counts_page,
+    counts_table,
+    engines,
+    point_exports,
+    results,
+)
 from cellcount_jax.counting.options import Options
 from cellcount_jax.images import inputs
 from cellcount_jax.images.selection import Selection
@@ -127,14 +135,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write density.zarr too, cells per mm3 in cubes of so many um (default 100; voxels"
         " where their size is unknown)",
     )
-    formats = "; ".join(f"{name}: {what}" for name, what in results.EXPORTS.items())
+    formats = "; ".join(f"{name}: {what}" for name, what in point_exports.FORMATS.items())
     parser.add_argument(
         "--export",
         nargs="+",
         action="extend",
         default=[],
         type=str.lower,
-        choices=results.EXPORTS,
+        choices=point_exports.FORMATS,
         metavar="FORMAT",
         help=f"write the points for other programs too, in one or more formats ({formats})",
     )

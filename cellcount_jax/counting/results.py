@@ -8,15 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cellcount_jax.counting import atlas_counts, density, region_counts
+from cellcount_jax.counting import atlas_counts, density, point_exports, region_counts
 from cellcount_jax.counting.identity import versions
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import exports, files
 from cellcount_jax.images.atlas import Atlas, Registration, open_atlas, read_registration
-from cellcount_jax.images.imagej_rois import write_rois
-from cellcount_jax.images.imagej_stack import stack_of
 from cellcount_jax.images.label_volumes import open_label_volume, read_names
-from cellcount_jax.images.qupath_points import write_geojson
 from cellcount_jax.images.regions import all_of, size_text
 from cellcount_jax.images.sources import Source
 from cellcount_jax.inference.cells import Found
@@ -37,14 +34,6 @@ FILES = (
     "thumbnail.png",
     "report.html",
 )
-# The points in other formats, by the name that --export gives them.
-EXPORTS = {
-    "cellfinder": "points.xml, for cellfinder and brainmapper",
-    "imagej": "points_imagej.zip, for ImageJ's ROI Manager",
-    "napari": "points_napari.csv, which napari opens by dropping",
-    "parquet": "points.parquet, for millions of cells",
-    "qupath": "points.geojson, for QuPath",
-}
 # A larger image has no overlay.png: the report shows parts of it.
 _MAX_OVERLAY_VOXELS = 64_000_000
 
@@ -54,7 +43,7 @@ class Outputs:
     """The files of a count beside points.csv, report.html and summary.json.
 
     Attributes:
-      exports: names of `EXPORTS`.
+      exports: names of `point_exports.FORMATS`.
       density: edge in micrometres (voxels where their size is unknown) of the bins of
         density.zarr, cells per mm^3 as OME-Zarr; None = not written.
       regions: file of labels, of the image's extent: regions.csv, counts per region.
@@ -159,7 +148,7 @@ def write(
     points, scores, spacing = found.points, found.scores, source.spacing
     inside = None if mask is None else mask.share_of
     exports.write_csv(folder / "points.csv", points, scores, spacing=spacing)
-    _export(folder, source, found, wanted)
+    point_exports.write(folder, points, scores, source, formats=wanted.exports)
     if wanted.density is not None:
         density.write_density(
             folder / "density.zarr",
@@ -205,24 +194,6 @@ def write(
     registered = _atlas(wanted)
     of_atlas = {} if registered is None else _about(*registered)
     files.write_json(folder / "summary.json", {**summary, **of_atlas})
-
-
-def _export(folder: Path, source: Source, found: Found, wanted: Outputs) -> None:
-    """Writes the points in the formats of other programs that are wanted."""
-    points, scores, stack = found.points, found.scores, stack_of(source)
-    for name in wanted.exports:
-        match name:
-            case "cellfinder":
-                exports.write_cellfinder(folder / "points.xml", points)
-            case "imagej":
-                write_rois(folder / "points_imagej.zip", points, stack=stack)
-            case "napari":
-                exports.write_napari(folder / "points_napari.csv", points)
-            case "parquet":
-                path, spacing = folder / "points.parquet", source.spacing
-                exports.write_parquet(path, points, scores, spacing=spacing)
-            case "qupath":
-                write_geojson(folder / "points.geojson", points, scores, time=stack.time)
 
 
 def _regions(

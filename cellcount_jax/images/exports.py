@@ -210,7 +210,7 @@ def read_cellfinder(
         raise InputError(f"{path}: has a DOCTYPE, which files of cellfinder have not.")
     try:
         root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # an unknown encoding too
         raise InputError(f"{path}: is not XML ({error}).") from error
     if root.tag != "CellCounter_Marker_File":
         raise InputError(

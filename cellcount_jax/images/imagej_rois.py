@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def holds_rois(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             return any(name.lower().endswith(".roi") for name in file.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return False
 
 
@@ -138,7 +137,7 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
             if sum(member.file_size for member in members) > _MOST_BYTES:
                 raise InputError(f"{path}: its selections are too large to be ImageJ's.")
             contents = [(member.filename, file.read(member)) for member in members]
-        except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # a zip file can be damaged in any way
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path}: is damaged, or no zip file ({error}).") from error

@@ -246,18 +246,52 @@ def test_other_files_are_refused_by_name(tmp_path: Path, name: str, content: byt
         read_foreign(tmp_path / name, ndim=2)
 
 
-def test_damaged_selections_are_refused(tmp_path: Path) -> None:
-    content = points_roi(slices=[1, 2, 3]).tobytes()
-    rng = np.random.default_rng(0)
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """Some bytes replaced, and the end cut off, mostly little of it."""
+    changed = bytearray(content)
+    for at in rng.integers(4, len(changed), 3):
+        changed[at] = rng.integers(256)
+    return bytes(changed[: len(changed) - rng.integers(3) ** 5])
+
+
+@pytest.mark.parametrize("name", ["a.roi", "a.zip", "a.xml", "a.geojson"])
+def test_damaged_files_are_read_or_refused_by_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    points = np.array([[0.0, 5, 9], [1, 22, 30], [2, 27, 4]])
+    points_roi(slices=[1, 2, 3]).tofile(tmp_path / "a.roi")
+    write_rois(tmp_path / "a.zip", points)
+    write_geojson(tmp_path / "a.geojson", points, np.ones(3))
+    (tmp_path / "a.xml").write_text(cell_counter((1, [(5, 2, 1), (6, 3, 3)])))
+    content, rng = path.read_bytes(), np.random.default_rng(0)
     for _ in range(300):
-        changed = bytearray(content)
-        for at in rng.integers(4, len(changed), 3):
-            changed[at] = rng.integers(256)
-        (tmp_path / "a.roi").write_bytes(bytes(changed[: rng.integers(len(changed)) + 1]))
+        path.write_bytes(damaged(content, rng))
         try:
-            read_foreign(tmp_path / "a.roi", ndim=3, stack=Stack(planes=3))
+            found = read_foreign(path, ndim=3, stack=Stack(planes=3))
+            assert found.shape[1:] == (3,) and np.isfinite(found).all()
         except InputError as error:
-            assert "a.roi" in str(error)
+            assert name in str(error)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": 3},
+        {"geometry": []},
+        {"geometry": {"type": "Point", "coordinates": "ab"}},
+        {"geometry": {"type": "Point", "coordinates": [[1, 2], [3]]}},
+        {"geometry": {"type": "Point", "coordinates": [1e999, 2]}},
+        {"geometry": {"type": "Point", "coordinates": [1, 2], "plane": {"z": "many"}}},
+        {"geometry": {"type": "Point", "coordinates": [1, 2], "plane": 7}},
+        {"geometry": {"type": "Polygon", "coordinates": []}, "properties": {"objectType": "cell"}},
+        {"properties": 5},
+        {"properties": {"classification": "Cell"}},
+    ],
+)
+def test_other_geojson_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    content = feature({"type": "Point", "coordinates": [1, 2]}) | changes
+    (tmp_path / "a.geojson").write_text(json.dumps([content]))
+    with pytest.raises(InputError, match=r"a\.geojson"):
+        read_foreign(tmp_path / "a.geojson", ndim=2)
 
 
 def test_files_of_the_same_endings_that_are_no_dots(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from cellcount_jax import cli
 from cellcount_jax.images.exports import read_cellfinder
 from cellcount_jax.images.image_files import write_image
+from cellcount_jax.images.imagej_rois import write_rois
 from cellcount_jax.images.points import read_points
 from cellcount_jax.inference import model_file
 from cellcount_jax.label.session import Session
@@ -424,6 +425,7 @@ def test_an_image_in_2d_and_files_of_others(drive: WindowProcess, tmp_path: Path
     write_image(path, np.random.default_rng(0).integers(0, 99, (90, 120)).astype(np.uint8))
     (tmp_path / "other.csv").write_text("index,axis-0,axis-1\n0,10,20\n1,30,40\n")
     (tmp_path / "bad.xml").write_text("<a/>")
+    write_rois(tmp_path / "other.zip", np.array([[10, 20], [60, 70]]))
     drive(
         """
         assert canvas.view.plane is None
@@ -433,6 +435,9 @@ def test_an_image_in_2d_and_files_of_others(drive: WindowProcess, tmp_path: Path
         panel.import_file(image.with_name("bad.xml"))
         panel.import_file(image.with_name("none.csv"))
         assert len(session.dots) == 2
+        panel.import_file(image.with_name("other.zip"))  # one of its two is there
+        assert session.dots.points.tolist()[2:] == [[60, 70]]
+        session.undo(); canvas.refresh()
         click(50, 60)
         near(session.dots.points[-1], (50, 60))
         """,
