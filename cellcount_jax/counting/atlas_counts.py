@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from cellcount_jax.counting.region_counts import count_regions
+from cellcount_jax.counting.region_counts import Shared, count_regions
 from cellcount_jax.errors import InputError, few
 from cellcount_jax.images.atlas import Atlas, Registration, turned, turned_points
 from cellcount_jax.images.label_volumes import open_label_volume
@@ -40,7 +40,12 @@ def check_fit(source: Source, registration: Registration, atlas: Atlas) -> None:
 
 
 def count_atlas(
-    points: np.ndarray, source: Source, registration: Registration, atlas: Atlas
+    points: np.ndarray,
+    source: Source,
+    registration: Registration,
+    atlas: Atlas,
+    *,
+    mask: Shared | None = None,
 ) -> list[dict[str, Any]]:
     """Counts the points in each region of an atlas, and with the region's parts.
 
@@ -49,6 +54,7 @@ def count_atlas(
       source: the image.
       registration: of the image to the atlas.
       atlas: its regions.
+      mask: the part that was counted, of which sizes are.
 
     Returns:
       A row a region that occurs or has parts that do, each after the region that it is in, then
@@ -69,6 +75,7 @@ def count_atlas(
             labels,
             shape=shape,
             spacing=[source.spacing[k] for k in order],
+            mask=None if mask is None else _Turned(mask, turn),
         )
     sided = registration.hemispheres is not None
     own: dict[int, np.ndarray] = collections.defaultdict(lambda: np.zeros((3, 2)))
@@ -146,6 +153,22 @@ class _Sided:
     def read_labels(self, region: tuple[slice, ...]) -> np.ndarray:
         sides = self.sides.read_labels(region)
         return 4 * self.labels.read_labels(region) + np.where((sides == 1) | (sides == 2), sides, 0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Turned:
+    """A mask on the axes of the atlas."""
+
+    mask: Shared
+    turn: tuple[list[int], list[bool]]
+
+    def share_of(self, borders: Sequence[np.ndarray]) -> np.ndarray:
+        order, flips = self.turn
+        ours = [*borders]
+        for border, k, flip in zip(borders, order, flips, strict=True):
+            ours[k] = 1 - border[::-1] if flip else border
+        shares = self.mask.share_of(ours).transpose(order)
+        return np.flip(shares, tuple(axis for axis, flip in enumerate(flips) if flip))
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,14 @@ from cellcount_jax.images.coverage import inside_share
 from cellcount_jax.images.files import write_table
 from cellcount_jax.images.label_volumes import Labels, blocks, blocks_with_points, lookup
 from cellcount_jax.images.sources import Source
+
+
+class Shared(Protocol):
+    """What sizes of regions need of a mask."""
+
+    def share_of(self, borders: Sequence[np.ndarray], /) -> np.ndarray:
+        """See `coverage.inside_share`."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +58,7 @@ def count_regions(
     shape: Sequence[int],
     spacing: Sequence[float] | None,
     names: Mapping[int, str] | None = None,
-    mask: Mask | None = None,
+    mask: Shared | None = None,
 ) -> list[dict[str, Any]]:
     """Counts the points in each region of a label volume, which is read once, block by block.
 

@@ -201,7 +201,7 @@ def _regions(
 ) -> list[dict[str, Any]] | None:
     """The counts per region, if they are wanted."""
     if (registered := _atlas(wanted)) is not None:
-        return atlas_counts.count_atlas(found.points, source, *registered)
+        return atlas_counts.count_atlas(found.points, source, *registered, mask=mask)
     if wanted.regions is None:
         return None
     shape, spacing = source.shape, source.spacing

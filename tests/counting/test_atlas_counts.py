@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from cellcount_jax.counting import region_counts
 from cellcount_jax.counting.atlas_counts import count_atlas, for_report
 from cellcount_jax.counting.region_counts import write_regions
 from cellcount_jax.errors import InputError
@@ -186,6 +187,28 @@ def test_without_hemispheres_and_in_the_report(
     shown = for_report(rows)
     assert shown and all(row["count"] == 2 for row in shown)
     assert len(for_report(rows, most=1)) <= 1
+
+
+def test_sizes_are_of_the_part_inside_a_mask(
+    home: Path, registered: Path, image: Path, tmp_path: Path
+) -> None:
+    atlas_2(home)
+    inside = np.random.default_rng(5).integers(0, 2, (4, 5, 6)).astype(np.uint8)
+    np.save(tmp_path / "mask.npy", inside)
+    registration, points = read_registration(registered), np.zeros((0, 3), np.float32)
+    with opened(image) as source, open_source(tmp_path / "mask.npy") as labels_of_mask:
+        mask = region_counts.Mask(labels_of_mask)
+        rows = count_atlas(points, source, registration, open_atlas(NAME), mask=mask)
+    # On boxes of a third of a voxel of either, each of one label and either in or out.
+    fine = np.stack(np.meshgrid(*[np.arange(n * 15) for n in (8, 5, 6)], indexing="ij"), -1)
+    places = (fine.reshape(-1, 3) + 0.5) / (np.array((8, 5, 6)) * 15)
+    ids = at(labels(), places * IMAGE_SHAPE - 0.5)
+    within = inside[tuple(np.floor(places * inside.shape).astype(int).T)] != 0
+    for row in rows:
+        number = 0 if row["region"] == "outside" else row["region"]
+        share = ((ids == number) & within).mean()
+        volume = np.prod(np.array(IMAGE_SHAPE) * SPACING) * 1e-9
+        assert row["volume_mm3"] == pytest.approx(share * volume, abs=1e-12)
 
 
 def test_turning_is_that_of_the_axes() -> None:
