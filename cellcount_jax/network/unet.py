@@ -57,9 +57,7 @@ class ConvLevel(nn.Module):
     fused: bool
 
     @nn.compact
-    def __call__(
-        self, x: Array, train: bool, size: Array | None, more: Array | None = None
-    ) -> Array:
+    def __call__(self, x: Array, train: bool, size: Array | None, more: Array | None) -> Array:
         for i in range(2):
             conv = Conv(self.features, (3,) * self.ndim, **self.conv, name=f"conv_{i}")
             norm = Norm(**self.norm, name=f"norm_{i}")
@@ -97,7 +95,7 @@ class Encoder(nn.Module):
                 size = pooled(size, self.strides[i - 1])
             features = self.features * 2**i
             made = level(features, ndim, self.norm, self.conv, self.fused, name=f"level_{i}")
-            x = made(x, train, size)
+            x = made(x, train, size, None)
             levels += (x,)
         return levels
 
