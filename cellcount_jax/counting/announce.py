@@ -16,6 +16,7 @@ from cellcount_jax.images.zarr_stores import Remote
 from cellcount_jax.inference import tiled_maps
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.job import Job
+from cellcount_jax.inference.plan import Plan
 from cellcount_jax.progress import duration
 
 # Memory of a process that has started and compiled, and per voxel of a tile and feature of the
@@ -119,7 +120,25 @@ def _seconds(job: Job) -> float:
         started = time.perf_counter()
         tiled_maps.compute(probe.config, probe.variables, values)
         taken = time.perf_counter() - started
-    computed = plan.padded_shape if plan.whole else plan.window_shape
-    voxels = math.prod(computed) * len(plan.tiles) * len(plan.flips)
-    # The encoder runs twice where there are tiles, see tiled_maps.py.
-    return taken / float(np.prod(shape)) * voxels * (1 if plan.whole else 1.35)
+    return taken / float(np.prod(shape)) * _voxels_of_work(plan)
+
+
+def _voxels_of_work(plan: Plan) -> float:
+    """The voxels of an image in one piece that are as much work for the network as all tiles.
+
+    A convolution takes as long as its input channels times its output channels times its voxels.
+    Channels double from level to level. Of the two of the encoder the first has half as many inputs
+    as outputs, the second as many; of those of the decoder the first has twice as many.
+    """
+    if plan.whole:
+        return math.prod(plan.padded_shape) * len(plan.flips)
+    levels = range(len(plan.strides) + 1)
+    steps = [math.prod(map(math.prod, plan.strides[:level])) for level in levels]
+    encoder = [1.5 * 4**level / step for level, step in zip(levels, steps, strict=True)]
+    decoder = [3 * 4**level / step for level, step in zip(levels, steps, strict=True)][:-1]
+    window = math.prod(plan.window_shape)
+    parts = [step * math.prod(part) for step, part in zip(steps, plan.part_shapes, strict=True)]
+    # Once for the coarsest level alone, and once to decode, see tiled_maps.py.
+    work = window * (sum(encoder) + sum(encoder[:-1]))
+    work += sum(share * part for share, part in zip(decoder, parts[:-1], strict=True))
+    return work / (sum(encoder) + sum(decoder)) * len(plan.tiles) * len(plan.flips)
