@@ -48,6 +48,7 @@ def compute(
     config: ml_collections.ConfigDict,
     variables: Any,
     values: np.ndarray,
+    *,
     update: Callable[[int], object] = lambda voxels: None,
 ) -> np.ndarray:
     """The maps of an image in memory.

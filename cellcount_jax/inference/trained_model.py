@@ -153,7 +153,7 @@ class TrainedModel:
         """
         self.check_fits(image.ndim - 1, image.shape[-1])
         values = self.normalisation(image, original=original)
-        found = tiled_maps.compute(self.config, self.variables, values, update)
+        found = tiled_maps.compute(self.config, self.variables, values, update=update)
         return Maps(found[..., 0], found[..., -1] if self.has_density else None)
 
     def split_merged(

@@ -32,9 +32,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     compute = tiled_maps.compute
 
-    def counting(*arguments: Any) -> np.ndarray:
+    def counting(*arguments: Any, **options: Any) -> np.ndarray:
         calls.append(1)
-        return compute(*arguments)
+        return compute(*arguments, **options)
 
     monkeypatch.setattr(tiled_maps, "compute", counting)
     return calls

@@ -56,7 +56,9 @@ class Known:
         self.predicted: list[str] = []
         self.config = default_config()
         self.config.evaluation.max_distance = 2.0
-        monkeypatch.setattr(TrainedModel, "predict_maps", lambda _, image: self._maps_of(image))
+        monkeypatch.setattr(
+            TrainedModel, "predict_maps", lambda _, image, **options: self._maps_of(image)
+        )
         self._samples: list[Sample] = []
 
     def _maps_of(self, image: np.ndarray) -> Maps:
