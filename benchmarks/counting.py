@@ -8,7 +8,7 @@ two blocks with generated cells are stored; the cells found there are counted ag
 and its surroundings alone, in one piece. `dense`: stored everywhere, with tiles of several sizes.
 `said` is what the command says before it begins, of the dense ones: a sparse one cannot be known;
 `from then` are the seconds after it.
-About 10 minutes on 2 cores, and 4 GB of memory.
+About 10 minutes on 2 cores, and 6 GB of memory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CHUNK = (64, 64, 64)
 # z, y, x; 0.25, 1 and 4 gigavoxels.
 SPARSE = ((256, 1024, 1024), (512, 1408, 1408), (1024, 2048, 2048))
 DENSE = (128, 480, 480)
-TILES = (2_000_000, 4_000_000, 8_000_000)
+TILES = (4_000_000, 8_000_000, 16_000_000)
 FEATURES = (8, 16)
 TINY = 250_000
 # Attention mixes a block, and a voxel of it acts on its surroundings: two blocks suffice.
