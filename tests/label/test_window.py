@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import shutil
 import subprocess
 import sys
-import textwrap
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,121 +21,11 @@ from cellcount_jax.inference import model_file
 from cellcount_jax.label.session import Session
 
 ROOT = Path(__file__).parents[2]
+Drive = Callable[..., None]  # of conftest.py
 CUT: dict[str, Any] = {"block": (6, 30, 40), "radius": 10.0}  # of the volume below
 
 
-def missing() -> str:
-    """Why a window cannot be shown; nothing where it can."""
-    # Not imported here, where warnings are errors: the packages of napari have some.
-    if not all(importlib.util.find_spec(name) for name in ("napari", "qtpy")):
-        return "napari is not installed (the extra `label`)"
-    return "" if shutil.which("Xvfb") else "Xvfb is not installed"
-
-
-@pytest.fixture(scope="module")
-def display() -> Iterator[str]:
-    """A display of its own."""
-    if reason := missing():
-        pytest.skip(reason)
-    reader, writer = os.pipe()
-    with subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1500x1000x24", "-nolisten", "tcp"],
-        pass_fds=[writer],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        os.close(writer)
-        with os.fdopen(reader) as file:
-            number = file.readline().strip()
-        try:
-            if not number:
-                pytest.skip("Xvfb does not start")
-            yield f":{number}"
-        finally:
-            server.terminate()
-
-
-@pytest.fixture
-def volume(tmp_path: Path) -> Path:
-    """Bright balls at known places."""
-    shape, edges = (12, 60, 80), np.array([4.0, 2.0, 2.0])
-    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) * edges
-    pixels = np.random.default_rng(0).normal(200, 5, shape)
-    for centre in np.array([(3, 15, 20), (3, 40, 60), (6, 30, 40), (9, 20, 70)]) * edges:
-        pixels += 2000 * np.exp(-0.5 * np.square(grid - centre).sum(-1) / 5.0**2)
-    path = tmp_path / "cells.tif"
-    write_image(path, pixels.astype(np.uint16), spacing=tuple(edges))
-    return path
-
-
-def shown_on(display: str, folder: Path) -> dict[str, str]:
-    """The environment of a process with a window, and settings in a folder."""
-    return {
-        **os.environ,
-        "DISPLAY": display,
-        "QT_QPA_PLATFORM": "xcb",
-        "LIBGL_ALWAYS_SOFTWARE": "1",
-        "XDG_CONFIG_HOME": str(folder / "settings"),
-        "NAPARI_CONFIG": str(folder / "settings" / "napari.yaml"),
-        "PYTHONPATH": str(ROOT),
-    }
-
-
-class WindowProcess:
-    """A process with windows, see `window_process.py`; started again after a test that failed."""
-
-    def __init__(self, display: str, folder: Path) -> None:
-        self._environment, self._log = shown_on(display, folder), folder / "log.txt"
-        self._process: subprocess.Popen[str] | None = None
-
-    def __call__(self, program: str, image: Path | None = None, **options: Any) -> None:
-        """Runs a program on a window with an image, or without a window; fails where it does."""
-        if self._process is None:
-            with self._log.open("w") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, str(Path(__file__).with_name("window_process.py"))],
-                    env=self._environment,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                )
-        request = {
-            "program": textwrap.dedent(program),
-            "image": None if image is None else str(image),
-            "options": options,
-        }
-        assert self._process.stdin is not None and self._process.stdout is not None
-        begin = self._log.stat().st_size
-        timer = threading.Timer(120, self._process.kill)
-        timer.start()
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        timer.cancel()
-        errors = self._log.read_bytes()[begin:].decode()
-        problem = json.loads(line) if line else errors or "the process has ended"
-        if problem or "Traceback" in errors:
-            self.close()
-            pytest.fail(problem or errors)
-
-    def close(self) -> None:
-        """Ends the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-
-@pytest.fixture(scope="module")
-def drive(display: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WindowProcess]:
-    """One process for the windows of all tests."""
-    process = WindowProcess(display, tmp_path_factory.mktemp("window"))
-    yield process
-    process.close()
-
-
-def test_the_mouse(drive: WindowProcess, volume: Path) -> None:
+def test_the_mouse(drive: Drive, volume: Path) -> None:
     drive(
         """
         def dots():
@@ -228,7 +113,7 @@ def test_the_mouse(drive: WindowProcess, volume: Path) -> None:
     assert not volume.with_name(".cells.label.journal").exists()
 
 
-def test_keys_and_proposals(drive: WindowProcess, volume: Path) -> None:
+def test_keys_and_proposals(drive: Drive, volume: Path) -> None:
     drive(
         """
         def verified():
@@ -302,7 +187,7 @@ def test_keys_and_proposals(drive: WindowProcess, volume: Path) -> None:
     )
 
 
-def test_keys_act_on_what_is_seen(drive: WindowProcess, volume: Path) -> None:
+def test_keys_act_on_what_is_seen(drive: Drive, volume: Path) -> None:
     drive(
         """
         def verified():
@@ -361,7 +246,7 @@ def test_keys_act_on_what_is_seen(drive: WindowProcess, volume: Path) -> None:
     )
 
 
-def test_a_model_is_calibrated(drive: WindowProcess, volume: Path, untrained_model: Any) -> None:
+def test_a_model_is_calibrated(drive: Drive, volume: Path, untrained_model: Any) -> None:
     model = untrained_model(
         3, target__scale=1.0, evaluation__max_distance=3.0, predict__flips=False
     )
@@ -397,7 +282,7 @@ def test_a_model_is_calibrated(drive: WindowProcess, volume: Path, untrained_mod
     )
 
 
-def test_what_is_seen(drive: WindowProcess, volume: Path) -> None:
+def test_what_is_seen(drive: Drive, volume: Path) -> None:
     drive(
         """
         (view,) = panel.window().findChildren(VolumeView)
@@ -420,7 +305,7 @@ def test_what_is_seen(drive: WindowProcess, volume: Path) -> None:
     )
 
 
-def test_an_image_in_2d_and_files_of_others(drive: WindowProcess, tmp_path: Path) -> None:
+def test_an_image_in_2d_and_files_of_others(drive: Drive, tmp_path: Path) -> None:
     path = tmp_path / "flat.png"
     write_image(path, np.random.default_rng(0).integers(0, 99, (90, 120)).astype(np.uint8))
     (tmp_path / "other.csv").write_text("index,axis-0,axis-1\n0,10,20\n1,30,40\n")
@@ -446,7 +331,7 @@ def test_an_image_in_2d_and_files_of_others(drive: WindowProcess, tmp_path: Path
     assert read_cellfinder(tmp_path / "out.xml", ndim=2).tolist() == [[10, 20], [30, 40]]
 
 
-def test_from_the_menu_of_napari(drive: WindowProcess, volume: Path) -> None:
+def test_from_the_menu_of_napari(drive: Drive, volume: Path) -> None:
     drive(
         """
         names = ["cells", "block", "preview", "nearby slices", "dots", "selection"]
@@ -493,7 +378,7 @@ def test_from_the_menu_of_napari(drive: WindowProcess, volume: Path) -> None:
     assert len(read_points(volume.with_suffix(".csv"), ndim=3)) == 2
 
 
-def test_notes_on_opening_and_a_full_disk(drive: WindowProcess, volume: Path) -> None:
+def test_notes_on_opening_and_a_full_disk(drive: Drive, volume: Path) -> None:
     with Session(volume, block=(6, 30, 40), radius=10.0) as session:
         session.add((1, 1, 1))
     drive(
@@ -519,7 +404,7 @@ def test_notes_on_opening_and_a_full_disk(drive: WindowProcess, volume: Path) ->
         assert session.recovered == 1 and len(session.dots) == 2
 
 
-def test_the_benchmark_of_the_window(drive: WindowProcess, tmp_path: Path) -> None:
+def test_the_benchmark_of_the_window(drive: Drive, tmp_path: Path) -> None:
     output = tmp_path / "labelling.json"
     small = ["--size", "32", "--dots", "200", "--repeats", "3", "--output", str(output)]
     script = ROOT / "benchmarks" / "labelling.py"
@@ -537,9 +422,7 @@ def test_the_benchmark_of_the_window(drive: WindowProcess, tmp_path: Path) -> No
     assert all(0 < row["median ms"] <= row["95 % ms"] for row in rows)
 
 
-def test_without_a_display(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if reason := missing():
-        pytest.skip(reason)
+def test_without_a_display(display: str, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
     command = [sys.executable, "-m", "cellcount_jax.cli", "label", str(volume)]
@@ -559,7 +442,7 @@ def test_without_a_display(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_a_window_that_cannot_be(
-    drive: WindowProcess,
+    drive: Drive,
     volume: Path,
     environment: dict[str, str],
     arguments: list[str],

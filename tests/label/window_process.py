@@ -25,9 +25,10 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QKeyEvent, QMouseEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QWidget
+from qtpy.QtWidgets import QApplication, QDockWidget, QWidget  # noqa: F401
 
 from cellcount_jax.label.window import window
+from cellcount_jax.label.window.fold import FoldButton  # noqa: F401
 from cellcount_jax.label.window.panel import LabelPanel
 from cellcount_jax.label.window.volume_view import VolumeView  # noqa: F401
 

@@ -27,6 +27,7 @@ from cellcount_jax.label.window.panel import LabelPanel
 
 _DOCK_PIXELS = 330  # width of the docks on the right
 _CLICK_PIXELS = 4  # of the screen: a mouse that moved less did not drag
+_WHEELED = (QAbstractSpinBox, QComboBox)  # whose value a wheel changes
 _TYPING = (QLineEdit, QAbstractSpinBox, QComboBox, QPlainTextEdit, QTextEdit)
 
 
@@ -47,8 +48,10 @@ class WindowEvents(QObject):
             self._window.resizeDocks(docks, [_DOCK_PIXELS] * len(docks), Qt.Orientation.Horizontal)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Qt's hook; whether an event was a key of the panel."""
+        """Qt's hook; whether an event was a key of the panel, or a wheel over one of its boxes."""
         kind = event.type()
+        if kind == QEvent.Type.Wheel:
+            return self._scrolls(watched, event)
         # Not at Close, where napari asks whether to close. The system's own hiding, minimising, is
         # spontaneous.
         if watched is self._window and kind == QEvent.Type.Hide and not event.spontaneous():
@@ -67,6 +70,13 @@ class WindowEvents(QObject):
         event.accept()  # else a menu of napari takes the shortcut
         if kind == QEvent.Type.KeyPress and (name in REPEATED or not event.isAutoRepeat()):
             getattr(self._panel.canvas, name)()
+        return True
+
+    def _scrolls(self, watched: Any, event: Any) -> bool:
+        """Leaves a wheel over a box to the panel, which scrolls: else it would edit unnoticed."""
+        if not isinstance(watched, _WHEELED) or not self._panel.isAncestorOf(watched):
+            return False
+        event.ignore()
         return True
 
     def _end(self) -> None:

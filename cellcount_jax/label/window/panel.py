@@ -31,6 +31,7 @@ from cellcount_jax.images.openers import SOURCE_SUFFIXES
 from cellcount_jax.images.points import read_points
 from cellcount_jax.label.window.block_map import BlockMap
 from cellcount_jax.label.window.canvas import KEYS, Canvas
+from cellcount_jax.label.window.fold import FoldButton
 from cellcount_jax.label.window.proposal_panel import ProposalPanel, leave_on_enter
 from cellcount_jax.progress import duration
 
@@ -60,8 +61,8 @@ class LabelPanel(QWidget):
         layout = QVBoxLayout(inside)
         layout.setContentsMargins(6, 6, 6, 6)
         for title, part in (
-            ("Progress", self._progress()),
             ("Proposals", _row(self.proposals)),
+            ("Progress", self._progress()),
             ("View", self._view()),
             ("Mouse and keys", _row(_keys())),
             ("Files", self._files()),
@@ -74,12 +75,16 @@ class LabelPanel(QWidget):
         scroll = QScrollArea(widgetResizable=True)
         scroll.setWidget(inside)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        whole = QVBoxLayout(self)
-        whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(scroll)
+        self._whole = QVBoxLayout(self)
+        self._whole.setContentsMargins(0, 0, 0, 0)
+        self._whole.addWidget(scroll)
         self.setMinimumWidth(310)
         canvas.changed.connect(self.refresh)
         self.refresh()
+
+    def add_fold(self, button: FoldButton) -> None:
+        """Puts the title of what is docked below under all else, where it does not scroll."""
+        self._whole.addWidget(button)
 
     def refresh(self) -> None:
         """Shows the progress of the session."""

@@ -30,6 +30,7 @@ from cellcount_jax.inference.model_file import bundled_models
 from cellcount_jax.label import calibrating, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
 from cellcount_jax.label.window.canvas import Canvas
+from cellcount_jax.label.window.fold import Fold
 
 _OTSU = "bright spots (Otsu)"
 _RUN, _EXPORTED = "a model from the folder of a run ...", "a model from an exported file ..."
@@ -53,6 +54,7 @@ class ProposalPanel(QWidget):
       threshold: the box with a model's threshold.
       preview: the check box of the preview.
       start: the button that proposes, or stops it.
+      parameters: those of Otsu's threshold, folded at first.
       calibrate: the button that calibrates the model, shown once blocks are done.
     """
 
@@ -99,8 +101,6 @@ class ProposalPanel(QWidget):
         self.threshold.setToolTip("lowest score of a proposal; 0: as the model was calibrated")
         leave_on_enter(self.threshold)
         form.addRow("threshold", self.threshold)
-        layout.addWidget(self._otsu)
-        layout.addWidget(self._of_model)
         row = QHBoxLayout()
         self.preview = QCheckBox("preview")
         self.preview.setToolTip("shows in blue what would be proposed in this block")
@@ -113,6 +113,9 @@ class ProposalPanel(QWidget):
         row.addWidget(self.preview)
         row.addWidget(self.start, 1)
         layout.addLayout(row)
+        self._bar = QProgressBar(visible=False)
+        layout.addWidget(self._bar)
+        layout.addWidget(self._of_model)
         self.calibrate = QPushButton()
         self.calibrate.setToolTip(
             "chooses the threshold with the dots in the blocks that are done, and writes the model"
@@ -120,8 +123,9 @@ class ProposalPanel(QWidget):
         )
         self.calibrate.clicked.connect(self._calibrate)
         layout.addWidget(self.calibrate)
-        self._bar = QProgressBar(visible=False)
-        layout.addWidget(self._bar)
+        # Folded: what is above it is seen on a small screen.
+        self.parameters = Fold("parameters", self._otsu)
+        layout.addWidget(self.parameters)
         self._block: tuple[int, ...] | None = None
         self._found = np.zeros((0, len(canvas.session.edges)))
         self.progressed.connect(self._show_progress)
@@ -160,7 +164,7 @@ class ProposalPanel(QWidget):
         elif path is not None:  # the dialog was cancelled
             self.method.setCurrentIndex(0)
         otsu = self.method.currentText() == _OTSU
-        self._otsu.setVisible(otsu)
+        self.parameters.setVisible(otsu)
         self._of_model.setVisible(not otsu)
         self.preview.setVisible(otsu)
         self.method.clearFocus()  # the keys are those of the slices again

@@ -8,6 +8,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.qt import QtViewer
 from qtpy.QtCore import QTimer
+from qtpy.QtCore import Signal as QtSignal
 
 from cellcount_jax.images.regions import voxels_of
 from cellcount_jax.label.dots import Dots
@@ -28,7 +29,10 @@ class VolumeView(QtViewer):
       centre: `(D,)` voxels.
       image: the layer of the volume.
       dots: the layer of its dots.
+      seen: emitted with whether it is shown, where that changes.
     """
+
+    seen = QtSignal(bool)
 
     def __init__(self, canvas: Canvas) -> None:
         self._canvas = canvas
@@ -68,7 +72,8 @@ class VolumeView(QtViewer):
         self._show(canvas.view.place, turn=True)
 
     def _moved(self, _: object = None) -> None:
-        self._timer.start()
+        if self.isVisible():
+            self._timer.start()
 
     def _follow(self) -> None:
         self._show(self._canvas.view.pointed)
@@ -102,6 +107,18 @@ class VolumeView(QtViewer):
         colours = np.where(dots.verified[near], VERIFIED, PROPOSED)
         size = 0.7 * self._canvas.layers.dot_size
         show(self.dots, dots.points[near], face_color=colours.tolist(), size=size)
+
+    def showEvent(self, event: object) -> None:
+        """Follows the canvas again."""
+        super().showEvent(event)
+        self._timer.start()
+        self.seen.emit(True)
+
+    def hideEvent(self, event: object) -> None:
+        """Reads nothing while it is folded."""
+        super().hideEvent(event)
+        self._timer.stop()
+        self.seen.emit(False)
 
     def closeEvent(self, event: object) -> None:
         """Ends following the canvas."""

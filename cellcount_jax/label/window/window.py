@@ -89,6 +89,9 @@ def open_window(path: Path, *, model: str | None = None, **options: Any) -> Any:
         panel = _panel(viewer, session, model)
         viewer.window.add_dock_widget(panel, name="Label cells", area="right")
         _settle(viewer, panel)
+        window = panel.window()
+        window.setGeometry(window.screen().availableGeometry())  # where no manager maximises
+        window.showMaximized()
     except BaseException:
         session.close()
         raise
@@ -169,7 +172,29 @@ def _settle(viewer: Any, panel: Any) -> None:
     from cellcount_jax.label.window.events import WindowEvents
 
     if len(panel.canvas.session.edges) == 3:
-        from cellcount_jax.label.window.volume_view import VolumeView
-
-        viewer.window.add_dock_widget(VolumeView(panel.canvas), name="3D", area="right")
+        _add_volume(viewer, panel)
     WindowEvents(panel).arrange()
+
+
+def _add_volume(viewer: Any, panel: Any) -> None:
+    """Docks the 3D view under a panel, and its title in the panel, which folds it."""
+    from qtpy.QtWidgets import QDockWidget
+
+    from cellcount_jax.label.window.fold import FoldButton
+    from cellcount_jax.label.window.volume_view import VolumeView
+
+    view, button = VolumeView(panel.canvas), FoldButton("neighbourhood in 3D")
+
+    def fold(shown: bool) -> None:
+        if shown == view.isVisible():
+            return
+        docks = [d for d in panel.window().findChildren(QDockWidget) if d.isAncestorOf(view)]
+        for dock in docks:
+            dock.setVisible(shown)
+        if shown and not docks:  # at first, or after its dock was closed
+            viewer.window.add_dock_widget(view, name="3D", area="right")
+
+    button.toggled.connect(fold)
+    view.seen.connect(button.setChecked)
+    panel.add_fold(button)
+    button.setChecked(True)
