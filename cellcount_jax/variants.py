@@ -138,8 +138,9 @@ def folder_config(*, ndim: int = 2) -> ml_collections.ConfigDict:
 def use_radius(config: ml_collections.ConfigDict, radius: float, edges: Sequence[float]) -> None:
     """Settings in which a cell's size counts.
 
-    A detection is true within a radius of a dot. Two peaks are two cells if they are apart by more
-    than a third of it along some axis: cells that touch overlap where the image is blurred.
+    A detection is true within a radius of a dot, or a voxel where that is longer. Two peaks are two
+    cells if they are apart by more than a third of the radius along some axis: cells that touch
+    overlap where the image is blurred.
     Over the cells of VGG, MBM and the two light-sheet sets this gives, to a voxel, what was chosen
     for them by hand.
 
@@ -148,7 +149,7 @@ def use_radius(config: ml_collections.ConfigDict, radius: float, edges: Sequence
       radius: of a cell, in the unit of `edges`.
       edges: `(D,)` of a voxel: micrometres, or ones where they are unknown.
     """
-    config.evaluation.max_distance = float(radius)
+    config.evaluation.max_distance = float(max(radius, *edges))
     config.detect.min_distance = tuple(max(1, int(radius / 3 / edge)) for edge in edges)
 
 

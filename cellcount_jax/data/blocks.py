@@ -28,6 +28,11 @@ _MAX_BLOCKS = 10**8
 TO_DO, IN_PROGRESS, DONE = range(3)
 NAMES = ("to do", "in progress", "done")
 
+# Where the radius of a cell is from: the user, the image, or nothing, and then it is so many of the
+# finest voxel edge.
+GIVEN, MEASURED, ASSUMED = "given", "measured", "assumed"
+ASSUMED_EDGES = 5
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -152,6 +157,19 @@ def cell_radius(about: Mapping[str, Any], spacing: Sequence[float] | None) -> fl
     return float(radius)
 
 
+def radius_origin(about: Mapping[str, Any]) -> str:
+    """Where a stored radius is from: `GIVEN`, `MEASURED` or `ASSUMED`.
+
+    Args:
+      about: with `radius`; see `cell_radius`.
+    """
+    if "radius_from" in about:
+        return str(about["radius_from"])
+    # Earlier versions stored the same where nothing was known.
+    edge = min(about.get("spacing") or (1.0,))
+    return ASSUMED if math.isclose(about["radius"], ASSUMED_EDGES * edge) else GIVEN
+
+
 def write_block_states(path: str | os.PathLike[str], blocks: BlockStates) -> None:
     """Writes the file that `read_block_states` reads, whole or not at all."""
     content = {
@@ -179,6 +197,10 @@ def _check_about(about: Mapping[str, Any], ndim: int) -> None:
     """
     checks: dict[str, tuple[Callable[[Any], bool], str]] = {
         "radius": (_is_size, "a positive number"),
+        "radius_from": (
+            lambda value: value in (GIVEN, MEASURED, ASSUMED),
+            f"{GIVEN}, {MEASURED} or {ASSUMED}",
+        ),
         "unit": (lambda value: value in ("um", "px"), "um or px"),
         "spacing": (
             lambda value: value is None or (_is_list(value, _is_size) and len(value) == ndim),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from cellcount_jax import cache
+from cellcount_jax.errors import InputError
 from cellcount_jax.images import inputs
 from cellcount_jax.images.point_units import add_points_unit
 from cellcount_jax.images.selection import Selection
@@ -15,7 +17,7 @@ EXAMPLES = """\
 examples:
   cellcount label image.tif
   cellcount label brain.ome.zarr --channel nuclei --block 20,256,256
-  cellcount label image.tif --model runs/mine
+  cellcount label image.tif --diameter 12 --model runs/mine
 
 Every act is kept at once beside the image; the same command goes on where the window was left.
 The dots are saved to image.csv, which training reads: cellcount train FOLDER. docs/labelling.md is
@@ -37,22 +39,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="voxels of the blocks that are marked done, z,y,x or y,x; in volumes about cubes, as a"
         " single slice teaches next to nothing",
     )
-    parser.add_argument(
-        "--radius",
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--diameter",
         type=float,
-        help="of a cell, in um (voxels where their size is unknown); default 5 finest edges",
+        help="of a cell, about, in um (pixels where the voxel size is unknown), the window's first"
+        " box; default what it was, or as it is measured in the image",
     )
+    size.add_argument("--radius", type=float, help="half of the diameter, instead of it")
 
 
 def run(options: argparse.Namespace) -> int:
     """Opens the window; returns the exit status when it is closed."""
     cache.keep_programs()
+    diameter = options.diameter
+    if diameter is not None and not 0 < diameter < math.inf:
+        raise InputError(f"--diameter {diameter:g}: must be a positive number.")
     window.run(
         options.image,
         selection=Selection.from_arguments(options),
         model=options.model,
         block=options.block,
         points_unit=options.points_unit,
-        radius=options.radius,
+        radius=options.radius if diameter is None else diameter / 2,
     )
     return 0

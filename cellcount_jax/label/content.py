@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cellcount_jax.data.blocks import DONE, TO_DO, Grid
+from cellcount_jax.data.blocks import (
+    ASSUMED,
+    ASSUMED_EDGES,
+    DONE,
+    GIVEN,
+    MEASURED,
+    TO_DO,
+    Grid,
+)
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.axes import option_text
-from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.cell_size import measure_diameter
+from cellcount_jax.images.regions import Region, size_text
+from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.acts import State
 from cellcount_jax.label.dots import no_dots
 
 _PAUSE_SECONDS = 60.0  # longer times without an act count as a pause of this length
-_RADIUS_EDGES = 5  # the default radius of a cell, in finest voxel edges
 _BLOCK_EDGES = {2: 128, 3: 64}  # the default size of a block, in finest voxel edges
 
 
@@ -39,6 +48,12 @@ class Origin:
     level: int
     scene: str = "0"
     axes: str | None = None
+
+    @staticmethod
+    def of(spacing: tuple[float, ...] | None, selection: Selection) -> Origin:
+        """The part that a selection chooses."""
+        part = (selection.time or 0, selection.level, str(selection.scene or 0), selection.axes)
+        return Origin(spacing, *part)
 
     @property
     def unit(self) -> str:
@@ -116,6 +131,7 @@ class Content:
       work: time spent, and its result.
       place: the middle of the view, `(D,)` voxels.
       radius: of a cell, in the origin's unit.
+      radius_from: `GIVEN` by the user, `MEASURED` in the image or `ASSUMED`, see `data.blocks`.
       next_id: id of the next new dot.
     """
 
@@ -125,6 +141,7 @@ class Content:
     work: Work
     place: tuple[float, ...]
     radius: float
+    radius_from: str
     next_id: int
 
 
@@ -147,19 +164,33 @@ def new_content(origin: Origin, shape: tuple[int, ...], block: Sequence[int] | N
         State(no_dots(len(shape)), np.full(grid.counts, TO_DO, np.uint8)),
         Work(),
         tuple((n - 1) // 2 for n in shape),
-        _RADIUS_EDGES * float(edges.min()),
+        ASSUMED_EDGES * float(edges.min()),
+        ASSUMED,
         0,
     )
 
 
-def with_radius(content: Content, radius: float | None) -> Content:
-    """Content with another radius of a cell; None leaves it as it is.
+def with_radius(
+    content: Content, radius: float | None, read: Callable[[Region], np.ndarray] | None = None
+) -> Content:
+    """Content with the radius of a cell that was given, or measured where none is known.
+
+    Args:
+      content: without labels, or as it was kept.
+      radius: that was given; None where none was.
+      read: the intensities of a part of the image, to measure in.
 
     Raises:
       InputError: a radius that is not positive and finite.
     """
     if radius is not None:
-        content = dataclasses.replace(content, radius=radius)
+        content = dataclasses.replace(content, radius=radius, radius_from=GIVEN)
+    elif content.radius_from == ASSUMED and read is not None:
+        shape = content.grid.shape
+        diameter = measure_diameter(read, shape, content.origin.edges(len(shape)).tolist())
+        if diameter is not None:
+            found = float(f"{diameter / 2:.3g}")
+            content = dataclasses.replace(content, radius=found, radius_from=MEASURED)
     if not 0 < content.radius < math.inf:
         unit = content.origin.unit
         raise InputError(f"radius {content.radius}: a positive number of {unit} is needed.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from cellcount_jax.data.blocks import GIVEN
 from cellcount_jax.label import acts
 from cellcount_jax.label.acts import Act
 from cellcount_jax.label.content import Content
@@ -35,12 +36,18 @@ class History:
         return self.undone[-1].what if self.undone else None
 
     def follow(self, record: Record) -> str:
-        """Takes a step that a record of the journal describes: an act, an undo or a redo.
+        """Takes a step that a record of the journal describes: an act, an undo, a redo or a size.
+
+        The size of a cell that is given is no act on the dots, and stays with an undo.
 
         Returns:
           The name of the act that is done or taken back.
         """
         before = self.content
+        if "radius" in record:
+            radius = float(record["radius"])
+            self.content = dataclasses.replace(before, radius=radius, radius_from=GIVEN)
+            return "size"
         if "undo" in record:
             act = self.done.pop()
             state = acts.revert(before.state, act)

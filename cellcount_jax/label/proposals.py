@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cellcount_jax.data.blocks import ASSUMED, ASSUMED_EDGES, GIVEN
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.regions import (
     Region,
@@ -108,9 +109,10 @@ def defaults(session: Session) -> dict[str, float]:
     """The parameters of `BlobSettings` for cells of the session's radius.
 
     They follow from the radius alone, for bright cells on a dark background, and were chosen on the
-    training volumes of microglia and c-Fos.
+    training volumes of microglia and c-Fos. Below a radius of 5 finest edges they are those of that
+    one: noise does not become smaller with the cells.
     """
-    radius = session.radius
+    radius = max(session.radius, ASSUMED_EDGES * float(session.edges.min()))
     return {
         "smooth": _SMOOTH * radius,
         "factor": _FACTOR,
@@ -124,7 +126,9 @@ def defaults(session: Session) -> dict[str, float]:
 def fitting_model(session: Session, model: str) -> tuple[TrainedModel, Fitted]:
     """A trained model, and a session's image as that model sees it.
 
-    Where the voxel sizes of both are known and differ, the image is resampled to the model's.
+    It is resampled by the size of the session's cells, where the model says how large its own are
+    and either measures them itself or the user has given the size; else, where the voxel sizes of
+    both are known and differ, to the model's voxels.
 
     Args:
       session: its image, with all channels that were chosen.
@@ -137,7 +141,7 @@ def fitting_model(session: Session, model: str) -> tuple[TrainedModel, Fitted]:
     source = session.source
     try:
         spacing = source.spacing if loaded.spacing_known else None
-        fitted = loaded.fitted(source, spacing=spacing)
+        fitted = loaded.fitted(source, spacing=spacing, diameter=_diameter(session, loaded))
     except InputError as error:
         hint = ""
         if len(source.shape) == loaded.config.data.ndim and source.channels > loaded.channels:
@@ -186,6 +190,7 @@ def from_model(
         "step": loaded.step,
         "threshold": round(float(found.threshold) / peak, 6),
         "rescaled": fitted.image is not source,
+        "diameter": fitted.diameter,
         "version": importlib.metadata.version("cellcount_jax"),
     }
     return points, np.clip(np.asarray(found.scores, np.float64) / peak, 0.0, 1.0), by
@@ -201,6 +206,17 @@ def limited(region: Region, place: np.ndarray) -> Region:
         start = min(max(int(at) - size // 2, part.start), part.stop - size)
         parts.append(slice(start, start + size))
     return tuple(parts)
+
+
+def _diameter(session: Session, model: TrainedModel) -> float | None:
+    """The diameter of the session's cells in pixels, for a model that takes it; else None."""
+    origin = session.history.content.radius_from
+    if model.config.data.ndim != 2 or not model.config.data.diameter or origin == ASSUMED:
+        return None
+    # What is measured is a guess, for models that would guess themselves.
+    if origin != GIVEN and not model.config.predict.estimate_diameter:
+        return None
+    return float(2 * session.radius / session.edges[-1])
 
 
 def _filtered(

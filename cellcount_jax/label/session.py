@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,8 +62,7 @@ class Session:
             size is the file's, or the one that it was labelled with.
           block: `(D,)` voxels of a block, for an image that is not labelled yet; default about
             128 x 128, or 64 x 64 x 64 of the finest edge.
-          radius: of a cell in um (voxels where their size is unknown); default what it was, or 5
-            finest edges.
+          radius: of a cell, in `unit`; default what it was, or as `measure_diameter` has it.
           points_unit: of dots of other programs, see `DotUnit`.
           now: the clock, in seconds.
 
@@ -82,14 +80,13 @@ class Session:
             shape = tuple(self.source.shape)
             self._store = Store(paths, DotUnit(points_unit))
             self.source = self._store.with_spacing(self.source)
-            part = (selection.time or 0, selection.level, str(selection.scene or 0), selection.axes)
-            origin = Origin(self.source.spacing, *part)
+            origin = Origin.of(self.source.spacing, selection)
             self.unit, self.edges = origin.unit, origin.edges(len(shape))
             kept, records = self._store.load(new_content(origin, shape, block), self.source)
-            kept = with_radius(kept, radius)
             self.history = History(kept)
             for record in records:
                 self.history.follow(record)
+            self.history.content = with_radius(self.history.content, radius, self.intensities)
             self.recovered = len(records)
             self.notes = (*self._store.notes, *opening_notes(kept, block))
             self._stack = stack.pop_all()
@@ -243,6 +240,14 @@ class Session:
         self._act(acts.place(self.grid, self.state, new, what="import"))
         return len(points)
 
+    def resize(self, radius: float) -> None:
+        """Says how large a cell is: its radius in `unit`.
+
+        Raises:
+          InputError: it is not positive and finite.
+        """
+        self._record({"radius": with_radius(self.history.content, radius).radius})
+
     def undo(self) -> str | None:
         """Takes the last act back, and returns its name."""
         return self._record({"undo": True}) if self.history.done else None
@@ -260,11 +265,7 @@ class Session:
           The copy that was made of the CSV file where another program had changed it since it was
           read or written here; else None.
         """
-        about = {
-            "software": f"cellcount_jax {importlib.metadata.version('cellcount_jax')}",
-            "image": self.source.path.name,
-        }
-        return self._store.save(self.history.content, about)
+        return self._store.save(self.history.content, self.source.path.name)
 
     def close(self) -> None:
         """Saves where something was done, and frees the image."""
@@ -300,8 +301,8 @@ class Session:
         return self.history.follow(record)
 
     def _new(self, points: np.ndarray, *, verified: bool, scores: np.ndarray | None = None) -> Dots:
-        first = self.history.content.next_id
-        return make_dots(points, first_id=first, verified=verified, scores=scores)
+        first_id = self.history.content.next_id
+        return make_dots(points, first_id=first_id, verified=verified, scores=scores)
 
     def _inside(self, point: Sequence[float] | np.ndarray) -> np.ndarray:
         """`(D,)` voxels of a point as it is stored."""

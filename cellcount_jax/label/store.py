@@ -6,6 +6,7 @@ The journal begins with the content before its first act, and so needs no other 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cellcount_jax.data.blocks import (
     BlockStates,
     Grid,
     cell_radius,
+    radius_origin,
     read_block_states,
     write_block_states,
 )
@@ -108,12 +110,12 @@ class Store:
         self._journal.append(record)
         self._all_saved = False
 
-    def save(self, content: Content, about: Mapping[str, Any]) -> Path | None:
+    def save(self, content: Content, image: str) -> Path | None:
         """Writes the CSV file and the label file, each as a whole; copies another program's first.
 
         Args:
           content: all of it.
-          about: more entries of the label file, for JSON.
+          image: the name of its file.
 
         Returns:
           The copy of a CSV file that another program changed since it was read or written here;
@@ -141,7 +143,8 @@ class Store:
         files.write(points, table)
         self._csv = mark
         about = {
-            **about,
+            "software": f"cellcount_jax {importlib.metadata.version('cellcount_jax')}",
+            "image": image,
             **content.origin.to_json(),
             "dots": {
                 "sha256": mark,
@@ -152,6 +155,7 @@ class Store:
             "work": content.work.to_json(),
             "place": content.place,
             "radius": content.radius,
+            "radius_from": content.radius_from,
         }
         write_block_states(
             self._paths.label_file, BlockStates(content.grid, content.state.blocks, about)
@@ -188,7 +192,8 @@ class Store:
 
     def _saved(self, fresh: Content, source: Source) -> Content:
         """The content of the CSV file and the label file."""
-        grid, work, place, radius = fresh.grid, fresh.work, fresh.place, fresh.radius
+        grid, work, place = fresh.grid, fresh.work, fresh.place
+        size = fresh.radius, fresh.radius_from
         states, proposed = fresh.state.blocks, fresh.state.proposed
         if self._paths.label_file.exists():
             progress = read_block_states(self._paths.label_file)
@@ -197,7 +202,7 @@ class Store:
             proposed = tuple(about.get("proposals", ()))
             work = Work.from_json(about.get("work", {}))
             place = _place(about.get("place"), place)
-            radius = cell_radius(about, fresh.origin.spacing) or radius
+            size = _size(about, fresh)
             self._compare(progress)
         elif self._csv is not None:
             # Without a label file dots are complete everywhere, in training as well.
@@ -218,7 +223,7 @@ class Store:
             known = self._known.of_ours() if ours else self._known
             dots = files.read_dots(self._paths.points, grid.shape, fresh.origin.spacing, known)
         state = State(dots, states, proposed)
-        return Content(fresh.origin, grid, state, work, place, radius, len(dots))
+        return Content(fresh.origin, grid, state, work, place, *size, len(dots))
 
     def _compare(self, progress: BlockStates) -> None:
         """Compares the CSV file with the one that was saved with the label file."""
@@ -255,6 +260,7 @@ class Store:
             "work": content.work.to_json(),
             "place": content.place,
             "radius": content.radius,
+            "radius_from": content.radius_from,
             "next_id": content.next_id,
         }
 
@@ -280,17 +286,23 @@ class Store:
         self._foreign = first["foreign"] and not saved
         self._journal = journal.Journal(path, length)
         self._all_saved = all_saved
-        about = {**first.get("origin", {}), "radius": first["radius"]}
+        about = {key: first[key] for key in ("radius", "radius_from") if key in first}
         content = Content(
             fresh.origin,
             grid,
             State(dots, states, tuple(first["proposed"])),
             Work.from_json(first["work"]),
             tuple(first["place"]),
-            cell_radius(about, fresh.origin.spacing) or fresh.radius,
+            *_size({**first.get("origin", {}), **about}, fresh),
             first["next_id"],
         )
         return content, [r for r in records if "saved" not in r and "written" not in r]
+
+
+def _size(about: Mapping[str, Any], fresh: Content) -> tuple[float, str]:
+    """The radius of a cell that was stored, or the fresh content's, and where it is from."""
+    radius = cell_radius(about, fresh.origin.spacing)
+    return (fresh.radius, fresh.radius_from) if radius is None else (radius, radius_origin(about))
 
 
 def _place(stored: Any, fresh: tuple[float, ...]) -> tuple[float, ...]:

@@ -194,7 +194,7 @@ def test_defaults_follow_the_radius(tmp_path: Path) -> None:
     shape, edges = (16, 60, 60), (2.0, 0.5, 0.5)
     centres = spread(shape, (4, 14, 14))
     values = drawn(shape, centres, edges=edges, sigma=1.0)
-    with opened(tmp_path, values, edges) as session:
+    with opened(tmp_path, values, edges, radius=2.5) as session:
         small = proposals.defaults(session)
         found, scores = proposals.otsu_image(session, plain(edges, **small))
         assert match_points(found, centres, max_distance=1, spacing=edges).tp == len(centres)
@@ -202,6 +202,8 @@ def test_defaults_follow_the_radius(tmp_path: Path) -> None:
     with opened(tmp_path, values, edges, radius=5.0) as session:
         large = proposals.defaults(session)
     assert large["smooth"] == 2 * small["smooth"] and large["smallest"] == 8 * small["smallest"]
+    with opened(tmp_path, values, edges, radius=1.0) as session:  # noise is no smaller
+        assert proposals.defaults(session) == small
 
 
 def test_what_is_not_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

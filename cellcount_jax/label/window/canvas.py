@@ -56,9 +56,10 @@ class Canvas:
       focus: id of the dot that the view went to, or None.
       layers: those that the session is drawn in.
       changed: emitted after every act and move of the view.
+      resized: emitted after the size of a cell was changed.
     """
 
-    changed = Signal()
+    changed, resized = Signal(), Signal()
 
     def __init__(
         self, viewer: ViewerModel, session: Session, *, notify: Callable[[str], None]
@@ -116,6 +117,13 @@ class Canvas:
     def propose(self, points: np.ndarray, scores: np.ndarray, by: Mapping[str, Any]) -> int | None:
         """Proposes dots, see `Session.propose`; None after a failure."""
         return self.do(lambda: self.session.propose(points, scores, by=by))
+
+    def resize(self, radius: float) -> None:
+        """Says how large a cell is, see `Session.resize`, and draws the dots so."""
+        self.do(lambda: self.session.resize(radius))
+        self.layers.resize(self.session.radius)
+        self.refresh()
+        self.resized.emit()
 
     # Acts of the keys
 

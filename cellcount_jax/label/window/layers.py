@@ -52,9 +52,9 @@ class Layers:
             colormap="gray",
             **place,
         )
-        self.dot_size = float(1.4 * session.radius / edges.min())
+        self._edge = float(edges.min())
+        self.resize(session.radius)
         self.rows = np.zeros(0, int)
-        self._drawn: tuple[bytes, ...] | None = None
         self._outlined: tuple[Region, int] | None = None
 
         def points(name: str, **options: Any) -> Any:
@@ -75,6 +75,11 @@ class Layers:
         self.preview.visible = self.box.visible = False
         viewer.layers.selection.active = self.image
         viewer.dims.axis_labels = tuple("zyx"[-ndim:])
+
+    def resize(self, radius: float) -> None:
+        """Draws dots for cells of a radius, in the unit of the edges, from now on."""
+        self.dot_size = 1.4 * radius / self._edge
+        self._drawn: tuple[bytes, ...] | None = None
 
     def draw(
         self,

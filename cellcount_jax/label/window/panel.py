@@ -1,4 +1,4 @@
-"""The panel beside the slices: progress, proposals, keys and files."""
+"""The panel beside the slices: the size of a cell, proposals, progress, keys and files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ from cellcount_jax.images.points import read_points
 from cellcount_jax.label.window.block_map import BlockMap
 from cellcount_jax.label.window.canvas import KEYS, Canvas
 from cellcount_jax.label.window.fold import FoldButton
-from cellcount_jax.label.window.proposal_panel import ProposalPanel, leave_on_enter
+from cellcount_jax.label.window.otsu_parameters import leave_on_enter
+from cellcount_jax.label.window.proposal_panel import ProposalPanel
+from cellcount_jax.label.window.size_panel import SizePanel
 from cellcount_jax.progress import duration
 
 MOUSE = (
@@ -43,10 +45,11 @@ MOUSE = (
 
 
 class LabelPanel(QWidget):
-    """The panel: progress and map of blocks, proposals, options of the view, keys, and files.
+    """The panel: size, proposals, progress and map of blocks, options of the view, keys, files.
 
     Attributes:
       canvas: the session that it shows.
+      size_panel: the part with the size of a cell.
       proposals: the part that proposes.
       block_map: the map of blocks.
       blocks_status: a line with the numbers of blocks.
@@ -56,11 +59,13 @@ class LabelPanel(QWidget):
     def __init__(self, canvas: Canvas, *, model: str | None) -> None:
         super().__init__()
         self.canvas = canvas
+        self.size_panel = SizePanel(canvas)
         self.proposals = ProposalPanel(canvas, model=model)
         inside = QWidget()
         layout = QVBoxLayout(inside)
         layout.setContentsMargins(6, 6, 6, 6)
         for title, part in (
+            ("Cells", _row(self.size_panel)),
             ("Proposals", _row(self.proposals)),
             ("Progress", self._progress()),
             ("View", self._view()),

@@ -12,7 +12,6 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtWidgets import (
-    QAbstractSpinBox,
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
@@ -31,19 +30,11 @@ from cellcount_jax.label import calibrating, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
 from cellcount_jax.label.window.canvas import Canvas
 from cellcount_jax.label.window.fold import Fold
+from cellcount_jax.label.window.otsu_parameters import OtsuParameters, leave_on_enter
 
 _OTSU = "bright spots (Otsu)"
 _RUN, _EXPORTED = "a model from the folder of a run ...", "a model from an exported file ..."
 _PREVIEW_DELAY_MS = 300  # after a parameter was changed
-_TIPS = {
-    "smooth": "sigma of the Gaussian that smooths the image",
-    "factor": "times Otsu's threshold: higher ones propose fewer cells",
-    "opening": "radius of the ball that must fit into a cell; 0: any",
-    "background": "sigma of a wide Gaussian that is subtracted; for cells on an uneven background"
-    " some six radii; 0: none",
-    "smallest": "the least volume (area) of a cell",
-    "split": "touching cells are cut at brightest places that are further apart; 0: never",
-}
 
 
 class ProposalPanel(QWidget):
@@ -78,22 +69,8 @@ class ProposalPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.method)
-        self._boxes: dict[str, QDoubleSpinBox] = {}
-        self._otsu, self._of_model = QWidget(), QWidget()
-        form = QFormLayout(self._otsu)
-        form.setContentsMargins(0, 0, 0, 0)
-        unit = canvas.session.unit
-        for name, value in proposals.defaults(canvas.session).items():
-            if name in _TIPS:
-                step = max(0.1, (value or canvas.session.radius) / 10)
-                box = QDoubleSpinBox(decimals=2, maximum=1e6, singleStep=step)
-                box.setValue(value)
-                box.setToolTip(_TIPS[name])
-                leave_on_enter(box)
-                box.valueChanged.connect(lambda _: self._timer.start())
-                self._boxes[name] = box
-                power = f"^{len(canvas.session.edges)}" if name == "smallest" else ""
-                form.addRow(name if name == "factor" else f"{name} ({unit}{power})", box)
+        self._otsu, self._of_model = OtsuParameters(canvas.session), QWidget()
+        self._otsu.changed.connect(self._timer.start)
         form = QFormLayout(self._of_model)
         form.setContentsMargins(0, 0, 0, 0)
         self.threshold = QDoubleSpinBox(decimals=2, maximum=0.99, singleStep=0.05)
@@ -131,6 +108,7 @@ class ProposalPanel(QWidget):
         self.progressed.connect(self._show_progress)
         canvas.changed.connect(self._moved)
         canvas.changed.connect(self._offer_calibration)
+        canvas.resized.connect(self._otsu.follow_size)
         self._chosen()
 
     @property
@@ -178,9 +156,6 @@ class ProposalPanel(QWidget):
         self.calibrate.setVisible(offered)
         self.calibrate.setText(f"Calibrate {Path(model).name} with these dots")
 
-    def _parameters(self) -> dict[str, Any]:
-        return {name: round(box.value(), 6) for name, box in self._boxes.items()}
-
     def _moved(self) -> None:
         if self.preview.isChecked():
             if self._canvas.block != self._block:
@@ -196,7 +171,7 @@ class ProposalPanel(QWidget):
             region = proposals.limited(session.grid.region(self._block), self._canvas.view.place)
             start = np.array([part.start for part in region])
             try:
-                settings = BlobSettings(session.edges, **self._parameters())
+                settings = BlobSettings(session.edges, **self._otsu.values())
                 points, _ = otsu(session.intensities(region), settings)
                 self._found = points + start
             except (InputError, OSError) as error:
@@ -211,7 +186,7 @@ class ProposalPanel(QWidget):
             return
         session, method = self._canvas.session, self.method.currentText()
         if method == _OTSU:
-            parameters = self._parameters()
+            parameters = self._otsu.values()
 
             def make() -> Any:
                 settings = BlobSettings(session.edges, **parameters)
@@ -299,11 +274,6 @@ class _Steps:
             raise InputError("Stopped: nothing was changed.")
         self._done += done
         self._panel.progressed.emit(self._title, self._total, self._done)
-
-
-def leave_on_enter(box: QAbstractSpinBox) -> None:
-    """Makes Enter leave a box, so that the keys are those of the slices again."""
-    box.lineEdit().returnPressed.connect(box.clearFocus)
 
 
 def _result(make: Callable[[], Any]) -> Any:
