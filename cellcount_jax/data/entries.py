@@ -152,22 +152,23 @@ def selected(entry: Entry, selection: Selection) -> Selection:
     about = read_block_states(entry.blocks).about
     time, level = about.get("time", selection.time), about.get("level", selection.level)
     if selection.time not in (None, time) or selection.level not in (0, level):
+        asked = f"level {selection.level}"
+        if selection.time is not None:
+            asked = f"time point {selection.time} and {asked}"
         raise InputError(
-            f"{entry.blocks}: time point {time} and level {level} were labelled;"
-            f" config.data.time = {selection.time} and config.data.level = {selection.level} do not"
+            f"{entry.blocks}: time point {time} and level {level} were labelled; {asked} does not"
             " fit."
         )
     scene = about.get("scene", selection.scene)
     if selection.scene not in (None, scene):
         raise InputError(
-            f"{entry.blocks}: scene {scene} was labelled; config.data.scene = {selection.scene}"
-            " does not fit."
+            f"{entry.blocks}: scene {scene} was labelled; scene {selection.scene} does not fit."
         )
     axes = about.get("axes", selection.axes)
     if selection.axes not in (None, axes):
         raise InputError(
-            f"{entry.blocks}: was labelled with {option_text(axes)};"
-            f" config.data.axes = {selection.axes!r} does not fit."
+            f"{entry.blocks}: was labelled with {option_text(axes)}; axes {selection.axes} do not"
+            " fit."
         )
     return dataclasses.replace(selection, time=time, level=level, scene=scene, axes=axes)
 
@@ -193,6 +194,22 @@ def labelled_share(entry: Entry) -> float:
             " the dots back, or move the file away to use the image without dots."
         )
     return share
+
+
+def unsaved_warning(path: Path, name: str) -> str | None:
+    """A warning where the labelling tool has acts that it did not save; or None.
+
+    Args:
+      path: of the image, or of its dots.
+      name: of the image.
+    """
+    if not path.with_name(f".{name}.label.journal").exists():
+        return None
+    return (
+        f"{path}: is being labelled, or was when its window was killed; what was not saved is not"
+        " used. Save there (Ctrl+S); after a kill open the image again with cellcount label, which"
+        " finds all again, and save and close it."
+    )
 
 
 def none_is_labelled(entry: Entry) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cellcount_jax import cache
-from cellcount_jax.data.entries import Entry, entry_of, scan, selected
+from cellcount_jax.data.entries import Entry, entry_of, scan, selected, unsaved_warning
 from cellcount_jax.data.entry_content import labelled_area, read_dots
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import calibration
@@ -124,6 +124,8 @@ def _open(
     entry: Entry, model: TrainedModel, options: argparse.Namespace, stack: contextlib.ExitStack
 ) -> Dotted:
     """An image as it is counted, with its dots; the stack closes it."""
+    if warning := unsaved_warning(entry.image, entry.name):
+        print(f"warning: {warning}")
     selection = selected(entry, Selection.from_arguments(options))
     source = stack.enter_context(open_source(entry.image, selection))
     if warning := voxel_size_warning(model, source, rescale=options.rescale):

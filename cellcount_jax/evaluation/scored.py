@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.data.blocks import DONE, read_block_states
+from cellcount_jax.data.entries import unsaved_warning
 from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.evaluation.comparison import Comparison, compare
 from cellcount_jax.evaluation.pairing import Side
@@ -280,8 +281,12 @@ def _cells(
 
 
 def _proposals(side: Side, ndim: int, known: DotUnit) -> list[str]:
-    """A word on dots of the labelling tool that are a program's."""
-    if side.points is None or not _is_table(side) or side.blocks is not None:
+    """A word on dots of the labelling tool that are a program's, or are not saved."""
+    if side.points is None or not _is_table(side):
+        return []
+    if warning := unsaved_warning(side.points, side.points.stem):
+        return [warning.rstrip(".")]
+    if side.blocks is not None:
         return []  # in blocks that are done all are verified
     unit = _unit(side, known).unit
     _, texts = read_table(

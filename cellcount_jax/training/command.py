@@ -20,7 +20,14 @@ from cellcount_jax import config as settings
 from cellcount_jax.data import resampling
 from cellcount_jax.data.blocks import cell_radius, read_block_states
 from cellcount_jax.data.datasets import selection_of
-from cellcount_jax.data.entries import SCANNED, Entry, labelled_share, scan, selected
+from cellcount_jax.data.entries import (
+    SCANNED,
+    Entry,
+    labelled_share,
+    scan,
+    selected,
+    unsaved_warning,
+)
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
 from cellcount_jax.images.files import check_folder
@@ -210,12 +217,8 @@ def _entries(folder: Path) -> list[Entry]:
     if not entries:
         raise InputError(f"{folder}: has no image ({SCANNED}).")
     for entry in entries:
-        if entry.image.with_name(f".{entry.name}.label.journal").exists():
-            logging.warning(
-                "%s: is being labelled, or was when its window was killed; what was not saved there"
-                " is not trained on",
-                entry.image,
-            )
+        if warning := unsaved_warning(entry.image, entry.name):
+            logging.warning("%s", warning)
     return entries
 
 

@@ -29,7 +29,9 @@ from qtpy.QtWidgets import QApplication, QDockWidget, QWidget  # noqa: F401
 
 from cellcount_jax.label.window import window
 from cellcount_jax.label.window.fold import FoldButton  # noqa: F401
+from cellcount_jax.label.window.messages import Messages  # noqa: F401
 from cellcount_jax.label.window.panel import LabelPanel
+from cellcount_jax.label.window.start_panel import StartPanel  # noqa: F401
 from cellcount_jax.label.window.volume_view import VolumeView  # noqa: F401
 
 left, no = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton

@@ -220,10 +220,11 @@ class Canvas:
         """Writes the CSV file and the label file."""
 
         def save() -> str:
+            name = self.session.saved_to.name
             copy = self.session.save()
             if copy is None:
-                return "Saved."
-            return f"Saved. Another program had changed the CSV file; it is kept as {copy.name}."
+                return f"Saved to {name}."
+            return f"Saved to {name}. Another program had changed it; that is kept as {copy.name}."
 
         if (message := self.do(save)) is not None:
             self.notify(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 
 class FoldButton(QPushButton):
@@ -35,5 +35,6 @@ class Fold(QWidget):
         layout.setSpacing(2)
         layout.addWidget(self.button)
         layout.addWidget(content)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         content.setVisible(False)
         self.button.toggled.connect(content.setVisible)

@@ -19,6 +19,7 @@ from cellcount_jax.label.session import Session
 
 VERIFIED, PROPOSED, CHOSEN = "#39d353", "#ffb000", "#ff4fd8"
 _PREVIEW = "#58c4ff"
+_PREVIEW_SIZE = 1.35  # of a dot: a ring around one that is there already
 _BLOCK = ("#8a919c", PROPOSED, VERIFIED)  # to do, in progress, done
 
 Plane = tuple[int, int]  # the axis at right angles to it, and its index
@@ -30,7 +31,7 @@ class Layers:
     Attributes:
       image: the layer of the image.
       dots: of the dots in the plane.
-      ghosts: of the dots nearby.
+      ghosts: of the dots in nearby slices; None in a 2D image, which has none.
       preview: of proposals that a preview shows.
       block: of the outline of the present block.
       box: of the rectangle that selects.
@@ -67,7 +68,7 @@ class Layers:
         outline.points, outline.line_thickness, outline.visible = False, 1.5, True
         ring = {"face_color": "transparent", "border_width": 0.13}
         self.preview = points("preview", **ring)
-        self.ghosts = points("nearby slices", border_width=0)
+        self.ghosts = points("nearby slices", border_width=0) if ndim == 3 else None
         self.dots = points("dots", **ring)
         self.box = viewer.add_shapes(ndim=ndim, name="selection", face_color="transparent", **place)
         self.box.editable = False
@@ -103,7 +104,8 @@ class Layers:
         self.rows = np.arange(len(points))
         if plane is None:
             self._drawn = None
-            show(self.ghosts, points[:0])
+            if self.ghosts is not None:
+                show(self.ghosts, points[:0])
         else:
             self.rows = in_plane(points, axis=plane[0], index=plane[1])
             ghosts = near_plane(points, axis=plane[0], index=plane[1], reach=reach)
@@ -130,12 +132,13 @@ class Layers:
         opacity = np.ones((len(points), 1))
         if plane is not None:
             apart = np.abs(voxels_of(points[:, [plane[0]]]) - plane[1])
-            opacity = np.where(apart == 0, 1.0, 0.4)[apart[:, 0] <= reach]
+            opacity = np.where(apart == 0, 1.0, 0.5)[apart[:, 0] <= reach]
             points = points[apart[:, 0] <= reach]
         self.preview.visible = bool(len(points))
         rgb = np.broadcast_to(_rgb(_PREVIEW), (len(points), 3))
         colours = np.concatenate([rgb, opacity], axis=1)
-        show(self.preview, _moved(points, plane), size=self.dot_size, border_color=colours)
+        size = _PREVIEW_SIZE * self.dot_size
+        show(self.preview, _moved(points, plane), size=size, border_color=colours)
 
     def draw_box(
         self, corners: tuple[np.ndarray, np.ndarray] | None, axes: Sequence[int] = ()

@@ -31,7 +31,6 @@ from cellcount_jax.images.openers import SOURCE_SUFFIXES
 from cellcount_jax.images.points import read_points
 from cellcount_jax.label.window.block_map import BlockMap
 from cellcount_jax.label.window.canvas import KEYS, Canvas
-from cellcount_jax.label.window.fold import FoldButton
 from cellcount_jax.label.window.otsu_parameters import leave_on_enter
 from cellcount_jax.label.window.proposal_panel import ProposalPanel
 from cellcount_jax.label.window.size_panel import SizePanel
@@ -53,6 +52,7 @@ class LabelPanel(QWidget):
       proposals: the part that proposes.
       block_map: the map of blocks.
       blocks_status: a line with the numbers of blocks.
+      rate: a line with the pace and the time left.
       place_status: a line on the present block and the dot in focus.
     """
 
@@ -87,9 +87,9 @@ class LabelPanel(QWidget):
         canvas.changed.connect(self.refresh)
         self.refresh()
 
-    def add_fold(self, button: FoldButton) -> None:
-        """Puts the title of what is docked below under all else, where it does not scroll."""
-        self._whole.addWidget(button)
+    def add_fold(self, part: QWidget) -> None:
+        """Puts what folds, or its title, under all else, where it does not scroll."""
+        self._whole.addWidget(part)
 
     def refresh(self) -> None:
         """Shows the progress of the session."""
@@ -103,9 +103,11 @@ class LabelPanel(QWidget):
         self._bar.setValue(round(100 * done / blocks.size))
         rate, left = work.per_minute, work.seconds_left(blocks)
         pace = [] if rate is None else [f"{rate:.0f} cells a minute"]
-        if left is not None and done < blocks.size:
+        if left is None:
+            pace.append("the time left is told after the first block that is done")
+        elif done < blocks.size:
             pace.append(f"{duration(left)} left")
-        self._rate.setText(", ".join(pace) or "no pace yet")
+        self.rate.setText(", ".join(pace))
         self.place_status.setText(self._place())
         is_done = blocks[self.canvas.block] == DONE
         self._mark.setText("Not done yet (D)" if is_done else "Mark block done (D)")
@@ -120,8 +122,9 @@ class LabelPanel(QWidget):
     def _progress(self) -> QLayout:
         layout = QVBoxLayout()
         self._counts, self.blocks_status = QLabel(), QLabel()
-        self._rate, self.place_status = QLabel(), QLabel()
+        self.rate, self.place_status = QLabel(), QLabel()
         self.place_status.setWordWrap(True)
+        self.rate.setWordWrap(True)
         self.place_status.setToolTip("of the present block, and of the dot in focus")
         self._bar = QProgressBar(maximum=100)
         self.block_map = BlockMap(self.canvas)
@@ -130,7 +133,7 @@ class LabelPanel(QWidget):
         next_block = _button("Next block (B)", self.canvas.go_next_block, "that is to do")
         self._undo = _button("Undo", self.canvas.undo, "Ctrl+Z")
         self._redo = _button("Redo", self.canvas.redo, "Ctrl+Shift+Z")
-        status = self._counts, self.blocks_status, self._bar, self._rate
+        status = self._counts, self.blocks_status, self._bar, self.rate
         for widget in (*status, self.block_map, self.place_status):
             layout.addWidget(widget)
         layout.addLayout(_row(self._mark, next_block))

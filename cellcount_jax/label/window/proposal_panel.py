@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
+    QLabel,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -25,6 +26,7 @@ from qtpy.QtWidgets import (
 )
 
 from cellcount_jax.errors import InputError, in_words
+from cellcount_jax.images.regions import voxels_of
 from cellcount_jax.inference.model_file import bundled_models
 from cellcount_jax.label import calibrating, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
@@ -44,6 +46,7 @@ class ProposalPanel(QWidget):
       method: the box with Otsu's threshold and the models.
       threshold: the box with a model's threshold.
       preview: the check box of the preview.
+      counted: a line on how many rings the preview has.
       start: the button that proposes, or stops it.
       parameters: those of Otsu's threshold, folded at first.
       calibrate: the button that calibrates the model, shown once blocks are done.
@@ -90,6 +93,8 @@ class ProposalPanel(QWidget):
         row.addWidget(self.preview)
         row.addWidget(self.start, 1)
         layout.addLayout(row)
+        self.counted = QLabel(wordWrap=True)
+        layout.addWidget(self.counted)
         self._bar = QProgressBar(visible=False)
         layout.addWidget(self._bar)
         layout.addWidget(self._of_model)
@@ -105,6 +110,7 @@ class ProposalPanel(QWidget):
         layout.addWidget(self.parameters)
         self._block: tuple[int, ...] | None = None
         self._found = np.zeros((0, len(canvas.session.edges)))
+        self._part = "this block"
         self.progressed.connect(self._show_progress)
         canvas.changed.connect(self._moved)
         canvas.changed.connect(self._offer_calibration)
@@ -141,7 +147,7 @@ class ProposalPanel(QWidget):
             self._offer(path)
         elif path is not None:  # the dialog was cancelled
             self.method.setCurrentIndex(0)
-        otsu = self.method.currentText() == _OTSU
+        otsu = self._otsu_chosen
         self.parameters.setVisible(otsu)
         self._of_model.setVisible(not otsu)
         self.preview.setVisible(otsu)
@@ -159,16 +165,21 @@ class ProposalPanel(QWidget):
     def _moved(self) -> None:
         if self.preview.isChecked():
             if self._canvas.block != self._block:
+                self._found, self._block = self._found[:0], None  # it was of another one
+                self._canvas.show_preview(self._found)
+                self.counted.setText("searching in this block ...")
                 self._timer.start()
             else:
-                self._canvas.show_preview(self._found)
+                self._draw_preview()
 
     def _show_preview(self, _: object = None) -> None:
         """Shows Otsu's proposals in the present block, with a threshold of its own."""
         self._found = self._found[:0]
-        if self.preview.isChecked() and self.method.currentText() == _OTSU:
+        if self.preview.isChecked() and self._otsu_chosen:
             session, self._block = self._canvas.session, self._canvas.block
-            region = proposals.limited(session.grid.region(self._block), self._canvas.view.place)
+            whole = session.grid.region(self._block)
+            region = proposals.limited(whole, self._canvas.view.place)
+            self._part = "this block" if region == whole else "the part of this block in view"
             start = np.array([part.start for part in region])
             try:
                 settings = BlobSettings(session.edges, **self._otsu.values())
@@ -176,7 +187,24 @@ class ProposalPanel(QWidget):
                 self._found = points + start
             except (InputError, OSError) as error:
                 self._canvas.notify(in_words(error))
-        self._canvas.show_preview(self._found)
+        self._draw_preview()
+
+    def _draw_preview(self) -> None:
+        """Draws the rings, and says how many there are."""
+        canvas, found = self._canvas, self._found
+        canvas.show_preview(found)
+        self.counted.setVisible(self.preview.isChecked() and self._otsu_chosen)
+        text = f"{len(found)} found in {self._part}"
+        if canvas.view.plane is not None:
+            axis, index = canvas.view.plane
+            apart = np.abs(voxels_of(found[:, axis]) - index)
+            near = (apart <= canvas.reach).sum() - (apart == 0).sum()
+            text += f": {(apart == 0).sum()} in this slice, {near} in nearby ones (fainter)"
+        self.counted.setText(text)
+
+    @property
+    def _otsu_chosen(self) -> bool:
+        return bool(self.method.currentText() == _OTSU)
 
     # The whole image, in a thread: the window stays alive
 

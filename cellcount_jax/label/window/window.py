@@ -114,28 +114,44 @@ def run(path: Path, *, model: str | None = None, **options: Any) -> None:
 def label_widget() -> Any:
     """The panel for the image of the active layer, for napari's menu.
 
-    A viewer has one, shown again where its dock was closed: labelling ends with the window.
-
-    Raises:
-      InputError: there is no such layer, or it is not from a file.
+    A viewer has one, shown again where its dock was closed: labelling ends with the window. Where
+    labelling cannot begin it is a `StartPanel`, which says why.
     """
     import napari
-    from qtpy.QtCore import QTimer
     from qtpy.QtWidgets import QApplication
 
     from cellcount_jax.label.window.panel import LabelPanel
+    from cellcount_jax.label.window.start_panel import StartPanel
 
     viewer = napari.current_viewer()
     for widget in QApplication.allWidgets():
         if isinstance(widget, LabelPanel) and widget.canvas.view.viewer is viewer:
-            return widget  # its dock was closed
-    layer = None if viewer is None else viewer.layers.selection.active
-    path = None if layer is None else layer.source.path
-    if path is None:
+            inside = widget.parentWidget()  # its dock was closed
+            return inside if isinstance(inside, StartPanel) else widget
+    try:
+        return _begin(viewer)
+    except InputError as error:
+        return StartPanel(str(error), lambda: _begin(viewer))
+
+
+def _begin(viewer: Any) -> Any:
+    """The panel for the image of the active layer, or the only one from a file.
+
+    Raises:
+      InputError: there is no such layer; see `Session`.
+    """
+    from qtpy.QtCore import QTimer
+
+    layers = [] if viewer is None else [viewer.layers.selection.active]
+    if layers and (layers[0] is None or layers[0].source.path is None):
+        layers = [layer for layer in viewer.layers if layer.source.path is not None]
+    if len(layers) != 1:
         raise InputError(
             "Choose the layer of an image that was opened from a file: its dots are stored beside"
             " it."
         )
+    (layer,) = layers
+    path = layer.source.path
     session = Session(Path(path))
     lists = viewer.layers, viewer.mouse_drag_callbacks, viewer.mouse_double_click_callbacks
     before = [list(items) for items in lists]
@@ -152,19 +168,21 @@ def label_widget() -> Any:
 
 
 def _panel(viewer: Any, session: Session, model: str | None) -> Any:
-    from napari.utils.notifications import show_info
-
     from cellcount_jax.label.window.canvas import Canvas
     from cellcount_jax.label.window.events import drag
+    from cellcount_jax.label.window.messages import Messages
     from cellcount_jax.label.window.panel import LabelPanel
 
-    canvas = Canvas(viewer, session, notify=show_info)
+    messages = Messages()
+    canvas = Canvas(viewer, session, notify=messages.tell)
     viewer.mouse_drag_callbacks.append(drag(canvas))
     if session.recovered:
-        show_info(f"{session.recovered} acts of a window that was killed were found again.")
+        messages.tell(f"{session.recovered} acts of a window that was killed were found again.")
     for note in session.notes:
-        show_info(note)
-    return LabelPanel(canvas, model=model)
+        messages.tell(note)
+    panel = LabelPanel(canvas, model=model)
+    panel.add_fold(messages)
+    return panel
 
 
 def _settle(viewer: Any, panel: Any) -> None:
