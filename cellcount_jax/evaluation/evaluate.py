@@ -237,16 +237,19 @@ def _write_images(
         )
 
 
-def as_table(content: Mapping[str, Any]) -> str:
+def as_table(content: Mapping[str, Any], *, all_rules: bool = True) -> str:
     """The scores of an evaluation as lines for a terminal.
 
     Args:
       content: of evaluation/metrics.json.
+      all_rules: whether the rules that the run does not count by have lines too.
     """
     counts = ("images", "true", "predicted")
     lines = [["set", "rule", "threshold", *counts, "precision", "recall", "F1", "MAE", "RMSE"]]
     for set_name, rules in content["sets"].items():
         for rule, s in rules.items():
+            if not all_rules and rule != content["rule"]:
+                continue
             if rule == "integral":
                 blank = [""] * 7
                 lines.append([set_name, rule, *blank, *(f"{s[k]:.2f}" for k in ("mae", "rmse"))])
@@ -261,9 +264,12 @@ def as_table(content: Mapping[str, Any]) -> str:
                     *(f"{s[k]:.2f}" for k in ("mae", "rmse")),
                 ]
             )
+    caption = f"true within {content['max_distance']:g} {content['max_distance_unit']}"
+    if all_rules:
+        caption += "; * the rule of this run"
+    else:  # of one rule nothing is to be told apart
+        lines = [[line[0], *line[2:]] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    radius = f"{content['max_distance']:g} {content['max_distance_unit']}"
-    caption = f"true within {radius}; * the rule of this run"
     return (
         "\n".join(
             "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()

@@ -171,7 +171,8 @@ def _resampled(
         if not known:
             raise InputError(
                 "the model does not say how large its cells are, so that a diameter does not"
-                " help; it is trained with config.data.diameter"
+                " help; cellcount train (with --diameter) stores it, main.py with"
+                " config.data.diameter"
             )
         factors = (known / diameter,) * len(image.shape)
         given, trained = f"cells of {diameter:g} pixels", f"{known:g}"

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import logging as std_logging
 import shlex
-import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,9 @@ from pathlib import Path
 import ml_collections
 from absl import logging
 
-from cellcount_jax import cache, overrides, variants
+from cellcount_jax import cache, overrides, validation, variants
 from cellcount_jax import config as settings
 from cellcount_jax.data import resampling
-from cellcount_jax.data.blocks import cell_radius, read_block_states
 from cellcount_jax.data.datasets import selection_of
 from cellcount_jax.data.entries import (
     SCANNED,
@@ -35,6 +33,8 @@ from cellcount_jax.images.point_units import add_points_unit
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
 from cellcount_jax.training import fine_tuning, labels_record, parallel, run_folder, train
+from cellcount_jax.training.cell_size import cell_size, check_diameter
+from cellcount_jax.training.own_words import OwnWords, in_own_words
 
 EXAMPLES = """\
 examples:
@@ -76,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--diameter",
         type=float,
         help="of the cells, about: in um, or in pixels where the voxel size is unknown (default:"
-        " twice the radius of the labelling tool, or 10 of the finest voxel edge; with --from:"
-        " those of the model)",
+        " that of the labelling tool, or as it is measured in the images; with --from: those of"
+        " the model)",
     )
     add_points_unit(parser)
     parser.add_argument(
@@ -101,6 +101,7 @@ def run(options: argparse.Namespace) -> int:
     output = options.output or Path("runs") / folder.resolve().name
     with contextlib.ExitStack() as stack:
         stack.enter_context(_log_shown())
+        stack.enter_context(in_own_words())
         check_folder(output)
         entries = _entries(folder)
         given = [f"data.points_unit={options.points_unit}"] if options.points_unit else []
@@ -121,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
             content = train.train_and_evaluate(config, output)
     if content is None:
         return 0
-    print(f"\n{content['dataset']}\n{evaluate.as_table(content)}")
+    print(f"\n{content['dataset']}\n{evaluate.as_table(content, all_rules=False)}")
     if content["set"] in _NOT_HELD_OUT:
         print(
             f"The score is on {_NOT_HELD_OUT[content['set']]}: no image is held out where fewer"
@@ -149,8 +150,7 @@ def make_config(
       folder: with the images.
       entries: its images, at least one.
       steps: of training; None = the default.
-      diameter: of a cell, um or pixels; None = twice the radius in the labelling tool, or the
-        model's.
+      diameter: of a cell, um or pixels; None = see `cell_size`, or the model's.
       init_from: the model that training goes on from; None = none, or that of `changes`.
       changes: further settings, as `overrides.override` takes them; they go before all else.
 
@@ -180,10 +180,10 @@ def make_config(
     config.data.dir = str(folder)
     for text in changes:
         overrides.override(config, text)
-    if diameter is not None and not 0 < diameter < float("inf"):
-        raise InputError(f"--diameter {diameter}: must be a positive number.")
     edges = spacings[0] or (1.0,) * ndim
+    unit = "um" if spacings[0] else "pixels"
     if config.init_from:
+        check_diameter(diameter)
         model = model_file.load_model(config.init_from)
         fine_tuning.check_ndim(entries[0].image, ndim, config, model)
         if diameter is not None and ndim == 2:
@@ -192,20 +192,25 @@ def make_config(
         fine_tuning.use_voxels(config, model, edges)
         if diameter is not None and ndim == 3:
             variants.use_radius(config, diameter / 2, config.data.to_spacing or edges)
+        told = _size_followed(config, diameter, unit)
         shapes = []
         for entry, spacing in zip(entries, spacings, strict=True):
             with open_source(entry.image, selected(entry, selection)) as source:
                 shapes.append(resampling.resampled_shape(config.data, source, spacing, entry.image))
     else:
-        radius = _radius(entries, spacings[0]) if diameter is None else diameter / 2
-        variants.use_radius(config, radius or 5 * min(edges), edges)
-        if diameter is not None and ndim == 2:
-            config.data.diameter = diameter / edges[-1]
+        size = cell_size(entries, spacings[0], edges, selection, diameter=diameter)
+        variants.use_radius(config, size.diameter / 2, edges)
+        if size.known and ndim == 2:
+            config.data.diameter = size.diameter / edges[-1]
+        told = f"cells of about {size.diameter:.3g} {unit}, {size.origin}"
+        told += "" if size.known else "; if they are of another size, give --diameter"
     variants.use_sizes(config, shapes)
     if steps is not None:
         config.train.steps = steps
     for text in changes:
         overrides.override(config, text)
+    validation.validate(config)
+    logging.info("%s", told)
     return config
 
 
@@ -222,14 +227,18 @@ def _entries(folder: Path) -> list[Entry]:
     return entries
 
 
-def _radius(entries: Sequence[Entry], spacing: Sequence[float] | None) -> float | None:
-    """The median radius of a cell that the labelling tool has stored; None where there is none.
-
-    In um, or in px where `spacing` is None, in whatever unit an image was labelled.
-    """
-    stored = [read_block_states(entry.blocks).about for entry in entries if entry.blocks]
-    found = [radius for about in stored if (radius := cell_radius(about, spacing)) is not None]
-    return statistics.median(found) if found else None
+def _size_followed(config: ml_collections.ConfigDict, diameter: float | None, unit: str) -> str:
+    """How large cells are taken to be where training goes on from a model."""
+    data = config.data
+    to = f"; images are resampled to the {data.diameter:.3g} pixels of the model {config.init_from}"
+    if data.from_diameter > 0:
+        given = f"{diameter:.3g} {unit}" if diameter else f"{data.from_diameter:.3g} pixels"
+        return f"cells of about {given}, as --diameter says{to}"
+    if data.from_diameter < 0:
+        return f"cells are measured in each image{to}"
+    if diameter is not None:
+        return f"cells of about {diameter:.3g} {unit}, as --diameter says"
+    return f"cells are taken to be as large as those of the model {config.init_from}"
 
 
 def _check_apart(output: Path, init_from: str) -> None:
@@ -277,7 +286,7 @@ def _next_image(entries: Sequence[Entry]) -> Path:
 def _log_shown() -> Iterator[None]:
     """Shows the log of training on stderr, with the time of each line."""
     handler = std_logging.StreamHandler(sys.stderr)
-    handler.setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(OwnWords("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.get_absl_logger()
     before = logging.get_verbosity(), logger.propagate
     logger.addHandler(handler)

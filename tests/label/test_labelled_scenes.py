@@ -47,7 +47,7 @@ def test_the_scene_that_was_labelled(path: Path) -> None:
     for scene in ("", "2"):
         [sample] = load(path.parent, scene).labelled
         np.testing.assert_array_equal(sample.image[..., 0], SCENES[2])
-    with pytest.raises(InputError, match=r"scene 2 was labelled; config\.data\.scene = 1 does not"):
+    with pytest.raises(InputError, match=r"scene 2 was labelled; scene 1 does not"):
         load(path.parent, "1")
 
 

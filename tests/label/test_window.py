@@ -349,7 +349,8 @@ def test_from_the_menu_of_napari(drive: Drive, volume: Path) -> None:
         def label():
             with mock.patch("napari.current_viewer", return_value=other):
                 return window.label_widget()
-        assert label().problem.text().startswith("Choose the layer of an image")
+        start = label()
+        assert start.problem.text().startswith("Choose the layer of an image")
         other.add_image(np.zeros((2, 2, 2, 2)), name="series")
         (other.layers.selection.active,) = other.open(image, plugin="napari")
         def state():

@@ -208,7 +208,8 @@ def test_the_radius_is_the_labelling_tools_unless_a_diameter_is_given(images: Pa
         session.add((9, 9))
     config = make(images)
     assert config.evaluation.max_distance == pytest.approx((measured + 9.5) / 2)  # the median
-    assert config.detect.min_distance == (2, 2) and config.data.diameter == 0
+    assert config.detect.min_distance == (2, 2)
+    assert config.data.diameter == pytest.approx(measured + 9.5)
     config = make(images, diameter=20)
     assert config.evaluation.max_distance == 10 and config.detect.min_distance == (3, 3)
     assert config.data.diameter == 20
@@ -305,13 +306,13 @@ def test_crops_fit_the_smallest_image() -> None:
     ("arguments", "words"),
     [
         (["--set", "train.steps"], "--set train.steps: must be KEY=VALUE"),
-        (["--set", "train.step=3"], "config.train.step: no such setting; did you mean"),
+        (["--set", "train.step=3"], "--set train.step: no such setting; did you mean"),
         (
             ["--set", "train.steps=many"],
             "--set train.steps=many: the value must be of the type int",
         ),
         (["--set", "augment.flips=1"], "--set augment.flips=1: the value must be of the type bool"),
-        (["--steps", "17"], "config.train.steps = 17: must be a multiple of train.scan_length"),
+        (["--steps", "17"], "--steps 17: must be a multiple of train.scan_length"),
     ],
 )
 def test_a_wrong_argument_is_one_line_and_leaves_nothing(
