@@ -15,7 +15,7 @@ from pathlib import Path
 
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QScrollArea
+from qtpy.QtWidgets import QApplication
 
 from cellcount_jax.data.blocks import DONE, IN_PROGRESS
 from cellcount_jax.label import proposals
@@ -40,6 +40,7 @@ def main() -> None:
         panel = next(widget for widget in widgets if isinstance(widget, LabelPanel))
         canvas, session = panel.canvas, panel.canvas.session
         window = panel.window()
+        window.showNormal()
         window.resize(1500, 940)
         QTest.qWait(500)
         middle = session.grid.counts[0] // 2
@@ -58,11 +59,11 @@ def main() -> None:
         canvas.go_to_block((middle, 0, 1))
         preview = panel.proposals.preview
         preview.setChecked(True)
-        panel.findChild(QScrollArea).ensureWidgetVisible(preview)
+        panel.proposals.parameters.button.setChecked(True)
         QTest.qWait(800)
         take("label_preview.png")
         preview.setChecked(False)
-        panel.findChild(QScrollArea).verticalScrollBar().setValue(0)
+        panel.proposals.parameters.button.setChecked(False)
         given = proposals.defaults(session)
         settings = BlobSettings(session.edges, **given)
         points, scores = proposals.otsu_image(session, settings)
