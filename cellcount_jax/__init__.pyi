@@ -1,7 +1,9 @@
 """The public names and where they are; `__init__.py` imports each when it is first used."""
 
+from .counting.counted import Counted, Counts, count_files
 from .errors import InputError
 from .evaluation.metrics import f1_score, match_points, mean_absolute_error
+from .images.cell_table import Cells
 from .inference.doubts import DoubtfulCountWarning
 from .inference.model_file import bundled_models, export_model, load_model
 from .inference.trained_model import TrainedModel, count, predict
@@ -15,6 +17,9 @@ from .training.step import create_train_state, train_step
 from .training.train import train_and_evaluate
 
 __all__ = [
+    "Cells",
+    "Counted",
+    "Counts",
     "Decoder",
     "DoubtfulCountWarning",
     "Encoder",
@@ -24,6 +29,7 @@ __all__ = [
     "TrainedModel",
     "bundled_models",
     "count",
+    "count_files",
     "create_train_state",
     "density_loss",
     "distance_transform",

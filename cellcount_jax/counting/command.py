@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import functools
-import os
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
-from cellcount_jax import cache
-from cellcount_jax.counting import (
-    cluster,
-    count,
-    counts_page,
-    counts_table,
-    engines,
-    point_exports,
-    results,
-)
+from cellcount_jax.counting import counts_page, point_exports, results
 from cellcount_jax.counting.options import Options
+from cellcount_jax.counting.paths import count_paths
 from cellcount_jax.images import inputs
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference import model_file, tiled_maps
-from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.progress import compiling, say
 
 EXAMPLES = """\
@@ -158,31 +145,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Counts; returns the exit status."""
-    cache.keep_programs()
     tiled_maps.show_compiling(compiling)
-    if options.scheduler == cluster.LOCAL:
-        # A worker has the GPU; this process leaves it the memory.
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     model = model_file.load_model(options.model)
-    if options.max_voxels is not None:
-        model = model.with_settings({"predict.max_voxels": options.max_voxels})
-    if options.thorough is not None:
-        model = model.with_settings({"predict.flips": options.thorough})
-    found = inputs.find_inputs(
-        options.inputs,
-        ndim=model.config.data.ndim,
-        scene=options.scene,
-        axes=options.axes,
-        reserved=(counts_table.NAME, counts_page.NAME),
-        show=say,
-    )
     wanted = Options(
         threshold=options.threshold,
         rescale=options.rescale,
         diameter=options.diameter,
         invert=options.invert,
-        # Each input has the scene by its one name.
-        selection=dataclasses.replace(Selection.from_arguments(options), scene=None),
+        selection=Selection.from_arguments(options),
         mask=options.mask,
         outputs=results.Outputs(
             exports=tuple(sorted(set(options.export))),
@@ -195,20 +165,17 @@ def run(options: argparse.Namespace) -> int:
         dry_run=options.dry_run,
         overwrite=options.overwrite,
     )
-    with contextlib.ExitStack() as stack:
-        engine: Callable[[Job], Engine] = engines.in_threads
-        if options.scheduler is not None:
-            engine = stack.enter_context(cluster.engines_on(options.scheduler))
-        rows = count.count_files(
-            model,
-            found,
-            options.output,
-            options=wanted,
-            name=options.model,
-            show=say,
-            failed=functools.partial(_tell, debug=options.debug),
-            engine=engine,
-        )
+    rows = count_paths(
+        model,
+        options.inputs,
+        options.output,
+        options=wanted,
+        max_voxels=options.max_voxels,
+        thorough=options.thorough,
+        scheduler=options.scheduler,
+        show=say,
+        failed=functools.partial(_tell, debug=options.debug),
+    )
     errors = [row["error"] for row in rows if row["error"]]
     if not options.dry_run:
         total = sum(row["count"] for row in rows if not row["error"])

@@ -9,7 +9,8 @@ from cellcount_jax.counting import results
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference.fitted import check_sizes
-from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
+from cellcount_jax.inference.threshold import checked_threshold
+from cellcount_jax.inference.trained_model import TrainedModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +52,8 @@ def check_options(model: TrainedModel, options: Options) -> None:
     Raises:
       InputError: they do not.
     """
-    if options.threshold is not None and not 0 < options.threshold < 1:
-        raise InputError(f"--threshold {options.threshold}: must be between 0 and 1")
-    if options.threshold is not None and options.threshold < LOWEST_THRESHOLD:
-        raise InputError(
-            f"--threshold {options.threshold}: must be at least {LOWEST_THRESHOLD}; lower peaks of"
-            " the map are not kept"
-        )
+    if options.threshold is not None:
+        checked_threshold(options.threshold, name="--threshold")
     check_sizes(model, rescale=options.rescale, diameter=options.diameter)
     results.check_outputs(options.outputs)
     for path in options.beside:

@@ -15,7 +15,13 @@ import numpy as np
 from cellcount_jax.counting.density import unit_and_volume
 from cellcount_jax.images.coverage import inside_share
 from cellcount_jax.images.files import write_table
-from cellcount_jax.images.label_volumes import Labels, blocks, blocks_with_points, lookup
+from cellcount_jax.images.label_volumes import (
+    Labels,
+    blocks,
+    blocks_with_points,
+    lookup,
+    touched_by,
+)
 from cellcount_jax.images.sources import Source
 
 
@@ -153,8 +159,7 @@ def inside(points: np.ndarray, labels: Source, *, shape: Sequence[int]) -> np.nd
 def any_inside(labels: Source, region: Sequence[slice], shape: Sequence[int]) -> bool:
     """Whether a region of the image may have points inside of a mask; others need no computation.
 
-    True also where the mask comes within a voxel (of the image) of the region, since a point may
-    be found a little outside of the tile that it belongs to.
+    True also where the mask comes within a voxel (of the image) of the region, see `touched_by`.
 
     Args:
       labels: the mask, covers the image, from `label_volumes.open_label_volume`.
@@ -167,11 +172,5 @@ def any_inside(labels: Source, region: Sequence[slice], shape: Sequence[int]) ->
     Raises:
       InputError: see `Source.read_labels`.
     """
-    touched = tuple(
-        slice(
-            max(part.start - 1, 0) * theirs // ours,
-            -(-min(part.stop + 1, ours) * theirs // ours),
-        )
-        for part, theirs, ours in zip(region, labels.shape, shape, strict=True)
-    )
+    touched = touched_by(region, labels.shape, shape=shape)
     return any(labels.read_labels(block).any() for block in blocks(labels, touched))

@@ -42,7 +42,7 @@ def write_csv(
     Raises:
       ValueError: there are not as many scores as points.
     """
-    header = _header(points.shape[1], spacing)
+    header = column_names(points.shape[1], spacing)
     row = ",".join(["%d", *["%.7g"] * (len(header) - 2), "%.6g"]) + _LINE_END
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         file.write(",".join(header) + _LINE_END)
@@ -66,7 +66,7 @@ def write_parquet(
       ValueError: there are not as many scores as points.
     """
     pyarrow, parquet = require_parquet()
-    header = _header(points.shape[1], spacing)
+    header = column_names(points.shape[1], spacing)
     types = [pyarrow.int64(), *[pyarrow.float64()] * (len(header) - 1)]
     schema = pyarrow.schema(list(zip(header, types, strict=True)))
     with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema) as file:
@@ -152,7 +152,8 @@ def write_cellfinder(path: Path, points: np.ndarray) -> None:
         file.write(_XML_END)
 
 
-def _header(ndim: int, spacing: Sequence[float] | None) -> list[str]:
+def column_names(ndim: int, spacing: Sequence[float] | None) -> list[str]:
+    """The columns of points.csv, for points in `ndim` dimensions."""
     axes = "zyx"[3 - ndim :]
     return ["id", *axes, *(f"{a}_um" for a in axes if spacing is not None), "score"]
 
@@ -160,7 +161,7 @@ def _header(ndim: int, spacing: Sequence[float] | None) -> list[str]:
 def _tables(
     points: np.ndarray, scores: np.ndarray, spacing: Sequence[float] | None, *, rows: int
 ) -> Iterator[np.ndarray]:
-    """Some rows at a time, float64, of the columns of `_header`."""
+    """Some rows at a time, float64, of the columns of `column_names`."""
     if len(points) != len(scores):
         raise ValueError(f"{len(scores)} scores for {len(points)} points.")
     for start in range(0, len(points), rows):

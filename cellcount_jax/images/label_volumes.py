@@ -18,7 +18,7 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file
 from cellcount_jax.images.points import from_corner
-from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.regions import Region, size_text
 from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.images.zarr_stores import is_zarr
 
@@ -208,8 +208,7 @@ def blocks_with_points(
     Raises:
       InputError: see `points.from_corner`.
     """
-    voxels = from_corner(points, shape) * labels.shape / np.asarray(shape)
-    voxels = np.minimum(voxels.astype(np.int64), np.asarray(labels.shape) - 1)
+    voxels = voxels_at(points, labels.shape, shape=shape)
     sizes = np.asarray(_block(labels))
     grid = -(-np.asarray(labels.shape) // sizes)
     number = np.ravel_multi_index(tuple((voxels // sizes).T), tuple(grid))
@@ -219,6 +218,48 @@ def blocks_with_points(
         members = order[bounds[block] : bounds[block + 1]]
         start = [part.start for part in region]
         yield region, members, tuple((voxels[members] - start).T)
+
+
+def voxels_at(
+    points: np.ndarray, labels_shape: Sequence[int], *, shape: Sequence[int]
+) -> np.ndarray:
+    """The voxels of a label volume that points lie in.
+
+    Args:
+      points: `(N, D)` in voxels of the image.
+      labels_shape: `(D,)` of the label volume.
+      shape: `(D,)` of the image.
+
+    Returns:
+      `(N, D)` int64.
+
+    Raises:
+      InputError: see `points.from_corner`.
+    """
+    voxels = from_corner(points, shape) * labels_shape / np.asarray(shape)
+    return np.minimum(voxels.astype(np.int64), np.asarray(labels_shape) - 1)
+
+
+def touched_by(
+    region: Sequence[slice], labels_shape: Sequence[int], *, shape: Sequence[int]
+) -> Region:
+    """The part of a label volume that points of a region of the image may lie in.
+
+    It is a voxel (of the image) wider on each side, as a point may be found a little outside of the
+    tile that it belongs to.
+
+    Args:
+      region: `(D,)` slices of the image.
+      labels_shape: `(D,)` of the label volume.
+      shape: `(D,)` of the image.
+    """
+    return tuple(
+        slice(
+            max(part.start - 1, 0) * theirs // ours,
+            -(-min(part.stop + 1, ours) * theirs // ours),
+        )
+        for part, theirs, ours in zip(region, labels_shape, shape, strict=True)
+    )
 
 
 def lookup(labels: Source, points: np.ndarray, *, shape: Sequence[int]) -> np.ndarray:

@@ -9,8 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cellcount_jax.errors import InputError
+
 Region = tuple[slice, ...]
 MAX_RESAMPLING = 20  # times that an axis may get longer; more is a mistake in a size
+TOO_LARGE = 1e30  # of an intensity: its square is beyond 32-bit floats
 SAME_SIZE = 0.01  # relative: sizes so near are one, and nothing is resampled
 # Gives a part of an image, `(*region, channels)`.
 Reader = Callable[[Region], np.ndarray]
@@ -42,10 +45,12 @@ class Array:
       values: NumPy, Zarr, dask or what else NumPy reads when it is indexed, `(*spatial,)` or
         `(*spatial, channels)`.
       ndim: spatial dimensions.
+      channel: the one that is used; None = all.
     """
 
     values: Any
     ndim: int
+    channel: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,12 +59,26 @@ class Array:
 
     @property
     def channels(self) -> int:
-        """1 where the array has no axis for them."""
-        return int(self.values.shape[-1]) if self.values.ndim > self.ndim else 1
+        """1 where the array has no axis for them, or one is used."""
+        several = self.values.ndim > self.ndim and self.channel is None
+        return int(self.values.shape[-1]) if several else 1
 
     def read(self, region: Region) -> np.ndarray:
-        """`(*region, channels)` float32."""
-        part = np.asarray(self.values[region], np.float32)
+        """`(*region, channels)` float32.
+
+        Raises:
+          InputError: values are NaN, infinite or far too large.
+        """
+        part = self.values[region if self.channel is None else (*region, self.channel)]
+        with np.errstate(over="ignore"):
+            part = np.asarray(part, np.float32)
+        if not (good := np.abs(part) < TOO_LARGE).all():  # NaN is not
+            at = np.unravel_index(int(np.argmin(good)), good.shape)[: self.ndim]
+            place = ", ".join(str(int(i) + p.start) for i, p in zip(at, region, strict=True))
+            raise InputError(
+                f"the array is NaN, infinite or above {TOO_LARGE:g} at"
+                f" ({', '.join('zyx'[-self.ndim :])}) = ({place}); replace such values"
+            )
         return part if part.ndim > self.ndim else part[..., None]
 
 

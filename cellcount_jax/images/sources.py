@@ -17,12 +17,11 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import axes as axis_names
 from cellcount_jax.images.openers import open_stored, short_name
+from cellcount_jax.images.regions import TOO_LARGE
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
 from cellcount_jax.images.stored import Stored, exact_labels, naming, spatial_axes, without_alpha
 from cellcount_jax.images.voxel_size import possible_edge, unknown_text
 from cellcount_jax.images.zarr_stores import as_path
-
-_TOO_LARGE = 1e30  # its square is beyond 32-bit floats
 
 
 class _OpenFile:
@@ -123,8 +122,8 @@ class Source:
             # Always a copy, which outlives the file's memory map.
             pixels = np.array(values, dtype=np.float32, order="C")
         if self.dtype.kind == "f":
-            good = np.abs(pixels) < _TOO_LARGE  # NaN is not
-            self._check_all(good, f"NaN, infinite or above {_TOO_LARGE:g}", start)
+            good = np.abs(pixels) < TOO_LARGE  # NaN is not
+            self._check_all(good, f"NaN, infinite or above {TOO_LARGE:g}", start)
         return pixels
 
     def read_labels(self, region: tuple[slice, ...]) -> np.ndarray:

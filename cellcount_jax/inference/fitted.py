@@ -110,7 +110,7 @@ def check_sizes(model: Model, *, rescale: bool, diameter: float | None) -> None:
     Raises:
       InputError: they do not, or exclude each other.
     """
-    if diameter is not None and (diameter <= 0 or model.config.data.ndim == 3):
+    if diameter is not None and (not 0 < diameter < math.inf or model.config.data.ndim == 3):
         raise InputError(
             f"--diameter {diameter}: is a positive number of pixels, for models of 2D"
             " images; volumes are resampled with --rescale"

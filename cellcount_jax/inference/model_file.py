@@ -58,7 +58,7 @@ def load_model(source: str | Path) -> TrainedModel:
     Raises:
       InputError: it is none of these, or damaged.
     """
-    return _read_archive(model_path(source))
+    return dataclasses.replace(_read_archive(model_path(source)), name=str(source))
 
 
 def model_path(source: str | Path) -> Path:

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+import cellcount_jax
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.cell_table import Cells
 from cellcount_jax.images.normalise import Normalisation
-from cellcount_jax.images.regions import Array, Readable
-from cellcount_jax.inference import cells, doubts, tiled_maps
+from cellcount_jax.images.regions import Readable, size_text
+from cellcount_jax.inference import cells, seen, tiled_maps
 from cellcount_jax.inference.cells import Found
+from cellcount_jax.inference.doubts import DoubtfulCountWarning
 from cellcount_jax.inference.fitted import Fitted, fit
 from cellcount_jax.inference.job import Job, Maps, Progress, silent
+from cellcount_jax.inference.threshold import LOWEST_THRESHOLD, checked_threshold
 from cellcount_jax.maps import detect, targets
 from cellcount_jax.maps.split_merged import split_merged
 
-# The lowest threshold that may be given, as a fraction of the target's peak.
-LOWEST_THRESHOLD = 0.05
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TrainedModel:
     """A trained network with all that prediction needs.
 
@@ -44,6 +46,7 @@ class TrainedModel:
         images add up.
       reference: what the images looked like on which the thresholds were calibrated, see
         `doubts.py`; empty = not measured.
+      name: what it was loaded by, for results; '' = nothing.
     """
 
     config: ml_collections.ConfigDict
@@ -56,6 +59,19 @@ class TrainedModel:
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     count_factor: float = 1.0
     reference: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    name: str = ""
+
+    def __repr__(self) -> str:
+        of = "pixels" if self.config.data.ndim == 2 else "voxels"
+        parts = [f"{self.config.data.ndim}D, {self.channels} channel{'s'[: self.channels > 1]}"]
+        if known := self.config.data.diameter:
+            parts.append(f"cells of {known:g} {of}")
+        if self.spacing_known:
+            parts.append(f"{of} of {size_text(self.spacing)} um")
+        if value := self.thresholds.get(self.config.detect.rule):
+            parts.append(f"threshold {value:.3g}")
+        name = f"{self.name!r}: " if self.name else ""
+        return f"<TrainedModel {name}{', '.join(parts)}, step {self.step}>"
 
     def with_settings(self, settings: Mapping[str, Any]) -> TrainedModel:
         """The model with other settings, such as `{"predict.flips": False}`."""
@@ -195,7 +211,11 @@ class TrainedModel:
         return self.count_factor * float(counted.sum(dtype=np.float64))
 
     def find(
-        self, image: Readable, *, threshold: float | None = None, progress: Progress = silent
+        self,
+        image: Readable,
+        *,
+        threshold: float | None = None,
+        progress: Progress = silent,
     ) -> Found:
         """`cells.find` with a temporary folder: the cells of an image of any size."""
         with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
@@ -208,41 +228,74 @@ class TrainedModel:
         *,
         spacing: Sequence[float] | None = None,
         diameter: float | None = None,
+        threshold: float | None = None,
+        channel: int | None = None,
+        mask: Any = None,
         invert: bool | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Cell locations in an array.
+        thorough: bool | None = None,
+    ) -> Cells:
+        """Cell locations in an array, as `cellcount count` finds them in a file.
 
         Args:
           array: NumPy, Zarr, dask or another array that NumPy can read, `(*spatial,)` or
             `(*spatial, channels)`, raw intensities.
           spacing: `(D,)` its voxel size in micrometres; if it differs from the model's, the array
-            is resampled. None: the voxels are like those of the training images.
+            is resampled, as with `--spacing` and `--rescale`. None: the voxels are like those of
+            the training images.
           diameter: of the cells in a 2D array, in pixels; it is resampled to that of the model. A
             model with `predict.estimate_diameter` measures it, if it is not given.
+          threshold: on the map, 0.05 to 1; None = the model's own.
+          channel: number of the one that is used, from 0; None = all.
+          mask: array `(*spatial,)` of the same shape: cells are counted where it is not 0.
           invert: whether cells are dark on bright.
+          thorough: whether to take the mean over mirror images, 4 times the work for images and 8
+            for volumes; None = as the model says.
 
         Returns:
           Points `(N, D)` float32 in voxels of the array, and their scores `(N,)`, the map's
-          largest value of each.
+          largest value of each; a tuple of both.
 
         Raises:
-          InputError: see `fitted.fit` and `predict_maps`.
+          InputError: an option that does not fit, see also `arrays.image_of`, `fitted.fit` and
+            `predict_maps`.
 
         Warns:
           DoubtfulCountWarning: the count should not be trusted; why, and what to do.
         """
-        ndim = self.config.data.ndim
-        if array.ndim != ndim:
-            self.check_fits(array.ndim - 1, array.shape[-1])
-        image = self.fitted(Array(array, ndim), spacing=spacing, diameter=diameter, invert=invert)
-        found = self.find(image.image)
-        if reasons := doubts.find(self, image.image, found):
-            text = "; ".join(doubt.text for doubt in reasons)
-            warnings.warn(f"doubtful count: {text}", doubts.DoubtfulCountWarning, stacklevel=2)
-        return image.back(found.points), found.scores
+        model = self if thorough is None else self.with_settings({"predict.flips": thorough})
+        if threshold is not None:
+            checked_threshold(threshold)
+        given = {"spacing": spacing, "diameter": diameter, "channel": channel, "mask": mask}
+        with seen.look(model, array, **given, invert=invert) as looked:
+            found = looked.found(threshold)
+            if reasons := looked.doubts(found):
+                text = "; ".join(doubt.text for doubt in reasons)
+                warnings.warn(f"doubtful count: {text}", DoubtfulCountWarning, stacklevel=2)
+            return looked.cells(found)
+
+    def count(
+        self,
+        inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        output: str | os.PathLike[str],
+        **options: Any,
+    ) -> cellcount_jax.Counts:
+        """Counts the cells in files, as `cellcount count` does; see `cellcount_jax.count_files`.
+
+        Args:
+          inputs: a file or folder, or several.
+          output: folder for the results, and counts.csv.
+          options: of `cellcount_jax.count_files`, such as `threshold`, `diameter` or `mask`, by the
+            names that the command has for them.
+
+        Returns:
+          A `Counted` a file: its count, points, scores, doubts and folder.
+        """
+        # Of a room above this one, which has the command: by its public name.
+        return cellcount_jax.count_files(self, inputs, output=output, **options)
 
 
-def predict(model: TrainedModel, image: Any) -> tuple[np.ndarray, np.ndarray]:
+def predict(model: TrainedModel, image: Any) -> Cells:
     """Cell locations in an image and their scores, see `TrainedModel.predict`."""
     return model.predict(image)
 

@@ -25,8 +25,9 @@ from cellcount_jax.images.regions import (
 from cellcount_jax.inference import model_file
 from cellcount_jax.inference.fitted import Fitted
 from cellcount_jax.inference.job import Progress, silent
+from cellcount_jax.inference.threshold import checked_threshold
 from cellcount_jax.inference.tiles import tile_grid
-from cellcount_jax.inference.trained_model import LOWEST_THRESHOLD, TrainedModel
+from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.label import blobs
 from cellcount_jax.label.blobs import BlobSettings
 from cellcount_jax.label.session import Session
@@ -174,10 +175,8 @@ def from_model(
     """
     loaded, fitted = fitting_model(session, model)
     source = session.source
-    if threshold is not None and not LOWEST_THRESHOLD <= threshold < 1:
-        raise InputError(
-            f"threshold {threshold}: must be at least {LOWEST_THRESHOLD}, and less than 1."
-        )
+    if threshold is not None:
+        checked_threshold(threshold)
     peak = loaded.target_peak
     found = loaded.find(
         fitted.image, threshold=loaded.threshold_from(threshold), progress=progress or silent
