@@ -22,7 +22,7 @@ from cellcount_jax.progress import duration
 # Memory of a process that has started and compiled, and per voxel of a tile and feature of the
 # network's first level: measured with benchmarks/counting.py.
 _PROCESS_BYTES = 0.7e9
-_BYTES_PER_FEATURE = 20
+_BYTES_PER_FEATURE = 12
 _PROBE_VOXELS = 2**17
 
 
