@@ -230,21 +230,22 @@ def _about(registration: Registration, atlas: Atlas) -> dict[str, Any]:
 
 def _facts(source: Source, found: Found, summary: Mapping[str, Any]) -> dict[str, str]:
     """The image and the settings, for the report."""
-    voxels = "unknown"
+    edges = "unknown"
     if source.spacing is not None:
-        voxels = f"{size_text(source.spacing)} um ({source.spacing_source})"
+        edges = f"{size_text(source.spacing)} µm ({source.spacing_source})"
+    flat = len(source.shape) == 2
     facts = {
         "Image": str(source.path),
         "Format": f"{source.kind}, {source.axes}",
-        "Size": f"{size_text(source.shape)} voxels",
-        "Voxel size": voxels,
+        "Size": f"{size_text(source.shape)} {'pixels' if flat else 'voxels'}",
+        "Pixel size" if flat else "Voxel size": edges,
         "Model": f"{summary['model']}, step {summary['model_step']}",
         "Threshold": _threshold(found, summary),
     }
     if summary["integral"] is not None:
         facts["Count by the density's integral"] = f"{summary['integral']:g}"
     if summary["rescaled_to_um"]:
-        facts["Resampled to"] = f"{size_text(summary['rescaled_to_um'])} um"
+        facts["Resampled to"] = f"{size_text(summary['rescaled_to_um'])} µm"
     if summary["diameter"]:
         diameter, origin = summary["diameter"], summary["diameter_from"]
         facts["Diameter of a cell"] = f"{diameter:.3g} pixels ({origin})"
@@ -269,8 +270,12 @@ def _facts(source: Source, found: Found, summary: Mapping[str, Any]) -> dict[str
 
 def _threshold(found: Found, summary: Mapping[str, Any]) -> str:
     """The threshold in words; FIDT's is a fraction of the map's maximum."""
-    if summary["rule"] != "fidt":
-        return f"{summary['threshold']:.4g} ({summary['rule']})"
+    if summary["rule"] == "peaks":
+        return (
+            f"{summary['threshold']:.4g}: every peak of the model's map that is as high is a cell"
+        )
+    if summary["rule"] == "components":
+        return f"{summary['threshold']:.4g}: every part of the model's map above it is a cell"
     if found.candidates.max(initial=0.0) <= found.threshold:
         return f"no peak is above {found.threshold:.4g}: the map is faint (fidt)"
     return f"{found.threshold:.4g}, {summary['threshold']:.4g} of the map's maximum (fidt)"

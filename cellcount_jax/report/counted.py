@@ -138,7 +138,8 @@ def draw(
             y = (edge - first[0]) * per_voxel[0]
             parts.append(f'<path class="frame" d="M0 {y:.1f}h14M{width} {y:.1f}h-14"/>')
     if bar and min(width, height) >= 40:
-        parts.append(_scale_bar(width, height, counted.unit[0], counted.unit[1] / per_unit))
+        marked = [(mark.points[:, axes] - first + 0.5) * per_voxel for mark in marks]
+        parts.append(_scale_bar((width, height), marked, counted.unit, per_unit))
     return "".join(parts) + "</svg>"
 
 
@@ -173,16 +174,41 @@ def mark_path(places: np.ndarray, radius: float, kind: str) -> str:
     return "".join(f"M{x - r:.1f} {y - up:.1f}{shape}" for y, x in places)
 
 
-def _scale_bar(width: int, height: int, unit: str, per_pixel: float) -> str:
-    """A round length, about a fifth of the width, in the lower right corner."""
+def _scale_bar(
+    size: tuple[int, int],
+    marked: Sequence[np.ndarray],
+    unit: tuple[str, float],
+    per_unit: float,
+) -> str:
+    """A round length, about a fifth of the width, in the corner with the fewest marks.
+
+    Args:
+      size: width and height of the picture, in pixels.
+      marked: `(N, 2)` y, x in pixels, of marks.
+      unit: of the length, and how long an edge of a pixel of the image is in it.
+      per_unit: pixels of the picture for one of the image.
+    """
+    width, height = size
+    name, per_pixel = unit[0], unit[1] / per_unit
     length = round_down(max(width, 60) * per_pixel / 4)
     wide = length / per_pixel
-    x, y = width - 10 - wide, height - 14
-    text = f"{length / 1000:g} mm" if unit == "µm" and length >= 1000 else f"{length:g} {unit}"
-    middle = min(x + wide / 2, width - 4 - 4.5 * len(text))  # so that no letter is cut
+    text = f"{length / 1000:g} mm" if name == "µm" and length >= 1000 else f"{length:g} {name}"
+    places = np.concatenate([np.zeros((0, 2)), *marked])
+
+    def covered(corner: tuple[float, float]) -> int:
+        x, y = corner
+        across = np.abs(places[:, 1] - x - wide / 2) < wide / 2 + 12
+        return int((across & (np.abs(places[:, 0] - y + 6) < 24)).sum())
+
+    # Letters of frames are in their upper left corners.
+    corners = [(width - 10 - wide, height - 14.0), (10.0, height - 14.0), (width - 10 - wide, 24.0)]
+    x, y = min(corners, key=covered)
+    # So that no letter is cut.
+    half = 4.5 * len(text)
+    middle = min(max(x + wide / 2, 4 + half), width - 4 - half)
     return (
-        f'<rect class="bar" x="{x:.1f}" y="{y}" width="{wide:.1f}" height="4"/>'
-        f'<text class="on" x="{middle:.1f}" y="{y - 6}" text-anchor="middle">'
+        f'<rect class="bar" x="{x:.1f}" y="{y:g}" width="{wide:.1f}" height="4"/>'
+        f'<text class="on" x="{middle:.1f}" y="{y - 6:g}" text-anchor="middle">'
         f"{escape(text)}</text>"
     )
 

@@ -219,6 +219,11 @@ def doubtful(counted: Counted) -> tuple[str, str]:
 def _crops(counted: Counted, points: np.ndarray, scores: np.ndarray, kind: str) -> str:
     volume = counted.volume
     nearest = np.argsort(np.abs(scores - counted.threshold), kind="stable")[:_DOUBTFUL_CELLS]
+    # Cells that the border cuts come last: little can be seen of them.
+    reach = counted.radius / volume.edges[1:]
+    low, high = reach - 0.5, np.asarray(volume.shape[1:]) - 0.5 - reach
+    cut = ((points[nearest, 1:] < low) | (points[nearest, 1:] > high)).any(axis=1)
+    nearest = nearest[np.argsort(cut, kind="stable")]
     side = np.clip(6 * counted.radius, 20, 96)
     # Odd sizes, with the cell in the middle.
     size = [2 * round(float(side / edge) / 2) + 1 for edge in volume.edges]

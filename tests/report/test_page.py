@@ -14,6 +14,7 @@ import pytest
 from cellcount_jax.errors import InputError
 from cellcount_jax.report import overview, views
 from cellcount_jax.report.page import write_page
+from cellcount_jax.report.places import cell_radius, with_depth
 
 VOID = {"meta", "input", "br"}
 EVIL = '<script>alert("x")</script> & <b onload=1>'
@@ -225,12 +226,21 @@ def test_the_least_certain_cells_are_shown_with_number_and_score(tmp_path: Path)
     expected = np.sort(given["scores"])[:12]
     found = [re.match(r"no\. (\d+), score ([\d.]+)", caption) for caption in page.captions()]
     shown = [match for match in found if match]
-    assert [float(match[2]) for match in shown] == pytest.approx(expected, abs=5e-4)
-    numbers = [int(match[1]) for match in shown]
-    np.testing.assert_allclose(given["scores"][np.array(numbers) - 1], expected)
+    numbers = np.array([int(match[1]) for match in shown]) - 1
+    scores = given["scores"][numbers]
+    assert [float(match[2]) for match in shown] == pytest.approx(scores, abs=5e-4)
+    np.testing.assert_allclose(np.sort(scores), expected)
     rejected = [float(c.split()[1].rstrip(",")) for c in page.captions() if c.startswith("score")]
     below = given["candidates"][given["candidates"] < 0.5]
-    assert rejected == pytest.approx(np.sort(below)[::-1][:12], abs=5e-4)
+    assert sorted(rejected) == pytest.approx(np.sort(np.sort(below)[::-1][:12]), abs=5e-4)
+    # Whole cells first, those that the border cuts after; of each kind the nearest first.
+    reach = cell_radius(with_depth(given["points"]), np.ones(3))
+    to_border = np.minimum(given["points"], np.array([59, 89]) - given["points"]).min(axis=1)
+    cut = (to_border[numbers] + 0.5 < reach).tolist()
+    assert cut == sorted(cut)
+    for kind in (False, True):
+        of_kind = scores[np.array(cut) == kind]
+        np.testing.assert_array_equal(of_kind, np.sort(of_kind))
 
 
 def test_candidates_without_places_are_in_the_histogram_alone(tmp_path: Path) -> None:
