@@ -284,10 +284,9 @@ def _proposals(side: Side, ndim: int, known: DotUnit) -> list[str]:
     """A word on dots of the labelling tool that are a program's, or are not saved."""
     if side.points is None or not _is_table(side):
         return []
-    if warning := unsaved_warning(side.points, side.points.stem):
-        return [warning.rstrip(".")]
-    if side.blocks is not None:
-        return []  # in blocks that are done all are verified
+    warning = unsaved_warning(side.points, side.points.stem)
+    if warning or side.blocks is not None:  # in blocks that are done all are verified
+        return [warning.rstrip(".")] if warning else []
     unit = _unit(side, known).unit
     _, texts = read_table(
         side.points, ndim=ndim, others=("verified",), unit=unit, spacing=known.spacing
