@@ -31,6 +31,7 @@ import numpy as np
 import timing
 from scipy import ndimage
 
+from cellcount_jax.machine import core_count
 from cellcount_jax.maps import targets
 
 CUT = 32.0
@@ -94,7 +95,7 @@ def empty(shape: Sequence[int], dots: np.ndarray) -> np.ndarray:
 def transforms() -> dict[str, Transform]:
     """The others, by name."""
     found: dict[str, Transform] = {"scipy": ndimage.distance_transform_edt}
-    for threads in sorted({1, timing.cores()}):
+    for threads in sorted({1, core_count()}):
         found[f"edt {threads}"] = functools.partial(edt.edt, parallel=threads)
     return found
 

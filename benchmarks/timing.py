@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import platform
 import shlex
 import statistics
@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from cellcount_jax.images import files
+from cellcount_jax.machine import core_count
 
 # Threads of the one side may look for work a little longer; they are not to slow the other.
 _REST_S = 0.05
@@ -52,19 +53,24 @@ def series(
     return seconds
 
 
-def cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def processor() -> str:
+    """The name of the processor and, on x86, of its widest vectors: times depend on both."""
+    lines = []
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    said = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    flags = said.get("flags", "").split()
+    widest = next((name for name in ("avx512f", "avx2") if name in flags), None)
+    name = said.get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({widest})" if widest else name
 
 
 def machine(*packages: str) -> dict[str, Any]:
     """What figures depend on: processor, cores, devices, versions."""
     names = ("cellcount_jax", "jax", "jaxlib", "numpy", *packages)
     return {
-        "cores": cores(),
-        "processor": platform.machine(),
+        "cores": core_count(),
+        "processor": processor(),
         "device": jax.devices()[0].device_kind,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in names},
