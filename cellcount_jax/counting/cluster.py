@@ -110,8 +110,10 @@ def dask_setup(worker: Any) -> None:
     A terminal sends Ctrl-C to all processes, but the one that the user started ends the others.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A warning for each task that is cancelled then.
+    # A warning for each task that is cancelled then; and what a task raises, a page long, which is
+    # raised where the count was started, too.
     logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
+    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 
 
 def _run_all(
