@@ -18,6 +18,7 @@ PACKAGE = ROOT / "cellcount_jax"
 # Room -> its column in the picture, and its content; the order of floors is computed.
 PLACES = {
     "commands": (2.4, "cli.py, main.py"),
+    "plugin": (0.0, "counting in napari"),
     "label": (1.9, "dots made by hand"),
     "training": (3.0, "losses, batches, the loop"),
     "counting": (1.0, "files to counts"),

@@ -41,6 +41,7 @@ ROOMS = (
     "counting",
     "training",
     "label",
+    "plugin",
     "completion",
     "cli",
     "main",
@@ -52,7 +53,12 @@ MODULES = sorted(
     if path.name != "__init__.py"
 )
 # Not imported here: they need napari, which may be missing, and whose packages warn.
-WINDOW = [name for name in MODULES if name.startswith("label.window.") and name[13:] != "window"]
+WINDOW = [
+    name
+    for name in MODULES
+    if (name.startswith("label.window.") and name[13:] != "window")
+    or name in ("plugin.cell_layers", "plugin.count_form", "plugin.count_panel")
+]
 IMPORTABLE = [name for name in MODULES if name not in WINDOW]
 PURE = [
     *(name for name in MODULES if name.split(".")[0] in ("maps", "network")),

@@ -40,6 +40,7 @@ def test_the_package_and_the_list_of_commands_need_python_alone(statements: str)
     [
         ("counting.command", TRAINING),
         # What napari's menu opens.
+        ("plugin.menu", ("jax", "napari", "qtpy", "cellcount_jax.inference")),
         ("label.window.window", ("jax", "flax", "orbax", "optax", "cellcount_jax.training")),
     ],
 )

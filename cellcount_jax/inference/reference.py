@@ -38,12 +38,17 @@ def measure(
     bright: bool = True,
 ) -> Statistics:
     """`appearance.measure` with the voxels and the cells that a model knows."""
-    # Without a diameter: a cell is found within a distance of its dot that lies about in it.
-    known = model.config.data.diameter * model.spacing[-1]
-    diameter = known or 4 / 3 * model.config.evaluation.max_distance
+    diameter = cell_diameter(model)
     return appearance.measure(
         image, found, diameter=diameter, spacing=model.spacing, mask=mask, bright=bright
     )
+
+
+def cell_diameter(model: Model) -> float:
+    """The diameter of a cell that a model knows, about, in the unit of its spacing."""
+    known: float = model.config.data.diameter * model.spacing[-1]
+    # Without one: a cell is found within a distance of its dot that lies about in it.
+    return known or 4 / 3 * model.config.evaluation.max_distance
 
 
 def is_bright(reference: Reference) -> bool:

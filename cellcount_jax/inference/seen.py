@@ -10,12 +10,14 @@ from typing import Any
 
 from cellcount_jax import cache
 from cellcount_jax.images.cell_table import Cells
+from cellcount_jax.images.regions import Resampled
 from cellcount_jax.inference import cells, doubts
 from cellcount_jax.inference.arrays import ArrayMask, check_sizes, image_of
 from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.fitted import Fitted, fit
 from cellcount_jax.inference.job import Job, Model, Progress, silent
+from cellcount_jax.inference.reference import cell_diameter
 from cellcount_jax.inference.search import Search, search
 from cellcount_jax.inference.threshold import checked_threshold
 
@@ -47,6 +49,22 @@ class Seen:
     def close(self) -> None:
         """Removes what is kept on the disk; nothing can be chosen any more."""
         self.folder.cleanup()
+
+    @property
+    def own_threshold(self) -> float:
+        """The model's own threshold, as `found` takes it."""
+        model = self.model
+        own = model.threshold_from(None)
+        return own if model.config.detect.rule == "fidt" else own / model.target_peak
+
+    @property
+    def width(self) -> float:
+        """The diameter of a cell, about, in voxels of the array along its last axis."""
+        image = self.fitted.image
+        zoom = 1.0
+        if isinstance(image, Resampled):
+            zoom = image.original.shape[-1] / image.shape[-1]
+        return zoom * cell_diameter(self.model) / self.model.spacing[-1]
 
     def found(self, threshold: float | None) -> Found:
         """The cells by a threshold on the map, 0.05 to 1, or the model's own; in its voxels.

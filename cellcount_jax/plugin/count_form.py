@@ -1,0 +1,212 @@
+"""What is chosen before a count in napari: image, model, and the size and light of the cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from napari.layers import Image
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import Signal as QtSignal
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QFormLayout, QLineEdit, QWidget
+
+from cellcount_jax.errors import InputError, in_words
+from cellcount_jax.inference.model_file import bundled_models, load_model
+from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.plugin.layer_image import LayerImage, image_of_layer, voxel_edges
+
+_RUN, _EXPORTED = "a model from the folder of a run ...", "a model from an exported file ..."
+_LIGHT = {"bright on dark": None, "dark on bright": True, "not checked": False}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Asked:
+    """A count that is asked for.
+
+    Attributes:
+      model: that counts.
+      name: of the image's layer.
+      part: of the layer.
+      place: where the layer lies: `scale`, `translate` and the like.
+      spacing: `(D,)` voxel edges in micrometres; None = unknown.
+      options: of `seen.look`.
+    """
+
+    model: TrainedModel
+    name: str
+    part: LayerImage
+    place: dict[str, Any]
+    spacing: tuple[float, ...] | None
+    options: dict[str, Any]
+
+
+class CountForm(QWidget):
+    """The choices, of which `asked` makes a count.
+
+    Attributes:
+      image: the box of image layers.
+      model: the box of models.
+      diameter: the box of the cells' diameter, for images; 0: found out.
+      voxels: the field of the voxel size, z, y, x in micrometres.
+      light: the box that says whether cells are bright.
+    """
+
+    changed = QtSignal()
+    failed = QtSignal(str)  # why a model cannot be read
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._chosen_by_hand = False
+        self.image, self.model, self.light = QComboBox(), QComboBox(), QComboBox()
+        self.model.addItems([*bundled_models(), _RUN, _EXPORTED])
+        for box in (self.image, self.model):  # a long name is cut, and does not widen the panel
+            box.setSizeAdjustPolicy(
+                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+            )
+        self.light.addItems(_LIGHT)
+        self.light.setToolTip("images that seem to be the other way round are refused")
+        self.diameter = QDoubleSpinBox(decimals=1, maximum=1e4, singleStep=1)
+        self.diameter.setSpecialValueText("found out")
+        self.diameter.setSuffix(" pixels")
+        self.diameter.setToolTip("of a cell, about; 0: measured, by models that can, or as trained")
+        self.voxels = QLineEdit()
+        self.voxels.setPlaceholderText("unknown")
+        self._form = QFormLayout(self)
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.addRow("image", self.image)
+        self._form.addRow("model", self.model)
+        self._form.addRow("cell diameter", self.diameter)
+        self._form.addRow("voxel size (um)", self.voxels)
+        self._form.addRow("cells are", self.light)
+        leave_wheels(self, self.image, self.model, self.light, self.diameter)
+        self.image.currentIndexChanged.connect(self._image_chosen)
+        self.model.activated.connect(self._model_activated)
+        for event in (self.diameter.valueChanged, self.voxels.textEdited, self.light.activated):
+            event.connect(lambda _: self.changed.emit())
+        for name in ("inserted", "removed", "reordered"):
+            getattr(viewer.layers.events, name).connect(self._list_images)
+        self._list_images()
+        self._show_fields()
+
+    def asked(self) -> Asked:
+        """The count that is chosen.
+
+        Raises:
+          InputError: there is no image, or no such model, or the fields do not fit them.
+        """
+        layer = self.image.currentData()
+        if layer is None:
+            raise InputError("There is no image: open one, or File > Open Sample > cellcount.")
+        model = load_model(self.model.currentText())
+        ndim = model.config.data.ndim
+        spacing = _edges(self.voxels.text(), ndim)
+        options: dict[str, Any] = {"invert": _LIGHT[self.light.currentText()]}
+        if ndim == 2 and self.diameter.value():
+            options["diameter"] = self.diameter.value()
+        if spacing is not None and model.spacing_known:
+            options["spacing"] = spacing
+        names = ("scale", "translate", "rotate", "shear", "affine", "units")
+        return Asked(
+            model=model,
+            name=layer.name,
+            part=image_of_layer(layer, ndim=ndim, step=self._viewer.dims.current_step),
+            place={name: getattr(layer, name) for name in names if hasattr(layer, name)},
+            spacing=spacing,
+            options=options,
+        )
+
+    def offer(self, model: str) -> None:
+        """Puts a model of one's own into the box, and chooses it."""
+        if self.model.findText(model) < 0:
+            self.model.insertItem(self.model.findText(_RUN), model)
+        self.model.setCurrentText(model)
+        self._chosen_by_hand = True
+        self._show_fields()
+
+    def _list_images(self, _: object = None) -> None:
+        chosen, active = self.image.currentData(), self._viewer.layers.selection.active
+        images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        kept = [layer for layer in (chosen, active, *images[-1:]) if layer in images]
+        self.image.blockSignals(True)
+        self.image.clear()
+        for layer in images:
+            self.image.addItem(layer.name, layer)
+        if kept:
+            self.image.setCurrentIndex(images.index(kept[0]))
+        self.image.blockSignals(False)
+        if kept[:1] != [chosen]:
+            self._image_chosen()
+
+    def _image_chosen(self, _: object = None) -> None:
+        """Chooses a bundled model for the layer, unless one was chosen."""
+        layer = self.image.currentData()
+        if layer is not None and not self._chosen_by_hand:
+            volume = "nuclei3d" if layer.ndim > 2 else "nuclei2d"
+            self.model.setCurrentText("nuclei_he" if layer.rgb else volume)
+        self._show_fields()
+
+    def _model_activated(self, _: int) -> None:
+        path = None
+        if self.model.currentText() == _RUN:
+            path = QFileDialog.getExistingDirectory(self, _RUN)
+        elif self.model.currentText() == _EXPORTED:
+            path, _ = QFileDialog.getOpenFileName(self, _EXPORTED, "", "Models (*.zip)")
+        if path:
+            self.offer(path)
+            return
+        if path is not None:  # the dialog was cancelled
+            self.model.setCurrentIndex(0)
+        self._chosen_by_hand = True
+        self._show_fields()
+
+    def _show_fields(self) -> None:
+        """Shows what the model can be told, and the voxel size of the layer."""
+        try:
+            ndim = load_model(self.model.currentText()).config.data.ndim
+        except (InputError, OSError) as error:
+            self.failed.emit(in_words(error))
+            return
+        self._form.setRowVisible(self.diameter, ndim == 2)
+        layer = self.image.currentData()
+        edges = None if layer is None else voxel_edges(layer)
+        known = edges[-ndim:] if edges is not None and len(edges) >= ndim else ()
+        self.voxels.setText(", ".join(f"{edge:.6g}" for edge in known))
+        self.voxels.setToolTip(
+            f"{', '.join('zyx'[-ndim:])}; the image is resampled to the voxels of the training,"
+            " where these are known, and places are saved in um too"
+        )
+        self.changed.emit()
+
+
+class _Wheels(QObject):
+    """Leaves a wheel over a box to what is around it: else it would edit unnoticed."""
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Qt's hook; whether an event was a wheel over a box without the focus."""
+        if event.type() == QEvent.Type.Wheel and not watched.hasFocus():
+            event.ignore()
+            return True
+        return False
+
+
+def leave_wheels(parent: QWidget, *boxes: QWidget) -> None:
+    """Makes a wheel change boxes only where they have the focus."""
+    wheels = _Wheels(parent)
+    for box in boxes:
+        box.installEventFilter(wheels)
+
+
+def _edges(text: str, ndim: int) -> tuple[float, ...] | None:
+    """Voxel edges of a field; None where it is empty."""
+    if not text.strip():
+        return None
+    try:
+        edges = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        edges = ()
+    if len(edges) != ndim or not all(0 < edge < math.inf for edge in edges):
+        axes = ", ".join("zyx"[-ndim:])
+        raise InputError(f"voxel size {text!r}: {ndim} positive numbers of um are needed ({axes})")
+    return edges
