@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images import exports
 from cellcount_jax.inference.seen import Seen, look
 from cellcount_jax.inference.threshold import LOWEST_THRESHOLD
+from cellcount_jax.label.window.in_thread import Steps, result_of
 from cellcount_jax.plugin.cell_layers import CellLayers
 from cellcount_jax.plugin.count_form import Asked, CountForm, leave_wheels
 
@@ -140,7 +141,7 @@ class CountPanel(QWidget):
         self._bar.setVisible(True)
         array, options = asked.part.array, asked.options
         self._worker = create_worker(
-            _result, lambda: look(asked.model, array, **options, progress=self._progress)
+            result_of, lambda: look(asked.model, array, **options, progress=self._progress)
         )
         self._worker.returned.connect(self._looked)
         self._worker.finished.connect(self._ended)
@@ -179,7 +180,7 @@ class CountPanel(QWidget):
     @contextlib.contextmanager
     def _progress(self, title: str, total: int) -> Iterator[Any]:
         """Progress of a count, in its thread; see `job.Progress`."""
-        yield _Steps(self, title, total)
+        yield Steps(self, title, total, stopped="Stopped.")
 
     # The threshold, live
 
@@ -229,7 +230,7 @@ class CountPanel(QWidget):
         if self._judging is not None:  # of an earlier threshold
             self._judge_soon.start()
             return
-        self._judging = create_worker(_result, lambda: seen.doubts(found))
+        self._judging = create_worker(result_of, lambda: seen.doubts(found))
         self._judging.returned.connect(lambda doubts: self._judged(doubts, found))
         self._judging.start()
 
@@ -263,30 +264,8 @@ class CountPanel(QWidget):
         self.notes.setText(f"{len(points)} cells saved to {path}")
 
 
-class _Steps:
-    """A progress bar in another thread than the panel's."""
-
-    def __init__(self, panel: CountPanel, title: str, total: int) -> None:
-        self._panel, self._title, self._total, self._done = panel, title, total, 0
-
-    def update(self, done: int) -> None:
-        """Adds to what is done; an exception where the count is to stop."""
-        if self._panel.stopping:
-            raise InputError("Stopped.")
-        self._done += done
-        self._panel.progressed.emit(self._title, self._total, self._done)
-
-
 def _row(*widgets: QWidget) -> QHBoxLayout:
     row = QHBoxLayout()
     for widget in widgets:
         row.addWidget(widget)
     return row
-
-
-def _result(make: Callable[[], Any]) -> Any:
-    """The result of a function, or an error that the user can act on."""
-    try:
-        return make()
-    except (InputError, OSError, MemoryError) as error:
-        return error

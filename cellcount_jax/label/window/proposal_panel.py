@@ -32,6 +32,7 @@ from cellcount_jax.label import calibrating, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
 from cellcount_jax.label.window.canvas import Canvas
 from cellcount_jax.label.window.fold import Fold
+from cellcount_jax.label.window.in_thread import Steps, result_of
 from cellcount_jax.label.window.otsu_parameters import OtsuParameters, leave_on_enter
 
 _OTSU = "bright spots (Otsu)"
@@ -240,7 +241,7 @@ class ProposalPanel(QWidget):
 
     def _work(self, make: Callable[[], Any], made: Callable[[Any], None]) -> None:
         """Runs `make` in a thread, and then `made` with its result or error."""
-        self._worker = create_worker(_result, make)
+        self._worker = create_worker(result_of, make)
         self._worker.returned.connect(made)
         self._worker.finished.connect(self._ended)
         self.start.setText("Stop")
@@ -287,26 +288,4 @@ class ProposalPanel(QWidget):
     @contextlib.contextmanager
     def _progress(self, title: str, total: int) -> Iterator[Any]:
         """Progress of a search, in its thread; see `job.Progress`."""
-        yield _Steps(self, title, total)
-
-
-class _Steps:
-    """A progress bar in another thread than the panel's."""
-
-    def __init__(self, panel: ProposalPanel, title: str, total: int) -> None:
-        self._panel, self._title, self._total, self._done = panel, title, total, 0
-
-    def update(self, done: int) -> None:
-        """Adds to what is done; an exception where the search is to stop."""
-        if self._panel.stopping:
-            raise InputError("Stopped: nothing was changed.")
-        self._done += done
-        self._panel.progressed.emit(self._title, self._total, self._done)
-
-
-def _result(make: Callable[[], Any]) -> Any:
-    """The result of a function, or an error that the user can act on."""
-    try:
-        return make()
-    except (InputError, OSError, MemoryError) as error:
-        return error
+        yield Steps(self, title, total, stopped="Stopped: nothing was changed.")
