@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import shlex
 import statistics
@@ -16,7 +15,7 @@ from typing import Any
 import jax
 
 from cellcount_jax.images import files
-from cellcount_jax.machine import core_count
+from cellcount_jax.machine import core_count, processor_facts
 
 # Threads of the one side may look for work a little longer; they are not to slow the other.
 _REST_S = 0.05
@@ -55,10 +54,8 @@ def series(
 
 def processor() -> str:
     """The name of the processor and, on x86, of its widest vectors: times depend on both."""
-    lines = []
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    said = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    pairs = (fact.partition(":") for fact in processor_facts())
+    said = {name.strip(): value.strip() for name, _, value in pairs}
     flags = said.get("flags", "").split()
     widest = next((name for name in ("avx512f", "avx2") if name in flags), None)
     name = said.get("model name") or platform.processor() or platform.machine()

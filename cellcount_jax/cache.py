@@ -12,6 +12,7 @@ import platformdirs
 from absl import logging
 
 from cellcount_jax.errors import in_words
+from cellcount_jax.machine import processor_facts
 
 # Of JAX's compiled programs; the least recently used ones go first.
 _MAX_BYTES = 2 * 1024**3
@@ -51,10 +52,7 @@ def keep_programs() -> None:
 
 def _processor() -> str:
     """A name for all processors that run the same machine code."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = [platform.processor()]
-    known = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU"))}
-    text = "\n".join([platform.machine(), *sorted(known or lines)])
+    facts = processor_facts()
+    known = {line for line in facts if line.startswith(("model name", "flags", "Features", "CPU"))}
+    text = "\n".join([platform.machine(), *sorted(known or facts)])
     return f"{platform.machine()}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

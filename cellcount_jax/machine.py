@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
 
 import psutil
 
@@ -18,3 +20,11 @@ def core_count() -> int:
         return len(psutil.Process().cpu_affinity())
     except (AttributeError, psutil.Error):  # macOS has no such thing
         return os.cpu_count() or 1
+
+
+def processor_facts() -> list[str]:
+    """What the system says of its processors, on Linux lines "name : value"; else a name alone."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return [platform.processor()]

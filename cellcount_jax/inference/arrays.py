@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import label_volumes
 from cellcount_jax.images.regions import Array, Region, size_text
+from cellcount_jax.inference.fitted import check_diameter
 from cellcount_jax.inference.job import Model
 
 
@@ -75,11 +75,7 @@ def check_sizes(ndim: int, *, spacing: Sequence[float] | None, diameter: float |
             raise InputError(
                 f"spacing {spacing!r}: {ndim} positive voxel edges in um are needed ({axes})"
             )
-    if diameter is not None and (ndim == 3 or not 0 < diameter < math.inf):
-        raise InputError(
-            f"diameter {diameter!r}: is a positive number of pixels, for models of 2D images;"
-            " volumes are resampled by their spacing"
-        )
+    check_diameter(diameter, ndim=ndim, name="diameter", of_volumes="by their spacing")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

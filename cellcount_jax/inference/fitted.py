@@ -110,15 +110,31 @@ def check_sizes(model: Model, *, rescale: bool, diameter: float | None) -> None:
     Raises:
       InputError: they do not, or exclude each other.
     """
-    if diameter is not None and (not 0 < diameter < math.inf or model.config.data.ndim == 3):
-        raise InputError(
-            f"--diameter {diameter}: is a positive number of pixels, for models of 2D"
-            " images; volumes are resampled with --rescale"
-        )
+    ndim = model.config.data.ndim
+    check_diameter(diameter, ndim=ndim, name="--diameter", of_volumes="with --rescale")
     if diameter is not None and rescale:
         raise InputError("--diameter and --rescale both resample the image; give one of them")
     if rescale and not model.spacing_known:
         raise InputError("--rescale: the model was trained on images without a voxel size")
+
+
+def check_diameter(diameter: float | None, *, ndim: int, name: str, of_volumes: str) -> None:
+    """Makes sure that a cell's diameter, if it is given, can be one in pixels of a plane.
+
+    Args:
+      diameter: of the cells, or None.
+      ndim: spatial dimensions of the model.
+      name: what the user calls it.
+      of_volumes: how volumes are resampled.
+
+    Raises:
+      InputError: it cannot.
+    """
+    if diameter is not None and (ndim == 3 or not 0 < diameter < math.inf):
+        raise InputError(
+            f"{name} {diameter}: is a positive number of pixels, for models of 2D images; volumes"
+            f" are resampled {of_volumes}"
+        )
 
 
 @contextlib.contextmanager
