@@ -21,7 +21,7 @@ if __name__ == "__main__":
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from cellcount_jax import cache, config_files, overrides
+from cellcount_jax import cache, overrides
 from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError, fail, in_words
 from cellcount_jax.evaluation import evaluate
@@ -88,7 +88,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
       InputError: names the flag or the setting that is wrong, and what is allowed.
     """
     try:
-        remaining = flags.FLAGS(config_files.with_config_found(arguments))
+        remaining = flags.FLAGS(overrides.with_config_found(arguments))
         if _VERSION.value:
             print(f"cellcount_jax {importlib.metadata.version('cellcount_jax')}")
             sys.exit()

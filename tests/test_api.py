@@ -30,7 +30,6 @@ ROOMS = (
     "overrides",
     "validation",
     "variants",
-    "config_files",
     "images",
     "data",
     "maps",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cellcount_jax import config_files
+from cellcount_jax import overrides
 from cellcount_jax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -124,19 +124,19 @@ def test_a_config_in_the_current_folder_goes_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = config_files.config_file(f"configs/vgg.py{variant}")
+    found = overrides.config_file(f"configs/vgg.py{variant}")
     assert found == f"{ROOT / 'configs' / 'vgg.py'}{variant}"
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "vgg.py").write_text("")
-    assert config_files.config_file(f"configs/vgg.py{variant}") == f"configs/vgg.py{variant}"
+    assert overrides.config_file(f"configs/vgg.py{variant}") == f"configs/vgg.py{variant}"
     own = f"{tmp_path / 'configs' / 'vgg.py'}{variant}"
-    assert config_files.config_file(own) == own
+    assert overrides.config_file(own) == own
 
 
 @pytest.mark.parametrize("given", ["configs/vgh.py:paper", "vgg.py", "a/configs/vgg.py", "", "/"])
 def test_a_config_that_is_not_there(given: str) -> None:
     with pytest.raises(InputError, match=r"no such file; .*configs/folder\.py, .*configs/vgg\.py"):
-        config_files.config_file(given)
+        overrides.config_file(given)
 
 
 @pytest.mark.parametrize(
@@ -153,5 +153,5 @@ def test_which_argument_is_the_config_file(
     expected: list[str],
 ) -> None:
     found: Callable[[str], str] = "FOUND {}".format
-    monkeypatch.setattr(config_files, "config_file", found)
-    assert config_files.with_config_found(given) == expected
+    monkeypatch.setattr(overrides, "config_file", found)
+    assert overrides.with_config_found(given) == expected
