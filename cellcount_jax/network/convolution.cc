@@ -372,7 +372,7 @@ void Convolve(ffi::ThreadPool& pool, const Shape& s, const Image& x, const float
     const Index groups = CeilDiv(rows, group), height = groups * group + s.kh - 1;
     const float* const padded = PaddedRows(s, x, plane, y0, groups * group, 0, s.c);
     std::vector<const float*> a(taps), b(taps);
-    float sums[2 * kRows * 2 * kLanes];
+    float sums[kRows * 2 * kLanes];
     for (Index block = 0; block < blocks; ++block) {
       // Its channels are those of these rows of a group, which see these lines of the input.
       const Index upper = block * columns / s.o, lower = ((block + 1) * columns - 1) / s.o;
