@@ -119,9 +119,9 @@ def draw(
         f'<rect class="beyond" width="{width}" height="{height}"/>' if view else "",
         pixels(encode(levels(picture.pixels, highest=highest)), x, y, w, h),
     ]
+    marked = [(mark.points[:, axes] - first + 0.5) * per_voxel for mark in marks]
     rings = []
-    for mark in marks:
-        places = (mark.points[:, axes] - first + 0.5) * per_voxel
+    for mark, places in zip(marks, marked, strict=True):
         radius = float(np.clip(counted.radius * per_unit, *_RADIUS_PIXELS))
         room = (_MAX_RING_SHARE * width * height / np.pi / max(len(places), 1)) ** 0.5
         rings.append(_rings(places, min(radius, room), mark.kind))
@@ -138,7 +138,6 @@ def draw(
             y = (edge - first[0]) * per_voxel[0]
             parts.append(f'<path class="frame" d="M0 {y:.1f}h14M{width} {y:.1f}h-14"/>')
     if bar and min(width, height) >= 40:
-        marked = [(mark.points[:, axes] - first + 0.5) * per_voxel for mark in marks]
         parts.append(_scale_bar((width, height), marked, counted.unit, per_unit))
     return "".join(parts) + "</svg>"
 
