@@ -13,7 +13,6 @@ from cellcount_jax.report.places import nearest_voxels
 _SCORE_BINS = 40
 _MAX_DEPTH_BARS = 60
 _CELLS_PER_BOX = 6  # of the density map, on average
-_CELLS_PER = "cells per "
 _MAX_BOXES = 64  # along the longer side of the density map
 
 
@@ -27,12 +26,11 @@ def mean_density(counted: Counted) -> str:
     if counted.inside is not None:
         share = float(counted.inside([np.array([0.0, 1.0])] * len(sizes)).item())
         content *= share
-        inside = f"{number(content)} {per.removeprefix(_CELLS_PER)}"
-        extent = f"{inside} inside the mask, {number(100 * share)} % of {extent}"
+        extent = f"{number(content)} {per} inside the mask, {number(100 * share)} % of {extent}"
         if not share:
             return f"nothing of the image is inside the mask, {extent}"
     density = len(counted.points) / content
-    return f"{number(density)} {per} on average, in {extent}"
+    return f"{number(density)} cells per {per} on average, in {extent}"
 
 
 def score_chart(counted: Counted, rejected: np.ndarray) -> str:
@@ -102,8 +100,8 @@ def density_map(counted: Counted) -> str:
         values,
         extent=(size[0], size[1]),
         unit=unit,
-        legend=per,
-        label=f"Map of the density of cells, up to {number(float(values.max()))} {per}.",
+        legend=f"cells per {per}",
+        label=f"Map of the density of cells, up to {number(float(values.max()))} cells per {per}.",
     )
     box = " × ".join(number(s / n) for s, n in zip(size, boxes, strict=True))
     deep = "" if counted.flat else ", seen from above and averaged over the whole depth"
@@ -132,12 +130,12 @@ def depth_chart(counted: Counted) -> str:
 
 
 def _per(counted: Counted) -> tuple[float, str]:
-    """The factor from cells per `unit` to a unit with readable numbers, and that unit."""
+    """The factor from cells per `unit` to a unit of size with readable numbers, and that unit."""
     ndim = 2 if counted.flat else 3
     power = "²³"[ndim - 2]
     if counted.unit[0] == "px":
-        return 100.0**ndim, f"{_CELLS_PER}(100 px){power}"
-    return 1000.0**ndim, f"{_CELLS_PER}mm{power}"
+        return 100.0**ndim, f"(100 px){power}"
+    return 1000.0**ndim, f"mm{power}"
 
 
 def _other_counts(counted: Counted, rejected: np.ndarray) -> str:
