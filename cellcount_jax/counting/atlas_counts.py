@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from cellcount_jax.counting.region_counts import Shared, count_regions
+from cellcount_jax.counting.region_counts import count_regions
 from cellcount_jax.errors import InputError, few
 from cellcount_jax.images.atlas import Atlas, Registration, turned, turned_points
+from cellcount_jax.images.coverage import Shared
 from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.sources import Source

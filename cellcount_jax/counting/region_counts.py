@@ -8,12 +8,12 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from cellcount_jax.counting.density import unit_and_volume
-from cellcount_jax.images.coverage import inside_share
+from cellcount_jax.images.coverage import Shared, inside_share
 from cellcount_jax.images.files import write_table
 from cellcount_jax.images.label_volumes import (
     Labels,
@@ -23,14 +23,6 @@ from cellcount_jax.images.label_volumes import (
     touched_by,
 )
 from cellcount_jax.images.sources import Source
-
-
-class Shared(Protocol):
-    """What sizes of regions need of a mask."""
-
-    def share_of(self, borders: Sequence[np.ndarray], /) -> np.ndarray:
-        """See `coverage.inside_share`."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +45,7 @@ class Mask:
 
     @functools.cached_property
     def share_of_all(self) -> float:
-        """The share of the image that is inside."""
+        """The share of the image that is inside; the mask is read for it once."""
         return float(self.share_of([np.array([0.0, 1.0])] * len(self.labels.shape)).item())
 
 

@@ -146,7 +146,6 @@ def write(
     """
     (folder / "summary.json").unlink(missing_ok=True)
     points, scores, spacing = found.points, found.scores, source.spacing
-    inside = None if mask is None else mask.share_of
     exports.write_csv(folder / "points.csv", points, scores, spacing=spacing)
     point_exports.write(folder, points, scores, source, formats=wanted.exports)
     if wanted.density is not None:
@@ -157,7 +156,7 @@ def write(
             spacing=spacing,
             bin_um=wanted.density,
             bin_voxels=max(1, round(wanted.density)),
-            inside=inside,
+            inside=None if mask is None else mask.share_of,
         )
     rows = shown = _regions(source, found, wanted, mask)
     if rows is not None:
@@ -187,7 +186,7 @@ def write(
         spacing=spacing,
         chunks=source.chunks,
         regions=shown,
-        inside=inside,
+        inside=mask,
         regions_note="" if wanted.registration is None else atlas_counts.NOTE,
     )
     pictures.save_picture(folder / "thumbnail.png", thumbnail)

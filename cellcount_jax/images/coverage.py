@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from cellcount_jax.images.label_volumes import blocks
 from cellcount_jax.images.regions import Region
 from cellcount_jax.images.sources import Source
+
+
+class Shared(Protocol):
+    """What sizes of regions need of a mask."""
+
+    def share_of(self, borders: Sequence[np.ndarray], /) -> np.ndarray:
+        """See `inside_share`."""
+        ...
+
+
+class Inside(Shared, Protocol):
+    """What a report needs of a mask: the part of an image that was counted."""
+
+    @property
+    def share_of_all(self) -> float:
+        """The share of the image that is inside."""
+        ...
 
 
 def inside_share(labels: Source, borders: Sequence[np.ndarray]) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
 import numpy as np
 
+from cellcount_jax.images.coverage import Inside
 from cellcount_jax.images.regions import Region, extent, voxels_of
 from cellcount_jax.report.charts import open_svg, pixels
 from cellcount_jax.report.pictures import round_down
@@ -31,8 +32,7 @@ class Counted(NamedTuple):
       rejected_scores: `(R,)`.
       radius: of a ring, in the unit of `volume.edges`.
       unit: of a length, and the unit of `volume.edges` in it.
-      inside: gives the share of each box of a grid on the image that was counted, from D times
-        `(boxes + 1,)` borders as fractions of its extent; None = all was.
+      inside: the part of the image that was counted; None = all was.
     """
 
     volume: Volume
@@ -43,7 +43,7 @@ class Counted(NamedTuple):
     rejected_scores: np.ndarray
     radius: float
     unit: tuple[str, float]
-    inside: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
+    inside: Inside | None = None
 
     @property
     def flat(self) -> bool:

@@ -24,7 +24,7 @@ def mean_density(counted: Counted) -> str:
     extent = f"{extent} {counted.unit[0]}"
     content = float(np.prod(sizes)) / factor
     if counted.inside is not None:
-        share = float(counted.inside([np.array([0.0, 1.0])] * len(sizes)).item())
+        share = counted.inside.share_of_all
         content *= share
         extent = f"{number(content)} {per} inside the mask, {number(100 * share)} % of {extent}"
         if not share:
@@ -93,7 +93,7 @@ def density_map(counted: Counted) -> str:
     content *= 1.0 if counted.flat else shape[0] * float(counted.edges[0])
     if counted.inside is not None:
         grid = [np.linspace(0, 1, n + 1) for n in (*(() if counted.flat else (1,)), *boxes)]
-        content *= counted.inside(grid).reshape(boxes)
+        content *= counted.inside.share_of(grid).reshape(boxes)
     factor, per = _per(counted)
     values = np.divide(counts * factor, content, out=np.zeros(boxes), where=content > 0)
     svg = heat_map(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.coverage import Inside
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.regions import Region
 from cellcount_jax.report.charts import COUNTED, REJECTED, number
@@ -50,7 +51,7 @@ def write_page(
     regions: Sequence[Mapping[str, object]] | None = None,
     regions_note: str = "",
     doubts: Sequence[str] = (),
-    inside: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
+    inside: Inside | None = None,
 ) -> np.ndarray:
     """Writes the report of a count as one HTML file, whole or not at all.
 
@@ -72,7 +73,7 @@ def write_page(
       regions: rows of a table of counts, a mapping from the columns' names to values.
       regions_note: a sentence below that table.
       doubts: reasons not to trust the count, shown in a box at the top.
-      inside: the part of the image that was counted, see `Counted`; densities are of that part.
+      inside: the part of the image that was counted; densities are of that part. None = all of it.
 
     Returns:
       `(height, width, 1 or 3)` uint8, its first picture as a thumbnail.
