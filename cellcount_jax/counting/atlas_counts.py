@@ -122,13 +122,13 @@ def for_report(rows: Sequence[Mapping[str, Any]], *, most: int = 200) -> list[di
     least = sorted((row[f"{_WHOLE}count"] for row in filled), reverse=True)[: most + 1]
     if len(filled) > most:
         filled = [row for row in filled if row[f"{_WHOLE}count"] > least[-1]]
-    sides = [f"{_WHOLE}{side}_count" for side in _SIDES if f"{_WHOLE}{side}_count" in rows[0]]
+    sides = [side for side in _SIDES if f"{_WHOLE}{side}_count" in rows[0]]
     return [
         {
             "region": row["acronym"] or row["region"],
             "name": "\u2007\u2007" * int(row["depth"] or 0) + row["name"],
             "count": row[f"{_WHOLE}count"],
-            **{side.removeprefix(_WHOLE).removesuffix("_count"): row[side] for side in sides},
+            **{side: row[f"{_WHOLE}{side}_count"] for side in sides},
             "volume_mm3": row[f"{_WHOLE}volume_mm3"],
             "density_per_mm3": row[f"{_WHOLE}density_per_mm3"],
         }
