@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cellcount_jax.counting import atlas_counts, density, point_exports, region_counts
 from cellcount_jax.counting.identity import versions
@@ -158,11 +158,9 @@ def write(
             bin_voxels=max(1, round(wanted.density)),
             inside=None if mask is None else mask.share_of,
         )
-    rows = shown = _regions(source, found, wanted, mask)
-    if rows is not None:
-        region_counts.write_regions(folder / "regions.csv", rows)
-    if rows is not None and wanted.registration is not None:
-        shown = atlas_counts.for_report(rows)
+    regions = _regions(source, found, wanted, mask)
+    if regions.rows:
+        region_counts.write_regions(folder / "regions.csv", regions.rows)
     if math.prod(source.shape) <= _MAX_OVERLAY_VOXELS:
         pictures.save_overlay(
             folder / "overlay.png",
@@ -185,29 +183,47 @@ def write(
         candidate_points=found.candidate_points,
         spacing=spacing,
         chunks=source.chunks,
-        regions=shown,
+        regions=regions.shown,
+        regions_note=regions.note,
         inside=mask,
-        regions_note="" if wanted.registration is None else atlas_counts.NOTE,
     )
     pictures.save_picture(folder / "thumbnail.png", thumbnail)
-    registered = _atlas(wanted)
-    of_atlas = {} if registered is None else _about(*registered)
-    files.write_json(folder / "summary.json", {**summary, **of_atlas})
+    files.write_json(folder / "summary.json", {**summary, **regions.atlas})
+
+
+class _Regions(NamedTuple):
+    """The counts per region.
+
+    Attributes:
+      rows: of regions.csv; none where no regions are wanted.
+      shown: of the table in the report.
+      note: a sentence below that table.
+      atlas: what summary.json has of the atlas.
+    """
+
+    rows: Sequence[dict[str, Any]] = ()
+    shown: Sequence[dict[str, Any]] = ()
+    note: str = ""
+    atlas: Mapping[str, str] = {}
 
 
 def _regions(
     source: Source, found: Found, wanted: Outputs, mask: region_counts.Mask | None
-) -> list[dict[str, Any]] | None:
+) -> _Regions:
     """The counts per region, if they are wanted."""
     if (registered := _atlas(wanted)) is not None:
-        return atlas_counts.count_atlas(found.points, source, *registered, mask=mask)
+        registration, atlas = registered
+        rows = atlas_counts.count_atlas(found.points, source, registration, atlas, mask=mask)
+        about = {"atlas": atlas.name, "registration": str(registration.folder)}
+        return _Regions(rows, atlas_counts.for_report(rows), atlas_counts.NOTE, about)
     if wanted.regions is None:
-        return None
+        return _Regions()
     shape, spacing = source.shape, source.spacing
     with open_label_volume(wanted.regions, shape=shape, spacing=spacing) as labels:
-        return region_counts.count_regions(
+        rows = region_counts.count_regions(
             found.points, labels, shape=shape, spacing=spacing, names=_names(wanted), mask=mask
         )
+    return _Regions(rows, rows)
 
 
 def _names(wanted: Outputs) -> dict[int, str] | None:
@@ -220,11 +236,6 @@ def _atlas(wanted: Outputs) -> tuple[Registration, Atlas] | None:
         return None
     registration = read_registration(wanted.registration)
     return registration, open_atlas(wanted.atlas or registration.atlas)
-
-
-def _about(registration: Registration, atlas: Atlas) -> dict[str, Any]:
-    """An atlas for summary.json."""
-    return {"atlas": atlas.name, "registration": str(registration.folder)}
 
 
 def _facts(source: Source, found: Found, summary: Mapping[str, Any]) -> dict[str, str]:
