@@ -98,25 +98,17 @@ def take(
 
 def _is_claimed(folder: Path) -> bool:
     """Whether a folder holds the claim of a count, or without a whole one its summary."""
-    claim = _parsed(folder / FILE)
+    claim = files.json_or_none(folder / FILE)
     if claim is not None:
         return isinstance(claim, dict) and {"input", "model", "version"} <= claim.keys()
-    summary = _parsed(folder / "summary.json")
+    summary = files.json_or_none(folder / "summary.json")
     versions = summary.get("versions") if isinstance(summary, dict) else None
     return isinstance(versions, dict) and "cellcount_jax" in versions
 
 
-def _parsed(path: Path) -> Any:
-    """The content of a JSON file; None where there is none, or it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
 def _differing(folder: Path, identity: Mapping[str, Any]) -> list[str]:
     """The settings in which the count of a folder differs, as text."""
-    stored = _parsed(folder / FILE)
+    stored = files.json_or_none(folder / FILE)
     if not isinstance(stored, dict):
         return [f"its settings ({FILE} is missing or damaged)"]
     given = json.loads(json.dumps(identity))

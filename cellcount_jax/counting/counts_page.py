@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from cellcount_jax.counting import counts_table
 from cellcount_jax.errors import InputError, reason
+from cellcount_jax.images.files import json_or_none
 from cellcount_jax.report.batch_page import MARK, Row, write_batch_page
 
 NAME = "counts.html"
@@ -101,11 +101,8 @@ def _row(output: Path, row: Mapping[str, str]) -> Row:
 
 def _summary(folder: Path | None) -> dict[str, Any]:
     """The summary of a count; {} where there is none, or it is damaged."""
-    try:
-        found = {} if folder is None else json.loads((folder / "summary.json").read_text())
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
+    found = None if folder is None else json_or_none(folder / "summary.json")
+    return found if isinstance(found, dict) else {}
 
 
 def _density(count: int | None, summary: Mapping[str, Any]) -> tuple[float | None, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -127,10 +126,7 @@ def _rounded(value: Any) -> Any:
 
 def _before(folder: Path) -> dict[str, Any] | None:
     """The scores that a folder holds."""
-    try:
-        stored = json.loads((folder / "scores.json").read_text())
-    except (OSError, ValueError):
-        return None
+    stored = files.json_or_none(folder / "scores.json")
     return stored if isinstance(stored, dict) and stored.get("format") == _FORMAT else None
 
 

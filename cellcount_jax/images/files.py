@@ -229,6 +229,14 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def json_or_none(path: Path) -> Any:
+    """The content of a JSON file; None where there is none, or it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, whole or not at all; no number in it is infinite or NaN."""
     with replacing(path) as temporary:

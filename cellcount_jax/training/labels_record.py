@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -72,10 +71,7 @@ def _record_of(path: Path) -> dict[str, str]:
     """
     if not path.exists():
         return {}
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        stored = None
+    stored = files.json_or_none(path)
     if not isinstance(stored, dict) or stored.keys() != {"sha256"}:
         raise InputError(f"{path}: is not the file of a run; give another --output.")
     return stored
