@@ -20,6 +20,7 @@ from markupsafe import Markup
 from cellcount_jax.images.files import replacing
 from cellcount_jax.report.charts import number
 from cellcount_jax.report.templates import template
+from cellcount_jax.report.views import data_url
 
 # By which a page is known as one of these.
 MARK = '<meta name="generator" content="cellcount_jax counts">'
@@ -87,7 +88,7 @@ def write_batch_page(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
         integrals=any(row.integral is not None for row in rows),
         rows=rows,
         url=lambda link: quote(link),
-        picture=_picture,
+        data_url=data_url,
         short=_short,
     )
     with replacing(path) as temporary:
@@ -98,11 +99,6 @@ def _script() -> _Script:
     text = Path(__file__).with_name("sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return _Script(Markup(text), f"sha256-{digest}")
-
-
-def _picture(row: Row) -> str:
-    """A thumbnail as a data URL."""
-    return f"data:image/png;base64,{base64.b64encode(row.picture).decode('ascii')}"
 
 
 def _short(value: float | None) -> str:

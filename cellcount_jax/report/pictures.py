@@ -124,8 +124,12 @@ def save_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     """
     with replacing(path) as temporary:
         # Twice as fast as Pillow's default, for a tenth more bytes.
-        image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-        image.save(temporary, format="PNG", compress_level=1)
+        as_image(picture).save(temporary, format="PNG", compress_level=1)
+
+
+def as_image(picture: np.ndarray) -> Image.Image:
+    """A picture `(height, width, 1 or 3)` uint8 for Pillow."""
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
 def mosaic(pictures: Sequence[np.ndarray], *, titles: Sequence[str] | None = None) -> np.ndarray:

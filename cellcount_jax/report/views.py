@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from cellcount_jax.images.regions import Region, all_of
-from cellcount_jax.report.pictures import displayed_channels, rescaled
+from cellcount_jax.report.pictures import as_image, displayed_channels, rescaled
 
 MAX_PICTURE_VOXELS = 512_000_000  # only some rows of a larger region are read
 _MAX_READ_VALUES = 64_000_000  # at once
@@ -147,8 +146,7 @@ def levels(pixels: np.ndarray, *, highest: float | None = None) -> np.ndarray:
 
 def thumbnail(picture: Picture) -> np.ndarray:
     """A picture in small, `(height, width, 1 or 3)` uint8."""
-    pixels = levels(picture.pixels)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image = as_image(levels(picture.pixels))
     image.thumbnail(_THUMBNAIL)
     small = np.asarray(image)
     return small[..., None] if small.ndim == 2 else small
@@ -156,7 +154,7 @@ def thumbnail(picture: Picture) -> np.ndarray:
 
 def encode(picture: np.ndarray) -> str:
     """A picture `(height, width, 1 or 3)` uint8 as a data URL, without loss where it is small."""
-    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    image = as_image(picture)
     file = io.BytesIO()
     if picture.shape[0] * picture.shape[1] <= _MAX_PNG_PIXELS:
         image.save(file, format="PNG", compress_level=3)
@@ -164,7 +162,12 @@ def encode(picture: np.ndarray) -> str:
     else:
         image.save(file, format="JPEG", quality=88, subsampling=0)
         kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    return data_url(file.getvalue(), kind)
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """An image file, "png" or "jpeg", as a data URL."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _averaged(values: np.ndarray, step: int, axis: int) -> np.ndarray:
