@@ -122,7 +122,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write density.zarr too, cells per mm3 in cubes of so many um (default 100; voxels"
         " where their size is unknown)",
     )
-    formats = "; ".join(f"{name}: {what}" for name, what in point_exports.FORMATS.items())
+    formats = "; ".join(
+        f"{name}: {file}, {use}" for name, (file, use) in point_exports.FORMATS.items()
+    )
     parser.add_argument(
         "--export",
         nargs="+",

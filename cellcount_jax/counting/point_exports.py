@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,13 +16,26 @@ from cellcount_jax.images.qupath_points import write_geojson
 from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.sources import Source, open_source
 
+
+class Format(NamedTuple):
+    """A format of points.
+
+    Attributes:
+      file: its name in the folder of a count.
+      use: what it is for, as a part of a sentence.
+    """
+
+    file: str
+    use: str
+
+
 # The points in other formats, by the name that --export gives them.
 FORMATS = {
-    "cellfinder": "points.xml, for cellfinder and brainmapper",
-    "imagej": "points_imagej.zip, for ImageJ's ROI Manager",
-    "napari": "points_napari.csv, which napari opens by dropping",
-    "parquet": "points.parquet, for millions of cells",
-    "qupath": "points.geojson, for QuPath",
+    "cellfinder": Format("points.xml", "for cellfinder and brainmapper"),
+    "imagej": Format("points_imagej.zip", "for ImageJ's ROI Manager"),
+    "napari": Format("points_napari.csv", "which napari opens by dropping"),
+    "parquet": Format("points.parquet", "for millions of cells"),
+    "qupath": Format("points.geojson", "for QuPath"),
 }
 
 
@@ -47,19 +61,19 @@ def write(
     """
     stack = stack_of(source)
     for name in formats:
+        path = folder / FORMATS[name].file
         match name:
             case "cellfinder":
-                exports.write_cellfinder(folder / "points.xml", points)
+                exports.write_cellfinder(path, points)
             case "imagej":
-                write_rois(folder / "points_imagej.zip", points, stack=stack)
+                write_rois(path, points, stack=stack)
             case "napari":
-                exports.write_napari(folder / "points_napari.csv", points)
+                exports.write_napari(path, points)
             case "parquet":
-                path, spacing = folder / "points.parquet", source.spacing
-                exports.write_parquet(path, points, scores, spacing=spacing)
+                exports.write_parquet(path, points, scores, spacing=source.spacing)
             case "qupath":
                 full = _at_full_size(points, source)
-                write_geojson(folder / "points.geojson", full, scores, time=stack.time)
+                write_geojson(path, full, scores, time=stack.time)
 
 
 def _at_full_size(points: np.ndarray, source: Source) -> np.ndarray:

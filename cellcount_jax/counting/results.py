@@ -23,11 +23,7 @@ from cellcount_jax.report import page, pictures
 FILES = (
     "summary.json",
     "points.csv",
-    "points.parquet",
-    "points.xml",
-    "points_napari.csv",
-    "points_imagej.zip",
-    "points.geojson",
+    *(one.file for one in point_exports.FORMATS.values()),
     "regions.csv",
     "density.zarr",
     "overlay.png",

@@ -27,5 +27,5 @@ def test_points_of_a_level_are_in_pixels_of_the_whole_slide_for_qupath(tmp_path:
     # The corner of pixel 20 of the level is at 40 of the whole; its middle is at 41.
     found = [feature["geometry"]["coordinates"] for feature in features]
     assert found == [[1, 1], [41, 21]]
-    names = {what.split(",")[0] for what in point_exports.FORMATS.values()}
+    names = {one.file for one in point_exports.FORMATS.values()}
     assert names <= {path.name for path in tmp_path.iterdir()}
