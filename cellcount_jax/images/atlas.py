@@ -84,12 +84,6 @@ class Registration:
     annotation: Path
     hemispheres: Path | None
 
-    @property
-    def files(self) -> list[Path]:
-        """The files that are read."""
-        both = (self.annotation, self.hemispheres, self.folder / "brainreg.json")
-        return [path for path in both if path is not None]
-
 
 def read_registration(folder: Path) -> Registration:
     """Reads what brainreg says of its results.
