@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cellcount_jax.counting import counts_table
+from cellcount_jax.counting.density import unit_and_volume
 from cellcount_jax.errors import InputError, reason
 from cellcount_jax.images.files import json_or_none
 from cellcount_jax.report.batch_page import MARK, Row, write_batch_page
@@ -110,8 +110,8 @@ def _density(count: int | None, summary: Mapping[str, Any]) -> tuple[float | Non
     spacing, voxels = summary.get("spacing_um"), summary.get("voxels_counted")
     if count is None or not spacing or not voxels:
         return None, ""
-    size = voxels * math.prod(edge / 1000 for edge in spacing)
-    return count / size, f"mm{'²³'[len(spacing) - 2]}"
+    _, voxel = unit_and_volume(len(spacing), spacing)
+    return count / (voxels * voxel), f"mm{'²³'[len(spacing) - 2]}"
 
 
 def _picture(folder: Path | None) -> bytes:
