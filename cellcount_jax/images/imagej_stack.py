@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.points import warn_of_other_times
 from cellcount_jax.images.sources import Source
 
 
@@ -74,12 +74,5 @@ def planes_at(
     plane = np.maximum(slices - 1, 0) // stack.channels
     time, plane = np.divmod(plane, stack.planes)
     used = (slices < 1) | (time == stack.time)
-    if not used.all():
-        logging.warning(
-            "%s: %d of %d points are of other times than %d and are left out.",
-            path,
-            (~used).sum(),
-            len(used),
-            stack.time,
-        )
+    warn_of_other_times(used, stack.time, path)
     return plane, used

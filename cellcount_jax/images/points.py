@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import point_units
@@ -184,6 +185,24 @@ def check_points_inside(
             f" {size_text(shape)}, the first at ({','.join(_AXES[len(shape)])}) ="
             f" ({first}); points are in voxels of the image, counted from 0"
             f"{point_units.outside_hint(points, shape, spacing)}."
+        )
+
+
+def warn_of_other_times(used: np.ndarray, time: int, path: Path) -> None:
+    """Warns of points that are left out, as they are of other times than the one that is used.
+
+    Args:
+      used: `(N,)` bool, which points are of it.
+      time: from 0.
+      path: the file of the points.
+    """
+    if not used.all():
+        logging.warning(
+            "%s: %d of %d points are of other times than %d and are left out.",
+            path,
+            (~used).sum(),
+            len(used),
+            time,
         )
 
 

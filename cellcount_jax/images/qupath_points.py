@@ -20,6 +20,7 @@ from absl import logging
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file, replacing
 from cellcount_jax.images.outlines import middle
+from cellcount_jax.images.points import warn_of_other_times
 from cellcount_jax.images.regions import voxels_of
 
 _OBJECTS = {
@@ -86,14 +87,7 @@ def read_geojson(path: Path, *, ndim: int, time: int = 0) -> np.ndarray:
         listed = ", ".join(f"{name or 'no class'} {n}" for name, n in classes.most_common())
         logging.warning("%s: all classes are taken as cells: %s.", path, listed)
     used = found[:, 0] == time
-    if not used.all():
-        logging.warning(
-            "%s: %d of %d points are of other times than %d and are left out.",
-            path,
-            (~used).sum(),
-            len(used),
-            time,
-        )
+    warn_of_other_times(used, time, path)
     found = found[used, 1:]
     if ndim == 2 and len(np.unique(found[:, 0])) > 1:
         raise InputError(f"{path}: has points in several planes, but the image is 2D.")
