@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
-from cellcount_jax.images.regions import Region, neighbours
+from cellcount_jax.images.regions import Region, all_of, neighbours
 
 # A part of one channel, `(*region)`, or of all, `(*region, channels)`.
 Reader = Callable[[Region], np.ndarray]
@@ -281,7 +281,7 @@ def _between(grid: np.ndarray, shape: Sequence[int], region: Region | None) -> n
 
     Each voxel's value is computed alone, so that no other voxel of the region matters.
     """
-    region = region or tuple(slice(0, n) for n in shape)
+    region = region or all_of(shape)
     for axis, (part, size) in enumerate(zip(region, shape, strict=True)):
         low, high, share = neighbours(part, grid.shape[axis], size)
         share = share.reshape(-1, *[1] * (grid.ndim - axis - 1))

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from cellcount_jax.images import levels
 from cellcount_jax.images.background import noise_of
-from cellcount_jax.images.regions import Region
+from cellcount_jax.images.regions import Region, all_of
 
 _BOX_VOXELS = 2**21  # of a volume, looked at in one piece
 _BOXES = 4  # of a larger volume, spread over it
@@ -78,7 +78,7 @@ def _of_volume(
 def _boxes(shape: Sequence[int], edges: np.ndarray) -> Iterator[Region]:
     """All of a volume or, of a large one, about cubes that are spread over it."""
     if math.prod(shape) <= _BOXES * _BOX_VOXELS:
-        yield tuple(slice(0, n) for n in shape)
+        yield all_of(shape)
         return
     side = (_BOX_VOXELS * edges.prod()) ** (1 / 3)
     size = np.clip(np.round(side / edges).astype(int), 1, shape).tolist()

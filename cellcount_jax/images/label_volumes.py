@@ -18,7 +18,7 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import existing_file
 from cellcount_jax.images.points import from_corner
-from cellcount_jax.images.regions import Region, size_text
+from cellcount_jax.images.regions import Region, all_of, size_text
 from cellcount_jax.images.sources import Source, open_source
 from cellcount_jax.images.zarr_stores import is_zarr
 
@@ -166,7 +166,7 @@ def blocks(labels: Labels, region: tuple[slice, ...] | None = None) -> Iterator[
       Regions in index order, which fill `region` without overlap.
     """
     sizes = _block(labels)
-    parts = region or tuple(slice(0, n) for n in labels.shape)
+    parts = region or all_of(labels.shape)
     grid = [
         range(part.start // size, -(-part.stop // size))
         for part, size in zip(parts, sizes, strict=True)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from cellcount_jax.images.background import PADDING_SHARE, ROUNDING, is_padding, noise_of
-from cellcount_jax.images.regions import Reader, Region
+from cellcount_jax.images.regions import Reader, Region, all_of
 
 _SMOOTH = 1.0  # sigma in pixels, against noise
 _ROUNDING = 1e-9
@@ -91,7 +91,7 @@ def measure(read: Reader, shape: Sequence[int], *, channels: int) -> tuple[Level
 def _tiles(shape: Sequence[int]) -> Iterator[Region]:
     """All of an image, or tiles all over a large one, about `_MAX_PIXELS` of it."""
     if math.prod(shape) <= _MAX_PIXELS:
-        yield tuple(slice(0, n) for n in shape)
+        yield all_of(shape)
         return
     grid = list(itertools.product(*(range(0, n, _TILE) for n in shape)))
     wanted = _MAX_PIXELS // _TILE ** len(shape)

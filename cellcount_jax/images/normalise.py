@@ -21,7 +21,7 @@ from cellcount_jax.images import background as local
 from cellcount_jax.images import levels as global_levels
 from cellcount_jax.images.background import ROUNDING, Blocks
 from cellcount_jax.images.logarithms import median_and_spread
-from cellcount_jax.images.regions import Array, Readable, Reader, Region, Resampled
+from cellcount_jax.images.regions import Array, Readable, Reader, Region, Resampled, all_of, placed
 
 # The measures of every place against its surroundings, by name.
 _LOCAL = {"signal_to_noise": local.signal_to_noise, "contrast": local.contrast}
@@ -85,12 +85,10 @@ class Measured:
         if self.blocks:
             function, found = _LOCAL[self.method], np.empty(values.shape, np.float32)
             shape = values.shape[:-1]
-            start = [0] * len(shape) if region is None else [part.start for part in region]
+            outer = region or all_of(shape)
             # A part at a time, which stays in the processor's cache.
             for slab in _slabs(shape, _QUICK_VOXELS):
-                place = tuple(
-                    slice(p.start + s, p.stop + s) for p, s in zip(slab, start, strict=True)
-                )
+                place = placed(slab, outer)
                 for channel, blocks in enumerate(self.blocks):
                     part: tuple[Any, ...] = (*slab, channel)
                     found[part] = function(values[part], blocks, place)
@@ -252,7 +250,7 @@ def background_block(background: float, spacing: Sequence[float]) -> tuple[int, 
 def _slabs(shape: Sequence[int], voxels: int) -> Iterator[Region]:
     """Parts along the first axis of about some voxels, which depend on nothing but the shape."""
     depth = max(1, voxels // max(1, math.prod(shape[1:])))
-    rest = tuple(slice(0, n) for n in shape[1:])
+    rest = all_of(shape[1:])
     for start in range(0, shape[0], depth):
         yield (slice(start, min(start + depth, shape[0])), *rest)
 

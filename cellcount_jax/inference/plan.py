@@ -16,7 +16,7 @@ import numpy as np
 
 from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.regions import Reader, Region, extent, placed
+from cellcount_jax.images.regions import Reader, Region, all_of, extent, placed
 from cellcount_jax.inference import tiles
 from cellcount_jax.inference.array_sizes import array_shape, rounded_up
 from cellcount_jax.network.sau_net import decoder_reach, tile_radius
@@ -144,7 +144,7 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
     block: tuple[int, ...] = ()
     if config.model.attention != "none":
         block = tuple(crop // s for crop, s in zip(config.train.crop, stride, strict=True))
-    whole = tuple(slice(0, size) for size in shape)
+    whole = all_of(shape)
     plan = Plan(
         shape=tuple(shape),
         whole=True,
