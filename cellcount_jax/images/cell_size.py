@@ -59,11 +59,12 @@ def _of_volume(
     # Against noise, by as much along each axis; where planes are far apart not across them.
     sigma = np.where(edges > 2 * edges.min(), 0.3, edges.min() / edges)
     smooth = [ndimage.gaussian_filter(box.astype(np.float32), sigma) for box in boxes]
-    threshold = levels.otsu(np.concatenate([values.ravel() for values in smooth]))
+    smoothed = np.concatenate([values.ravel() for values in smooth])
+    threshold = levels.otsu(smoothed)
     if threshold is None:
         return None
     raw = np.concatenate([box.ravel() for box in boxes])
-    above = np.concatenate([values.ravel() for values in smooth]) > threshold
+    above = smoothed > threshold
     noise = noise_of(np.concatenate([np.diff(box.astype(float)).ravel() for box in boxes]))
     if np.median(raw[above]) - np.median(raw[~above]) < _LEAST_CONTRAST * noise:
         return None
