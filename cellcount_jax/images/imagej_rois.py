@@ -9,7 +9,6 @@ ImageJ 1.53.
 
 from __future__ import annotations
 
-import contextlib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,19 +127,18 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
             raise InputError(f"{path}: is too large for a selection of ImageJ.")
         yield path.name, path.read_bytes()
         return
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(zipfile.ZipFile(path))
+    try:
+        with zipfile.ZipFile(path) as file:
             members = [m for m in file.infolist() if m.filename.lower().endswith(".roi")]
             if not members:
                 raise InputError(f"{path}: holds no .roi file; one of ImageJ's ROI Manager does.")
             if sum(member.file_size for member in members) > _MOST_BYTES:
                 raise InputError(f"{path}: its selections are too large to be ImageJ's.")
             contents = [(member.filename, file.read(member)) for member in members]
-        except Exception as error:  # a zip file can be damaged in any way
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path}: is damaged, or no zip file ({error}).") from error
+    except InputError:
+        raise
+    except Exception as error:  # a zip file can be damaged in any way
+        raise InputError(f"{path}: is damaged, or no zip file ({error}).") from error
     yield from contents
 
 
@@ -155,10 +153,8 @@ def _middle(roi: ImagejRoi) -> np.ndarray:
     """`(1, 2)` x, y of the middle of an area; `(0, 2)` of a line or a text."""
     if roi.subtype == roifile.ROI_SUBTYPE.TEXT:
         return np.zeros((0, 2))
-    if roi.composite:
-        return middle(np.asarray(roi.coordinates()))[None] - 0.5  # of its largest part
-    if roi.roitype in _OUTLINES and roi.n_coordinates:
-        return middle(np.asarray(roi.coordinates()))[None] - 0.5
+    if roi.composite or (roi.roitype in _OUTLINES and roi.n_coordinates):
+        return middle(np.asarray(roi.coordinates()))[None] - 0.5  # of several parts the largest
     if roi.roitype in _BOXES:
         x, y = (roi.left + roi.right) / 2, (roi.top + roi.bottom) / 2
         if roi.subpixelrect:
