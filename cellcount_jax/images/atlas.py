@@ -12,6 +12,7 @@ from __future__ import annotations
 import configparser
 import csv
 import dataclasses
+import glob
 import json
 import os
 import re
@@ -195,9 +196,9 @@ def _read(path: Path) -> Atlas:
         }
         if not regions or any(r.path[-1:] != (number,) for number, r in regions.items()):
             raise ValueError("regions without a place in the hierarchy")
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: is not an atlas as brainglobe keeps it ({error!r}).") from error
     return Atlas(str(about["name"]), resolution, orientation, regions)
 
@@ -222,7 +223,7 @@ def _version(path: Path) -> tuple[bool, list[int]]:
 
 def _literal(name: str) -> str:
     """A name in which nothing stands for other characters, and that leads nowhere else."""
-    return re.sub(r"([*?\[\]])", r"[\1]", name.replace("/", "").replace("\\", "").strip("."))
+    return glob.escape(name.replace("/", "").replace("\\", "").strip("."))
 
 
 def _axes(orientation: str) -> list[int]:
