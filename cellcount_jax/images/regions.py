@@ -73,11 +73,9 @@ class Array:
         with np.errstate(over="ignore"):
             part = np.asarray(part, np.float32)
         if not (good := np.abs(part) < TOO_LARGE).all():  # NaN is not
-            at = np.unravel_index(int(np.argmin(good)), good.shape)[: self.ndim]
-            place = ", ".join(str(int(i) + p.start) for i, p in zip(at, region, strict=True))
+            _, place = first_wrong(good, [part.start for part in region])
             raise InputError(
-                f"the array is NaN, infinite or above {TOO_LARGE:g} at"
-                f" ({', '.join('zyx'[-self.ndim :])}) = ({place}); replace such values"
+                f"the array is NaN, infinite or above {TOO_LARGE:g} at {place}; replace such values"
             )
         return part if part.ndim > self.ndim else part[..., None]
 
@@ -215,6 +213,21 @@ def lies_in(points: np.ndarray, region: Region) -> np.ndarray:
     """`(N,)` bool: which points `(N, D)` lie in the voxels of a region, centres at integers."""
     start, stop = ([getattr(p, side) - 0.5 for p in region] for side in ("start", "stop"))
     return np.asarray(((points >= start) & (points < stop)).all(1))
+
+
+def first_wrong(good: np.ndarray, start: Sequence[int]) -> tuple[tuple[int, ...], str]:
+    """Which value of a part of an image is the first that is not good, for a message.
+
+    Args:
+      good: `(*region,)` or `(*region, channels)` bool, not all true.
+      start: `(D,)` the first voxel of the region.
+
+    Returns:
+      Its index in `good`, and its place in the image, for example "(y, x) = (3, 7)".
+    """
+    index = tuple(map(int, np.unravel_index(int(np.argmin(good)), good.shape)))
+    place = ", ".join(str(i + first) for i, first in zip(index, start, strict=False))
+    return index, f"({', '.join('zyx'[-len(start) :])}) = ({place})"
 
 
 def extent(region: Region) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images import axes as axis_names
 from cellcount_jax.images.openers import open_stored, short_name
-from cellcount_jax.images.regions import TOO_LARGE
+from cellcount_jax.images.regions import TOO_LARGE, first_wrong
 from cellcount_jax.images.selection import WHOLE_FILE, Selection
 from cellcount_jax.images.stored import Stored, exact_labels, naming, spatial_axes, without_alpha
 from cellcount_jax.images.voxel_size import possible_edge, unknown_text
@@ -224,12 +224,10 @@ class Source:
         """Makes sure that all of `(*region, channels)` is good; names the first that is not."""
         if good.all():
             return
-        *voxel, channel = np.unravel_index(int(np.argmin(good)), good.shape)
-        place = ", ".join(str(int(a) + b) for a, b in zip(voxel, start, strict=True))
-        which = f" of channel {channel}" if self.channels > 1 else ""
-        letters = ", ".join("zyx"[-len(start) :])
+        index, place = first_wrong(good, start)
+        which = f" of channel {index[-1]}" if self.channels > 1 else ""
         raise InputError(
-            f"{self.path}: {problem} at ({letters}) = ({place}){which};"
+            f"{self.path}: {problem} at {place}{which};"
             f" {int(good.size - good.sum())} such values in the region read. Replace them, and save"
             " the file anew."
         )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cellcount_jax.errors import InputError, few, reason
+from cellcount_jax.images.regions import first_wrong
 
 _MAX_CHARACTERS = 300  # of a library; some messages repeat the file
 _LISTED = 24  # channels or images that a message names
@@ -206,15 +207,11 @@ def exact_labels(values: np.ndarray, path: Path, start: Sequence[int]) -> np.nda
     else:
         return np.array(values, dtype=np.int64, order="C")
     if not good.all():
-        voxel = np.unravel_index(int(np.argmin(good)), good.shape)
-        wrong = values[voxel]
+        index, place = first_wrong(good, start)
+        wrong = values[index]
         if abs(wrong) < np.inf and wrong == np.floor(wrong) and values.dtype.kind == "f":
             problem = f"from {limit:.0f} on, labels are rounded in {values.dtype} numbers"
-        place = ", ".join(str(int(a) + int(b)) for a, b in zip(voxel, start, strict=True))
-        raise InputError(
-            f"{path}: {wrong:.10g} at ({', '.join('zyx'[-len(start) :])}) = ({place}); {problem}."
-            " Save them anew as integers."
-        )
+        raise InputError(f"{path}: {wrong:.10g} at {place}; {problem}. Save them anew as integers.")
     return np.array(values, dtype=np.int64, order="C")
 
 
