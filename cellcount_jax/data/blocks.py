@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,16 @@ class BlockStates:
     def valid(self) -> np.ndarray:
         """`(*shape)` bool: where the dots are complete."""
         return self.grid.mask(self.states == DONE)
+
+
+def journal_path(path: Path, name: str) -> Path:
+    """Where the labelling tool keeps what it did not save yet, while it is open.
+
+    Args:
+      path: of the image, or of another file beside it.
+      name: of the image.
+    """
+    return path.with_name(f".{name}.label.journal")
 
 
 def read_block_states(path: str | os.PathLike[str]) -> BlockStates:

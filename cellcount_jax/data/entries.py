@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from cellcount_jax.data.blocks import DONE, SUFFIX, read_block_states
+from cellcount_jax.data.blocks import DONE, SUFFIX, journal_path, read_block_states
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.axes import option_text
 from cellcount_jax.images.dot_files import holds_dots, image_name, is_foreign
@@ -203,7 +203,7 @@ def unsaved_warning(path: Path, name: str) -> str | None:
       path: of the image, or of its dots.
       name: of the image.
     """
-    if not path.with_name(f".{name}.label.journal").exists():
+    if not journal_path(path, name).exists():
         return None
     return (
         f"{path}: is being labelled, or was when its window was killed; what was not saved is not"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cellcount_jax.data.blocks import SUFFIX
+from cellcount_jax.data.blocks import SUFFIX, journal_path
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.image_points import check_image_points
@@ -26,7 +26,7 @@ class Files:
     def __init__(self, image: Path, name: str) -> None:
         self.points = image.with_name(f"{name}.csv")
         self.label_file = image.with_name(name + SUFFIX)
-        self.journal = image.with_name(f".{name}.label.journal")
+        self.journal = journal_path(image, name)
         self.lock = image.with_name(f".{name}.label.lock")
 
 
