@@ -74,32 +74,27 @@ def read_dots(
     assert entry.points is not None
     if is_foreign(entry.points):
         with open_source(entry.image, selected(entry, selection)) as source:
-            found = foreign_dots(entry, source)
-        assert found is not None
-        return found[1]
+            return foreign_dots(entry.points, source)
     known = known if entry.blocks is None else known.of_ours()
     return read_image_points(entry.points, shape=shape, spacing=spacing, known=known, valid=valid)
 
 
-def foreign_dots(entry: Entry, source: Source) -> tuple[Path, np.ndarray] | None:
-    """The file of another program with the dots of an image, and these, if it has such.
+def foreign_dots(path: Path, source: Source) -> np.ndarray:
+    """The dots of an image in a file of another program.
 
     Args:
-      entry: the files.
+      path: the file, see `is_foreign`.
       source: the image.
 
     Returns:
-      The file, and `(N, D)` float32 dots in voxels; None where the dots are in a table, or none.
+      `(N, D)` float32 dots in voxels.
 
     Raises:
       InputError: see `read_foreign`; or a dot outside the image.
     """
-    path = entry.points
-    if path is None or not is_foreign(path):
-        return None
     points = read_foreign(path, ndim=len(source.shape), stack=stack_of(source))
     check_points_inside(points, source.shape, path)
-    return path, points
+    return points
 
 
 def read_entry(

@@ -26,6 +26,7 @@ from cellcount_jax.data.blocks import (
 from cellcount_jax.data.entries import entry_of
 from cellcount_jax.data.entry_content import foreign_dots
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.dot_files import is_foreign
 from cellcount_jax.images.point_units import UNKNOWN_UNIT, DotUnit
 from cellcount_jax.images.sources import Source
 from cellcount_jax.label import files, journal
@@ -209,11 +210,10 @@ class Store:
             self._foreign = True
             states = np.full(grid.counts, DONE, np.uint8)
         dots = fresh.state.dots
-        foreign = None if self._csv else foreign_dots(entry_of(source.path), source)
-        if foreign is not None:
-            path, points = foreign
+        path = None if self._csv else entry_of(source.path).points
+        if path is not None and is_foreign(path):
             states = np.full(grid.counts, DONE, np.uint8)
-            stored = as_stored(points, grid.shape, path)
+            stored = as_stored(foreign_dots(path, source), grid.shape, path)
             dots = make_dots(stored, first_id=0, verified=True)
             self.notes.append(
                 f"The dots are those of {path.name}; they will be saved to {self.points.name}."
