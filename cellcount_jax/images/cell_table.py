@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cellcount_jax.errors import InputError
+from cellcount_jax.errors import InputError, how_to_install
 from cellcount_jax.images.exports import column_names
 
 
@@ -54,6 +54,6 @@ def data_frame(columns: Mapping[str, Any]) -> Any:
         pandas = importlib.import_module("pandas")
     except ImportError as error:
         raise InputError(
-            'the table needs pandas, which is not installed: pip install "cellcount_jax[pandas]"'
+            f"the table needs pandas, which is not installed: {how_to_install('pandas')}"
         ) from error
     return pandas.DataFrame(columns)
