@@ -14,7 +14,8 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import score_table
 from cellcount_jax.evaluation.comparison import summarise
-from cellcount_jax.evaluation.scored import Scored, open_image
+from cellcount_jax.evaluation.frame import open_image
+from cellcount_jax.evaluation.scored import Scored
 from cellcount_jax.images import files
 from cellcount_jax.images.regions import Region, all_of, size_text
 from cellcount_jax.images.sources import Source

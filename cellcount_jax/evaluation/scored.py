@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cellcount_jax.data.blocks import DONE, read_block_states
 from cellcount_jax.data.entries import unsaved_warning
-from cellcount_jax.errors import InputError, in_words
+from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation.comparison import Comparison, compare
+from cellcount_jax.evaluation.frame import Frame, counted_image, selection_of, valid_regions
 from cellcount_jax.evaluation.pairing import Side
 from cellcount_jax.evaluation.tolerance import Tolerance, tolerance_of
 from cellcount_jax.images.dot_files import is_foreign, read_foreign
-from cellcount_jax.images.image_files import read_instance_labels, read_mask
-from cellcount_jax.images.imagej_stack import Stack, stack_of
+from cellcount_jax.images.image_files import read_instance_labels
+from cellcount_jax.images.imagej_stack import Stack
 from cellcount_jax.images.labelled_cells import cells_of_labels
 from cellcount_jax.images.point_units import DotUnit, check_spread
 from cellcount_jax.images.points import read_points, read_table, table_ndim
 from cellcount_jax.images.regions import size_text
 from cellcount_jax.images.selection import Selection
-from cellcount_jax.images.sources import Source, open_source
-from cellcount_jax.images.zarr_stores import is_zarr
 
 _MARGIN = 1.0  # voxels that a point may lie outside the image: a click on its border
 
@@ -83,16 +80,16 @@ def score_pair(
       InputError: a file that cannot be used; sizes that differ; points outside the image; no
         tolerance; see `compare`.
     """
-    selection = _selection(found, true, selection or Selection())
-    frame = _Frame()
-    path = image or _counted_image(found, true) or true.image or found.image
-    if path is not None and not _add_image(frame, path, selection, needed=image is not None):
+    selection = selection_of(found, true, selection or Selection())
+    frame = Frame()
+    path = image or counted_image(found, true) or true.image or found.image
+    if path is not None and not frame.add_image(path, selection, needed=image is not None):
         path = None
     for side in (found, true):
-        _add_side(frame, side)
+        frame.add_side(side)
     labels = None if true.labels is None else read_instance_labels(true.labels)
     valid = None
-    for file, region in _valid_regions(found, true):
+    for file, region in valid_regions(found, true):
         frame.add(file, region.shape)
         valid = region if valid is None else valid & region
     shape = frame.shape
@@ -133,116 +130,6 @@ def score_pair(
     remarks = (*frame.remarks, *comparison.remarks)
     comparison = dataclasses.replace(comparison, remarks=remarks)
     return Scored(true.name, found, true, comparison, spacing, path, selection, valid)
-
-
-class _Frame:
-    """What the files of a pair tell of their image, which must be one."""
-
-    def __init__(self) -> None:
-        self.shape: tuple[int, ...] | None = None
-        self.spacings: list[tuple[float, ...] | None] = []
-        self.remarks: list[str] = []
-        self.stack: Stack | None = None  # as ImageJ numbers the slices of the image
-        self._first: Path | None = None
-
-    def add(self, path: Path, shape: Sequence[int]) -> None:
-        """Takes the size of the image in voxels, as a file has it."""
-        if self.shape is None:
-            self.shape, self._first = tuple(shape), path
-        elif self.shape != tuple(shape):
-            raise InputError(
-                f"{path}: is of {size_text(shape)} voxels, {self._first} of"
-                f" {size_text(self.shape)}; files of one image at one resolution are needed."
-            )
-
-
-def _add_image(frame: _Frame, path: Path, selection: Selection, *, needed: bool) -> bool:
-    """Whether the image can be used; if it was not asked for, it may be missing."""
-    try:
-        with open_image(path, selection) as source:
-            frame.add(path, source.shape)
-            frame.spacings.append(source.spacing)
-            frame.stack = stack_of(source)
-    except (InputError, OSError) as error:
-        if needed:
-            raise
-        frame.remarks.append(
-            f"there is no picture, since the image cannot be read ({in_words(error)})"
-        )
-        return False
-    return True
-
-
-def _add_side(frame: _Frame, side: Side) -> None:
-    if side.summary is not None:
-        frame.add(side.path.parent / "summary.json", side.summary["shape"])
-        edges = side.summary["spacing_um"]
-        frame.spacings.append(None if edges is None else tuple(map(float, edges)))
-        if side.summary.get("mask"):
-            frame.remarks.append(
-                f"counted was only where {side.summary['mask']} is not 0; dots elsewhere are"
-                " missed ones"
-            )
-    if side.labels is not None:
-        with open_source(side.labels) as source:
-            frame.add(side.labels, source.shape)
-            frame.spacings.append(source.spacing)
-
-
-def open_image(path: Path, selection: Selection) -> Source:
-    """Opens an image; a folder that is no Zarr is one of slices, as `cellcount count` takes it."""
-    return open_source(path, selection, as_slices=path.is_dir() and not is_zarr(path))
-
-
-def _selection(found: Side, true: Side, given: Selection) -> Selection:
-    """The part of the image that was counted and labelled, where no other is given."""
-    known: dict[str, Any] = {}
-    for side in (true, found):
-        told: dict[str, Any] = {}
-        if side.blocks is not None:
-            told |= read_block_states(side.blocks).about
-        if side.summary is not None:
-            summary = side.summary
-            told |= {**summary, "spacing": summary["spacing_um"], "axes": summary.get("axes_given")}
-        for name in ("scene", "time", "level"):
-            # None, of a file with one scene or time point, is its first.
-            both = {name} <= told.keys() & known.keys()
-            if both and str(told[name] or 0) != str(known[name] or 0):
-                raise InputError(
-                    f"{side.path}: is of {name} {told[name]}, {true.path} of {known[name]}; points"
-                    " and dots of one time point, level and scene are needed."
-                )
-        known |= {name: v for name, v in told.items() if v is not None or name == "time"}
-    names = ("scene", "channel", "time", "level", "spacing", "axes")
-    part = {name: getattr(given, name) for name in names}
-    for name, value in part.items():
-        if value is None or (name, value) == ("level", 0):
-            part[name] = known.get(name, value)
-    if part["spacing"] is not None:
-        part["spacing"] = tuple(map(float, part["spacing"]))
-    return Selection(**part)
-
-
-def _counted_image(found: Side, true: Side) -> Path | None:
-    """The image that was counted, if it is still there."""
-    paths = [Path(side.summary["input"]) for side in (found, true) if side.summary is not None]
-    return next((path for path in paths if path.exists()), None)
-
-
-def _valid_regions(*sides: Side) -> Iterator[tuple[Path, np.ndarray]]:
-    """The files that say where cells are complete, and the region, if it is not all."""
-    for side in sides:
-        if side.valid is not None:
-            yield side.valid, read_mask(side.valid)
-        if side.blocks is not None:
-            blocks = read_block_states(side.blocks)
-            if not (blocks.states == DONE).any():
-                raise InputError(
-                    f"{side.blocks}: none of its blocks is done, so that no dots are known to be"
-                    " complete; mark blocks done where all cells have dots (cellcount label)."
-                )
-            if not (blocks.states == DONE).all():
-                yield side.blocks, blocks.valid
 
 
 def _ndim(found: Side, true: Side, shape: tuple[int, ...] | None, selection: Selection) -> int:
