@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import create_worker
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -25,7 +21,7 @@ from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images import exports
 from cellcount_jax.inference.seen import Seen, look
 from cellcount_jax.inference.threshold import LOWEST_THRESHOLD
-from cellcount_jax.label.window.in_thread import Steps, result_of
+from cellcount_jax.label.window.in_thread import WorkBar, result_of
 from cellcount_jax.plugin.cell_layers import CellLayers
 from cellcount_jax.plugin.count_form import Asked, CountForm, leave_wheels
 
@@ -50,12 +46,9 @@ class CountPanel(QWidget):
       layers: of the cells.
     """
 
-    progressed = QtSignal(str, int, int)  # title, total, done
-
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self.viewer, self.layers, self.form = viewer, CellLayers(viewer), CountForm(viewer)
-        self._worker: Any = None
         self._judging: Any = None
         self._seen: Seen | None = None
         self._asked: Asked | None = None
@@ -75,9 +68,9 @@ class CountPanel(QWidget):
         self.result, self.notes = QLabel(), QLabel()
         self.save = QPushButton("Save points ...")
         self.save.setToolTip("points.csv, as cellcount count writes it")
-        self._bar = QProgressBar(visible=False)
+        self._work = WorkBar(stopped="Stopped.")
         layout = QVBoxLayout(self)
-        for widget in (self.form, self.start, self._bar):
+        for widget in (self.form, self.start, self._work):
             layout.addWidget(widget)
         layout.addLayout(_row(QLabel("threshold"), self.threshold))
         for label in (self.result, self.notes):
@@ -93,17 +86,12 @@ class CountPanel(QWidget):
         self.threshold.valueChanged.connect(self._moved)
         self.own.clicked.connect(self._take_own)
         self.save.clicked.connect(self._ask_and_save)
-        self.progressed.connect(self._show_progress)
+        self._work.ended.connect(self._ended)
 
     @property
     def busy(self) -> bool:
         """Whether it is counting."""
-        return self._worker is not None
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a count that is running is to end."""
-        return self._worker is not None and bool(self._worker.abort_requested)
+        return self._work.busy
 
     @property
     def settled(self) -> bool:
@@ -123,8 +111,8 @@ class CountPanel(QWidget):
 
     def count(self) -> None:
         """Computes what the model sees in the image, and shows its cells; or stops it."""
-        if self._worker is not None:
-            self._worker.quit()
+        if self.busy:
+            self._work.stop()
             self.start.setText("Stopping ...")
             return
         try:
@@ -137,19 +125,16 @@ class CountPanel(QWidget):
         self.start.setText("Stop")
         self.result.setText("")
         self.notes.setText("computing; the first time it is compiled too")
-        self._bar.setRange(0, 0)
-        self._bar.setVisible(True)
         array, options = asked.part.array, asked.options
-        self._worker = create_worker(
-            result_of, lambda: look(asked.model, array, **options, progress=self._progress)
+        self._work.run(
+            lambda: look(asked.model, array, **options, progress=self._work.progress),
+            self._looked,
         )
-        self._worker.returned.connect(self._looked)
-        self._worker.finished.connect(self._ended)
-        self._worker.start()
 
     def _looked(self, made: Any) -> None:
-        if isinstance(made, Exception) or self.stopping:
-            self.notes.setText("Stopped." if self.stopping else in_words(made))
+        stopped = self._work.stopping
+        if isinstance(made, Exception) or stopped:
+            self.notes.setText("Stopped." if stopped else in_words(made))
             if isinstance(made, Seen):
                 made.close()
             return
@@ -159,9 +144,7 @@ class CountPanel(QWidget):
         self._enable(True)
 
     def _ended(self) -> None:
-        self._worker = None
         self.start.setText("Count cells")
-        self._bar.setVisible(False)
 
     def _forget(self) -> None:
         """Lets go of an earlier count, and of what it keeps on the disk."""
@@ -171,16 +154,6 @@ class CountPanel(QWidget):
         if self._seen is not None:
             self._seen.close()
         self._seen = self._found = None
-
-    def _show_progress(self, title: str, total: int, done: int) -> None:
-        self._bar.setFormat(f"{title} %p %")
-        self._bar.setRange(0, 100)
-        self._bar.setValue(round(100 * done / max(total, 1)))
-
-    @contextlib.contextmanager
-    def _progress(self, title: str, total: int) -> Iterator[Any]:
-        """Progress of a count, in its thread; see `job.Progress`."""
-        yield Steps(self, title, total, stopped="Stopped.")
 
     # The threshold, live
 

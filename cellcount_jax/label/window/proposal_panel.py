@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
-from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -19,7 +16,6 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -32,7 +28,7 @@ from cellcount_jax.label import calibrating, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
 from cellcount_jax.label.window.canvas import Canvas
 from cellcount_jax.label.window.fold import Fold
-from cellcount_jax.label.window.in_thread import Steps, result_of
+from cellcount_jax.label.window.in_thread import WorkBar
 from cellcount_jax.label.window.otsu_parameters import OtsuParameters, leave_on_enter
 
 _OTSU = "bright spots (Otsu)"
@@ -53,12 +49,9 @@ class ProposalPanel(QWidget):
       calibrate: the button that calibrates the model, shown once blocks are done.
     """
 
-    progressed = QtSignal(str, int, int)  # title, total, done
-
     def __init__(self, canvas: Canvas, *, model: str | None) -> None:
         super().__init__()
         self._canvas = canvas
-        self._worker: Any = None
         self._timer = QTimer(self, singleShot=True, interval=_PREVIEW_DELAY_MS)
         self._timer.timeout.connect(self._show_preview)
         self.method = QComboBox()
@@ -96,8 +89,8 @@ class ProposalPanel(QWidget):
         layout.addLayout(row)
         self.counted = QLabel(wordWrap=True)
         layout.addWidget(self.counted)
-        self._bar = QProgressBar(visible=False)
-        layout.addWidget(self._bar)
+        self._work = WorkBar(stopped="Stopped: nothing was changed.")
+        layout.addWidget(self._work)
         layout.addWidget(self._of_model)
         self.calibrate = QPushButton()
         self.calibrate.setToolTip(
@@ -112,7 +105,7 @@ class ProposalPanel(QWidget):
         self._block: tuple[int, ...] | None = None
         self._found = np.zeros((0, len(canvas.session.edges)))
         self._part = "this block"
-        self.progressed.connect(self._show_progress)
+        self._work.ended.connect(self._ended)
         canvas.changed.connect(self._moved)
         canvas.changed.connect(self._offer_calibration)
         canvas.resized.connect(self._otsu.follow_size)
@@ -121,17 +114,11 @@ class ProposalPanel(QWidget):
     @property
     def busy(self) -> bool:
         """Whether a search for proposals is running."""
-        return self._worker is not None
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a search that is running is to end."""
-        return self._worker is not None and bool(self._worker.abort_requested)
+        return self._work.busy
 
     def stop(self) -> None:
         """Ends a search that is running, without proposals."""
-        if self._worker is not None:
-            self._worker.quit()
+        self._work.stop()
 
     def _offer(self, model: str) -> None:
         if self.method.findText(model) < 0:
@@ -210,7 +197,7 @@ class ProposalPanel(QWidget):
     # The whole image, in a thread: the window stays alive
 
     def _propose(self) -> None:
-        if self._worker is not None:
+        if self.busy:
             self.stop()
             return
         session, method = self._canvas.session, self.method.currentText()
@@ -219,39 +206,34 @@ class ProposalPanel(QWidget):
 
             def make() -> Any:
                 settings = BlobSettings(session.edges, **parameters)
-                found = proposals.otsu_image(session, settings, progress=self._progress)
+                found = proposals.otsu_image(session, settings, progress=self._work.progress)
                 return *found, {"method": "otsu", **parameters}
         else:
             threshold = self.threshold.value() or None
 
             def make() -> Any:
                 return proposals.from_model(
-                    session, method, threshold=threshold, progress=self._progress
+                    session, method, threshold=threshold, progress=self._work.progress
                 )
 
-        self._work(make, self._made)
+        self._begin(make, self._made)
 
     def _calibrate(self) -> None:
         session, model = self._canvas.session, self.method.currentText()
-        if self._worker is None:
-            self._work(
-                lambda: calibrating.calibrate(session, model, progress=self._progress),
+        if not self.busy:
+            self._begin(
+                lambda: calibrating.calibrate(session, model, progress=self._work.progress),
                 self._calibrated,
             )
 
-    def _work(self, make: Callable[[], Any], made: Callable[[Any], None]) -> None:
+    def _begin(self, make: Callable[[], Any], made: Callable[[Any], None]) -> None:
         """Runs `make` in a thread, and then `made` with its result or error."""
-        self._worker = create_worker(result_of, make)
-        self._worker.returned.connect(made)
-        self._worker.finished.connect(self._ended)
         self.start.setText("Stop")
         self.calibrate.setEnabled(False)
-        self._bar.setRange(0, 0)
-        self._bar.setVisible(True)
-        self._worker.start()
+        self._work.run(make, made)
 
     def _made(self, made: Any) -> None:
-        if not self.busy or self.stopping:
+        if not self.busy or self._work.stopping:
             return
         if isinstance(made, Exception):
             self._canvas.notify(str(made))
@@ -263,7 +245,7 @@ class ProposalPanel(QWidget):
             self._canvas.notify(f"{count} proposals, from {len(points)} found.")
 
     def _calibrated(self, made: Any) -> None:
-        if not self.busy or self.stopping:
+        if not self.busy or self._work.stopping:
             return
         if isinstance(made, Exception):
             self._canvas.notify(str(made))
@@ -275,17 +257,5 @@ class ProposalPanel(QWidget):
         self._canvas.notify(f"{calibrating.summary(outcome)} {path.name} proposes from now on.")
 
     def _ended(self) -> None:
-        self._worker = None
         self.calibrate.setEnabled(True)
         self.start.setText("Propose")
-        self._bar.setVisible(False)
-
-    def _show_progress(self, title: str, total: int, done: int) -> None:
-        self._bar.setFormat(f"{title} %p %")
-        self._bar.setRange(0, 100)
-        self._bar.setValue(round(100 * done / max(total, 1)))
-
-    @contextlib.contextmanager
-    def _progress(self, title: str, total: int) -> Iterator[Any]:
-        """Progress of a search, in its thread; see `job.Progress`."""
-        yield Steps(self, title, total, stopped="Stopped: nothing was changed.")
