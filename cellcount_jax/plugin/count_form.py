@@ -9,14 +9,14 @@ from typing import Any
 from napari.layers import Image
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtCore import Signal as QtSignal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QFormLayout, QLineEdit, QWidget
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLineEdit, QWidget
 
 from cellcount_jax.errors import InputError, in_words
-from cellcount_jax.inference.model_file import bundled_models, load_model
+from cellcount_jax.inference.model_file import load_model
 from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.label.window.model_box import ModelBox, cut_long_names
 from cellcount_jax.plugin.layer_image import LayerImage, image_of_layer, voxel_edges
 
-_RUN, _EXPORTED = "a model from the folder of a run ...", "a model from an exported file ..."
 _LIGHT = {"bright on dark": None, "dark on bright": True, "not checked": False}
 
 
@@ -59,12 +59,8 @@ class CountForm(QWidget):
         super().__init__()
         self._viewer = viewer
         self._chosen_by_hand = False
-        self.image, self.model, self.light = QComboBox(), QComboBox(), QComboBox()
-        self.model.addItems([*bundled_models(), _RUN, _EXPORTED])
-        for box in (self.image, self.model):  # a long name is cut, and does not widen the panel
-            box.setSizeAdjustPolicy(
-                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-            )
+        self.image, self.model, self.light = QComboBox(), ModelBox(), QComboBox()
+        cut_long_names(self.image)
         self.light.addItems(_LIGHT)
         self.light.setToolTip("images that seem to be the other way round are refused")
         self.diameter = QDoubleSpinBox(decimals=1, maximum=1e4, singleStep=1)
@@ -119,9 +115,7 @@ class CountForm(QWidget):
 
     def offer(self, model: str) -> None:
         """Puts a model of one's own into the box, and chooses it."""
-        if self.model.findText(model) < 0:
-            self.model.insertItem(self.model.findText(_RUN), model)
-        self.model.setCurrentText(model)
+        self.model.offer(model)
         self._chosen_by_hand = True
         self._show_fields()
 
@@ -148,16 +142,7 @@ class CountForm(QWidget):
         self._show_fields()
 
     def _model_activated(self, _: int) -> None:
-        path = None
-        if self.model.currentText() == _RUN:
-            path = QFileDialog.getExistingDirectory(self, _RUN)
-        elif self.model.currentText() == _EXPORTED:
-            path, _ = QFileDialog.getOpenFileName(self, _EXPORTED, "", "Models (*.zip)")
-        if path:
-            self.offer(path)
-            return
-        if path is not None:  # the dialog was cancelled
-            self.model.setCurrentIndex(0)
+        self.model.ask()
         self._chosen_by_hand = True
         self._show_fields()
 

@@ -149,7 +149,7 @@ def test_keys_and_proposals(drive: Drive, volume: Path) -> None:
         parts = panel.proposals
         for part, name in ((parts.method, "Down"), (parts.threshold, "Return")):
             part.setFocus(); QTest.keyClick(part, getattr(Qt.Key, "Key_" + name)); wait()
-            with mock.patch("cellcount_jax.label.window.proposal_panel.QFileDialog") as asked:
+            with mock.patch("cellcount_jax.label.window.model_box.QFileDialog") as asked:
                 asked.getOpenFileName.return_value = "", ""
                 QTest.keyClick(panel.window().windowHandle(), Qt.Key.Key_PageDown); wait()
         # The keys went to the slices, and not to the boxes.

@@ -10,9 +10,7 @@ import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
-    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -23,16 +21,15 @@ from qtpy.QtWidgets import (
 
 from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images.regions import voxels_of
-from cellcount_jax.inference.model_file import bundled_models
 from cellcount_jax.label import calibrating, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
 from cellcount_jax.label.window.canvas import Canvas
 from cellcount_jax.label.window.fold import Fold
 from cellcount_jax.label.window.in_thread import WorkBar
+from cellcount_jax.label.window.model_box import ModelBox
 from cellcount_jax.label.window.otsu_parameters import OtsuParameters, leave_on_enter
 
 _OTSU = "bright spots (Otsu)"
-_RUN, _EXPORTED = "a model from the folder of a run ...", "a model from an exported file ..."
 _PREVIEW_DELAY_MS = 300  # after a parameter was changed
 
 
@@ -54,14 +51,9 @@ class ProposalPanel(QWidget):
         self._canvas = canvas
         self._timer = QTimer(self, singleShot=True, interval=_PREVIEW_DELAY_MS)
         self._timer.timeout.connect(self._show_preview)
-        self.method = QComboBox()
-        self.method.addItems([_OTSU, *bundled_models(), _RUN, _EXPORTED])
-        # A long path is cut, and does not widen the panel.
-        self.method.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
+        self.method = ModelBox(_OTSU)
         if model is not None:
-            self._offer(model)
+            self.method.offer(model)
         self.method.activated.connect(self._chosen)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -120,21 +112,8 @@ class ProposalPanel(QWidget):
         """Ends a search that is running, without proposals."""
         self._work.stop()
 
-    def _offer(self, model: str) -> None:
-        if self.method.findText(model) < 0:
-            self.method.insertItem(self.method.findText(_RUN), model)
-        self.method.setCurrentText(model)
-
     def _chosen(self, _: int = 0) -> None:
-        path = None
-        if self.method.currentText() == _RUN:
-            path = QFileDialog.getExistingDirectory(self, _RUN)
-        elif self.method.currentText() == _EXPORTED:
-            path, _ = QFileDialog.getOpenFileName(self, _EXPORTED, "", "Models (*.zip)")
-        if path:
-            self._offer(path)
-        elif path is not None:  # the dialog was cancelled
-            self.method.setCurrentIndex(0)
+        self.method.ask()
         otsu = self._otsu_chosen
         self.parameters.setVisible(otsu)
         self._of_model.setVisible(not otsu)
@@ -252,7 +231,7 @@ class ProposalPanel(QWidget):
             return
         path, outcome = made
         self.threshold.setValue(0)
-        self._offer(str(path))
+        self.method.offer(str(path))
         self._offer_calibration()
         self._canvas.notify(f"{calibrating.summary(outcome)} {path.name} proposes from now on.")
 
