@@ -80,7 +80,6 @@ class Canvas:
         self._least: int | None = None  # the dot that U went to, until another is in focus
         self.layers = Layers(viewer, session)
         self.block = self.view.block
-        self.block = self.view.block
         for event in (viewer.dims.events.current_step, viewer.dims.events.ndisplay):
             event.connect(self.refresh)
         viewer.dims.events.order.connect(self.refresh)
@@ -120,9 +119,12 @@ class Canvas:
 
     def resize(self, radius: float) -> None:
         """Says how large a cell is, see `Session.resize`, and draws the dots so."""
-        self.do(lambda: self.session.resize(radius))
-        self.layers.resize(self.session.radius)
-        self.refresh()
+
+        def resize() -> None:
+            self.session.resize(radius)
+            self.layers.resize(self.session.radius)
+
+        self.do(resize)
         self.resized.emit()
 
     # Acts of the keys
