@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cellcount_jax.errors import InputError
+from cellcount_jax.images.length_units import micrometres
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,15 +65,9 @@ def voxel_edges(layer: Any) -> tuple[float, ...] | None:
     A scale without a unit is taken to be in micrometres, unless it is that of a layer without any.
     """
     scale = [float(edge) for edge in layer.scale]
-    factors = []
-    for unit in getattr(layer, "units", ()):
-        try:
-            factors.append(float((1 * unit).to("um").magnitude))
-        except Exception:  # of pint, whose classes napari does not name: a pixel is no length
-            factors.append(1.0)
-            if np.allclose(scale, 1):
-                return None
-    if not factors and np.allclose(scale, 1):
+    units = getattr(layer, "units", ()) or ("pixel",) * len(scale)
+    factors = [micrometres(unit) for unit in units]
+    if np.isnan(factors).any() and np.allclose(scale, 1):
         return None
-    factors = factors or [1.0] * len(scale)
-    return tuple(abs(a * b) for a, b in zip(scale, factors, strict=True))
+    edges = zip(scale, np.nan_to_num(factors, nan=1.0).tolist(), strict=True)
+    return tuple(abs(edge * factor) for edge, factor in edges)
