@@ -20,9 +20,9 @@ from qtpy.QtWidgets import (
 )
 
 from cellcount_jax.errors import InputError, in_words
-from cellcount_jax.images.regions import voxels_of
 from cellcount_jax.label import calibrating, proposals
 from cellcount_jax.label.blobs import BlobSettings, otsu
+from cellcount_jax.label.scene import in_plane, near_plane
 from cellcount_jax.label.window.canvas import Canvas
 from cellcount_jax.label.window.fold import Fold
 from cellcount_jax.label.window.in_thread import WorkBar
@@ -164,9 +164,9 @@ class ProposalPanel(QWidget):
         text = f"{len(found)} found in {self._part}"
         if canvas.view.plane is not None:
             axis, index = canvas.view.plane
-            apart = np.abs(voxels_of(found[:, axis]) - index)
-            near = (apart <= canvas.reach).sum() - (apart == 0).sum()
-            text += f": {(apart == 0).sum()} in this slice, {near} in nearby ones (fainter)"
+            here = len(in_plane(found, axis=axis, index=index))
+            near = len(near_plane(found, axis=axis, index=index, reach=canvas.reach).rows)
+            text += f": {here} in this slice, {near} in nearby ones (fainter)"
         self.counted.setText(text)
 
     @property
