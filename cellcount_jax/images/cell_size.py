@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
+from cellcount_jax.errors import InputError
 from cellcount_jax.images import levels
 from cellcount_jax.images.background import noise_of
 from cellcount_jax.images.regions import Region, all_of
@@ -50,6 +51,16 @@ def measure_diameter(
     if found.diameter is None or found.cells - found.background < _LEAST_CONTRAST * found.noise:
         return None
     return found.diameter * math.sqrt(math.prod(edges))
+
+
+def check_diameter(diameter: float | None) -> None:
+    """Makes sure that a diameter that a command was given is a size.
+
+    Raises:
+      InputError: it is not positive and finite.
+    """
+    if diameter is not None and not 0 < diameter < math.inf:
+        raise InputError(f"--diameter {diameter:g}: must be a positive number.")
 
 
 def _of_volume(

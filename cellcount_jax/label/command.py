@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
 from cellcount_jax import cache
-from cellcount_jax.errors import InputError
 from cellcount_jax.images import inputs
+from cellcount_jax.images.cell_size import check_diameter
 from cellcount_jax.images.point_units import add_points_unit
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.label.window import window
@@ -53,8 +52,7 @@ def run(options: argparse.Namespace) -> int:
     """Opens the window; returns the exit status when it is closed."""
     cache.keep_programs()
     diameter = options.diameter
-    if diameter is not None and not 0 < diameter < math.inf:
-        raise InputError(f"--diameter {diameter:g}: must be a positive number.")
+    check_diameter(diameter)
     window.run(
         options.image,
         selection=Selection.from_arguments(options),

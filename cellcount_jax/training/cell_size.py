@@ -14,8 +14,7 @@ from cellcount_jax.data.blocks import (
     read_block_states,
 )
 from cellcount_jax.data.entries import Entry, selected
-from cellcount_jax.errors import InputError
-from cellcount_jax.images.cell_size import measure_diameter
+from cellcount_jax.images.cell_size import check_diameter, measure_diameter
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.images.sources import open_source
 
@@ -80,16 +79,6 @@ def cell_size(
         "assumed, as no cells can be told from the background",
         False,
     )
-
-
-def check_diameter(diameter: float | None) -> None:
-    """Makes sure that a diameter that was given is a size.
-
-    Raises:
-      InputError: it is not positive and finite.
-    """
-    if diameter is not None and not 0 < diameter < float("inf"):
-        raise InputError(f"--diameter {diameter:g}: must be a positive number.")
 
 
 def _measured(entry: Entry, edges: Sequence[float], selection: Selection) -> float | None:

@@ -28,12 +28,13 @@ from cellcount_jax.data.entries import (
 )
 from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import evaluate
+from cellcount_jax.images.cell_size import check_diameter
 from cellcount_jax.images.files import check_folder
 from cellcount_jax.images.point_units import add_points_unit
 from cellcount_jax.images.sources import open_source
 from cellcount_jax.inference import model_file
 from cellcount_jax.training import fine_tuning, labels_record, parallel, run_folder, train
-from cellcount_jax.training.cell_size import cell_size, check_diameter
+from cellcount_jax.training.cell_size import cell_size
 from cellcount_jax.training.own_words import OwnWords, in_own_words
 
 EXAMPLES = """\
