@@ -18,6 +18,8 @@ from cellcount_jax.data.blocks import (
     MEASURED,
     TO_DO,
     Grid,
+    cell_radius,
+    radius_origin,
 )
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.axes import option_text
@@ -144,6 +146,15 @@ class Content:
     radius_from: str
     next_id: int
 
+    def beside_state(self) -> dict[str, Any]:
+        """What is stored of it beside origin, dots and blocks, for JSON."""
+        return {
+            "work": self.work.to_json(),
+            "place": self.place,
+            "radius": self.radius,
+            "radius_from": self.radius_from,
+        }
+
 
 def new_content(origin: Origin, shape: tuple[int, ...], block: Sequence[int] | None) -> Content:
     """The content of a session of an image that has no labels.
@@ -195,6 +206,20 @@ def with_radius(
         unit = content.origin.unit
         raise InputError(f"radius {content.radius}: a positive number of {unit} is needed.")
     return content
+
+
+def stored_size(about: Mapping[str, Any], fresh: Content) -> tuple[float, str]:
+    """The radius of a cell that was stored, or the fresh content's, and where it is from."""
+    radius = cell_radius(about, fresh.origin.spacing)
+    return (fresh.radius, fresh.radius_from) if radius is None else (radius, radius_origin(about))
+
+
+def stored_place(about: Mapping[str, Any], fresh: Content) -> tuple[float, ...]:
+    """The middle of the view that was stored, or the fresh content's."""
+    stored = about.get("place")
+    if not isinstance(stored, list) or len(stored) != len(fresh.place):
+        return fresh.place
+    return tuple(map(float, stored))
 
 
 def check_fits(path: Path, about: Mapping[str, Any], shape: tuple[int, ...], new: Content) -> None:

@@ -18,8 +18,6 @@ from cellcount_jax.data.blocks import (
     DONE,
     BlockStates,
     Grid,
-    cell_radius,
-    radius_origin,
     read_block_states,
     write_block_states,
 )
@@ -31,7 +29,7 @@ from cellcount_jax.images.point_units import UNKNOWN_UNIT, DotUnit
 from cellcount_jax.images.sources import Source
 from cellcount_jax.label import files, journal
 from cellcount_jax.label.acts import State
-from cellcount_jax.label.content import Content, Work, check_fits
+from cellcount_jax.label.content import Content, Work, check_fits, stored_place, stored_size
 from cellcount_jax.label.dots import as_stored, dots_from_json, dots_to_json, make_dots
 from cellcount_jax.label.journal import Record
 
@@ -153,10 +151,7 @@ class Store:
                 "proposed": int((~dots.verified).sum()),
             },
             "proposals": list(content.state.proposed),
-            "work": content.work.to_json(),
-            "place": content.place,
-            "radius": content.radius,
-            "radius_from": content.radius_from,
+            **content.beside_state(),
         }
         write_block_states(
             self._paths.label_file, BlockStates(content.grid, content.state.blocks, about)
@@ -202,26 +197,25 @@ class Store:
             grid, states, about = progress.grid, progress.states, progress.about
             proposed = tuple(about.get("proposals", ()))
             work = Work.from_json(about.get("work", {}))
-            place = _place(about.get("place"), place)
-            size = _size(about, fresh)
+            place = stored_place(about, fresh)
+            size = stored_size(about, fresh)
             self._compare(progress)
         elif self._csv is not None:
             # Without a label file dots are complete everywhere, in training as well.
             self._foreign = True
             states = np.full(grid.counts, DONE, np.uint8)
         dots = fresh.state.dots
-        path = None if self._csv else entry_of(source.path).points
-        if path is not None and is_foreign(path):
+        if self._csv is not None:
+            ours = self._paths.label_file.exists()
+            known = self._known.of_ours() if ours else self._known
+            dots = files.read_dots(self._paths.points, grid.shape, fresh.origin.spacing, known)
+        elif (path := entry_of(source.path).points) is not None and is_foreign(path):
             states = np.full(grid.counts, DONE, np.uint8)
             stored = as_stored(foreign_dots(path, source), grid.shape, path)
             dots = make_dots(stored, first_id=0, verified=True)
             self.notes.append(
                 f"The dots are those of {path.name}; they will be saved to {self.points.name}."
             )
-        if self._csv is not None:
-            ours = self._paths.label_file.exists()
-            known = self._known.of_ours() if ours else self._known
-            dots = files.read_dots(self._paths.points, grid.shape, fresh.origin.spacing, known)
         state = State(dots, states, proposed)
         return Content(fresh.origin, grid, state, work, place, *size, len(dots))
 
@@ -257,10 +251,7 @@ class Store:
             "dots": dots_to_json(content.state.dots),
             "blocks": content.state.blocks.ravel().tolist(),
             "proposed": list(content.state.proposed),
-            "work": content.work.to_json(),
-            "place": content.place,
-            "radius": content.radius,
-            "radius_from": content.radius_from,
+            **content.beside_state(),
             "next_id": content.next_id,
         }
 
@@ -293,18 +284,7 @@ class Store:
             State(dots, states, tuple(first["proposed"])),
             Work.from_json(first["work"]),
             tuple(first["place"]),
-            *_size({**first.get("origin", {}), **about}, fresh),
+            *stored_size({**first.get("origin", {}), **about}, fresh),
             first["next_id"],
         )
         return content, [r for r in records if "saved" not in r and "written" not in r]
-
-
-def _size(about: Mapping[str, Any], fresh: Content) -> tuple[float, str]:
-    """The radius of a cell that was stored, or the fresh content's, and where it is from."""
-    radius = cell_radius(about, fresh.origin.spacing)
-    return (fresh.radius, fresh.radius_from) if radius is None else (radius, radius_origin(about))
-
-
-def _place(stored: Any, fresh: tuple[float, ...]) -> tuple[float, ...]:
-    fits = isinstance(stored, list) and len(stored) == len(fresh)
-    return tuple(map(float, stored)) if fits else fresh
