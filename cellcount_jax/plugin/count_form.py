@@ -84,7 +84,6 @@ class CountForm(QWidget):
         for name in ("inserted", "removed", "reordered"):
             getattr(viewer.layers.events, name).connect(self._list_images)
         self._list_images()
-        self._show_fields()
 
     def asked(self) -> Asked:
         """The count that is chosen.
