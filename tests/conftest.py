@@ -426,3 +426,41 @@ def run_module(
         return process.returncode, out, errors
 
     return run
+
+
+@pytest.fixture(scope="session")
+def display() -> Iterator[Callable[[Path], dict[str, str]]]:
+    """A display of its own: the environment of a process with windows, and settings in a folder."""
+    # Not imported here, where warnings are errors: the packages of napari have some.
+    if not all(importlib.util.find_spec(name) for name in ("napari", "qtpy")):
+        pytest.skip("napari is not installed (the extra `label`)")
+    if not shutil.which("Xvfb"):
+        pytest.skip("Xvfb is not installed")
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1500x1000x24", "-nolisten", "tcp"],
+        pass_fds=[writer],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        os.close(writer)
+        with os.fdopen(reader) as file:
+            number = file.readline().strip()
+
+        def shown(folder: Path) -> dict[str, str]:
+            return {
+                **os.environ,
+                "DISPLAY": f":{number}",
+                "QT_QPA_PLATFORM": "xcb",
+                "LIBGL_ALWAYS_SOFTWARE": "1",
+                "XDG_CONFIG_HOME": str(folder / "settings"),
+                "NAPARI_CONFIG": str(folder / "settings" / "napari.yaml"),
+                "PYTHONPATH": str(ROOT),
+            }
+
+        try:
+            if not number:
+                pytest.skip("Xvfb does not start")
+            yield shown
+        finally:
+            server.terminate()

@@ -1,16 +1,13 @@
-"""Labelling windows under Xvfb, for the tests of this folder."""
+"""A process with labelling windows, for the tests of this folder."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import shutil
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +15,6 @@ import numpy as np
 import pytest
 
 from cellcount_jax.images.image_files import write_image
-
-ROOT = Path(__file__).parents[2]
-
-
-def missing() -> str:
-    """Why a window cannot be shown; nothing where it can."""
-    # Not imported here, where warnings are errors: the packages of napari have some.
-    if not all(importlib.util.find_spec(name) for name in ("napari", "qtpy")):
-        return "napari is not installed (the extra `label`)"
-    return "" if shutil.which("Xvfb") else "Xvfb is not installed"
-
-
-@pytest.fixture(scope="session")
-def display() -> Iterator[str]:
-    """A display of its own."""
-    if reason := missing():
-        pytest.skip(reason)
-    reader, writer = os.pipe()
-    with subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1500x1000x24", "-nolisten", "tcp"],
-        pass_fds=[writer],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        os.close(writer)
-        with os.fdopen(reader) as file:
-            number = file.readline().strip()
-        try:
-            if not number:
-                pytest.skip("Xvfb does not start")
-            yield f":{number}"
-        finally:
-            server.terminate()
 
 
 @pytest.fixture
@@ -66,24 +30,11 @@ def volume(tmp_path: Path) -> Path:
     return path
 
 
-def shown_on(display: str, folder: Path) -> dict[str, str]:
-    """The environment of a process with a window, and settings in a folder."""
-    return {
-        **os.environ,
-        "DISPLAY": display,
-        "QT_QPA_PLATFORM": "xcb",
-        "LIBGL_ALWAYS_SOFTWARE": "1",
-        "XDG_CONFIG_HOME": str(folder / "settings"),
-        "NAPARI_CONFIG": str(folder / "settings" / "napari.yaml"),
-        "PYTHONPATH": str(ROOT),
-    }
-
-
 class WindowProcess:
     """A process with windows, see `window_process.py`; started again after a test that failed."""
 
-    def __init__(self, display: str, folder: Path) -> None:
-        self._environment, self._log = shown_on(display, folder), folder / "log.txt"
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self._environment, self._log = environment, log
         self._process: subprocess.Popen[str] | None = None
 
     def __call__(self, program: str, image: Path | None = None, **options: Any) -> None:
@@ -126,8 +77,11 @@ class WindowProcess:
 
 
 @pytest.fixture(scope="session")
-def drive(display: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WindowProcess]:
+def drive(
+    display: Callable[[Path], dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WindowProcess]:
     """One process for the windows of all tests."""
-    process = WindowProcess(display, tmp_path_factory.mktemp("window"))
+    folder = tmp_path_factory.mktemp("window")
+    process = WindowProcess(display(folder), folder / "log.txt")
     yield process
     process.close()

@@ -421,7 +421,8 @@ def test_the_benchmark_of_the_window(drive: Drive, tmp_path: Path) -> None:
     assert all(0 < row["median ms"] <= row["95 % ms"] for row in rows)
 
 
-def test_without_a_display(display: str, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("display")
+def test_without_a_display(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
     command = [sys.executable, "-m", "cellcount_jax.cli", "label", str(volume)]

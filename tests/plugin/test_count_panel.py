@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +19,6 @@ from cellcount_jax import InputError, cli
 from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.points import read_points
 from cellcount_jax.plugin.layer_image import image_of_layer, voxel_edges
-
-ROOT = Path(__file__).parents[2]
 
 # What each program begins with.
 _START = """
@@ -53,49 +49,22 @@ def docked():
 
 
 @pytest.fixture
-def drive(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+def drive(display: Callable[[Path], dict[str, str]], tmp_path: Path) -> Callable[[str], None]:
     """Runs a program with a window."""
-    if not all(importlib.util.find_spec(name) for name in ("napari", "qtpy")):
-        pytest.skip("napari is not installed (the extra `label`)")
-    if not shutil.which("Xvfb"):
-        pytest.skip("Xvfb is not installed")
-    reader, writer = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1366x768x24"]
-    with subprocess.Popen(
-        [*command, "-nolisten", "tcp"], pass_fds=[writer], stderr=subprocess.DEVNULL
-    ) as server:
-        os.close(writer)
-        with os.fdopen(reader) as file:
-            number = file.readline().strip()
 
-        def run(program: str) -> None:
-            environment = {
-                **os.environ,
-                "DISPLAY": f":{number}",
-                "QT_QPA_PLATFORM": "xcb",
-                "LIBGL_ALWAYS_SOFTWARE": "1",
-                "XDG_CONFIG_HOME": str(tmp_path / "settings"),
-                "NAPARI_CONFIG": str(tmp_path / "settings" / "napari.yaml"),
-                "PYTHONPATH": str(ROOT),
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            }
-            whole = _START + textwrap.dedent(program) + "\nviewer.close()\n"
-            done = subprocess.run(
-                [sys.executable, "-X", "faulthandler", "-c", whole],
-                env=environment,
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-            assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    def run(program: str) -> None:
+        whole = _START + textwrap.dedent(program) + "\nviewer.close()\n"
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-c", whole],
+            env={**display(tmp_path), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
 
-        try:
-            if not number:
-                pytest.skip("Xvfb does not start")
-            yield run
-        finally:
-            server.terminate()
+    return run
 
 
 @pytest.mark.usefixtures("quick_compiling")
