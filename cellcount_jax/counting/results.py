@@ -20,7 +20,7 @@ from cellcount_jax.inference.cells import Found
 from cellcount_jax.report import page, pictures
 
 # All that `write` may leave in a folder, in the order in which `claim` removes it.
-FILES = (
+FILES: tuple[str, ...] = (
     "summary.json",
     "points.csv",
     *(one.file for one in point_exports.FORMATS.values()),

@@ -11,6 +11,7 @@ at least the network's radius its core equals the whole image's map.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -104,10 +105,10 @@ def decoder_parts(
 def choose_core(
     shape: Sequence[int], *, halo: Sequence[int], block: Sequence[int], max_voxels: int
 ) -> tuple[int, ...]:
-    """Chooses the largest core whose tiles stay within a number of voxels.
+    """Chooses the core whose tiles compute the fewest voxels in all.
 
-    Large cores waste the least on halos. The largest is the one that covers most of the
-    image, then the one that needs the smaller outer region.
+    Halos are computed again by each tile, and so is what the last tiles along an axis read
+    beyond their need, as all are of one size: large cores waste little, and equal ones.
 
     Args:
       shape: `(D,)` spatial shape of the image, in voxels.
@@ -124,40 +125,50 @@ def choose_core(
         one block fit; the message has the voxels that they need.
     """
     _check_sizes(shape, halo, block)
-    options = []
-    for size, margin, step in zip(shape, halo, block, strict=True):
-        cores = np.arange(step, size + step, step)
-        widest = [
-            max(outer.stop - outer.start for outer, _, _ in _axis_tiles(size, core, margin, step))
-            for core in cores.tolist()
-        ]
-        options.append((cores, np.minimum(cores, size), np.array(widest)))
-    least = math.prod(int(widest.min()) for _, _, widest in options)
+    axes = [_axis_options(*sizes) for sizes in zip(shape, halo, block, strict=True)]
+    least = math.prod(min(option.width for option in options) for options in axes)
     if least > max_voxels:
         raise InputError(
             f"config.predict.max_voxels = {max_voxels}: a tile of an image of shape"
             f" {tuple(shape)} needs at least {least}, with a halo of {tuple(halo)} and blocks of"
             f" {tuple(block)}."
         )
-    # Most sizes are too large, whatever those of the other axes.
-    small = [widest * (least // int(widest.min())) <= max_voxels for _, _, widest in options]
-    options = [(c[s], v[s], w[s]) for (c, v, w), s in zip(options, small, strict=True)]
-    best: tuple[tuple[int, int], tuple[int, ...]] | None = None
-    *leading, (last_cores, last_covered, last_widest) = options
-    narrowest = int(last_widest.min())
-    for choice in itertools.product(*(range(len(cores)) for cores, _, _ in leading)):
-        widest_voxels = math.prod(int(leading[a][2][i]) for a, i in enumerate(choice))
-        if widest_voxels * narrowest > max_voxels:
-            continue
-        fits = last_widest * widest_voxels <= max_voxels
-        covered = math.prod(int(leading[a][1][i]) for a, i in enumerate(choice))
-        last = np.lexsort((last_widest, -np.where(fits, last_covered, 0)))[0]
-        merit = (covered * int(last_covered[last]), -widest_voxels * int(last_widest[last]))
-        if best is None or merit > best[0]:
-            leading_core = (int(leading[a][0][i]) for a, i in enumerate(choice))
-            best = merit, (*leading_core, int(last_cores[last]))
-    assert best is not None  # the smallest outer regions fit, as checked above
-    return best[1]
+    widths = _products([[option.width for option in options] for options in axes])
+    computed = _products([[option.width * option.tiles for option in options] for options in axes])
+    best = np.argmin(np.where(widths <= max_voxels, computed, np.inf))
+    chosen = np.unravel_index(best, widths.shape)
+    return tuple(options[int(i)].core for options, i in zip(axes, chosen, strict=True))
+
+
+def _products(sizes: Sequence[Sequence[int]]) -> np.ndarray:
+    """The products of one number of each axis, an array of as many axes."""
+    return functools.reduce(np.multiply.outer, [np.array(of_axis, float) for of_axis in sizes])
+
+
+class _Option(NamedTuple):
+    """The smallest core that gives a number of tiles along an axis.
+
+    Attributes:
+      core: its length.
+      tiles: their number.
+      width: of an outer region.
+    """
+
+    core: int
+    tiles: int
+    width: int
+
+
+def _axis_options(size: int, halo: int, block: int) -> list[_Option]:
+    """The cores to choose from along an axis, smallest first: among equals the last axes, along
+    which images are read, get the longest."""
+    options: dict[int, _Option] = {}
+    for core in range(block, size + block, block):
+        tiles = _axis_tiles(size, core, halo, block)
+        if len(tiles) not in options:
+            width = max(outer.stop - outer.start for outer, _, _ in tiles)
+            options[len(tiles)] = _Option(core, len(tiles), width)
+    return list(options.values())
 
 
 def _axis_tiles(size: int, core: int, halo: int, block: int) -> list[tuple[slice, slice, slice]]:

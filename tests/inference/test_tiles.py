@@ -141,26 +141,29 @@ def widest_tile(shape, **options):
 
 @settings(deadline=None, max_examples=60)
 @given(grids(), st.integers(1, 3000))
-def test_the_chosen_core_is_the_largest_that_fits(grid, max_voxels):
+def test_the_tiles_of_the_chosen_core_compute_the_fewest_voxels_that_fit(grid, max_voxels):
     shape, options = grid
     halo, block = options["halo"], options["block"]
     candidates = itertools.product(*(range(b, n + b, b) for n, b in zip(shape, block, strict=True)))
-    fitting = [
-        core
-        for core in candidates
-        if widest_tile(shape, core=core, halo=halo, block=block) <= max_voxels
-    ]
+    fitting = {}
+    for core in candidates:
+        widest = widest_tile(shape, core=core, halo=halo, block=block)
+        if widest <= max_voxels:
+            tiles = tile_grid(shape, core=core, halo=halo, block=block)
+            fitting[core] = widest * len(tiles)
     if not fitting:
         with pytest.raises(InputError, match=f"max_voxels = {max_voxels}:"):
             choose_core(shape, halo=halo, block=block, max_voxels=max_voxels)
         return
-
-    def covered(core):
-        return math.prod(np.minimum(core, shape).tolist())
-
     core = choose_core(shape, halo=halo, block=block, max_voxels=max_voxels)
     assert core in fitting
-    assert covered(core) == max(covered(c) for c in fitting)
+    assert fitting[core] == min(fitting.values())
+
+
+def test_equal_tiles_compute_less_than_the_largest_and_a_rest():
+    # The largest core that fits, 160 of 240, would leave 80 to a tile as large.
+    core = choose_core((240, 64), halo=(16, 16), block=(8, 8), max_voxels=192 * 64)
+    assert core == (120, 64)
 
 
 def test_a_small_image_is_one_tile():
