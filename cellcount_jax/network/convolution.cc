@@ -11,8 +11,9 @@
 //
 // Everything is the product of a panel: a few rows of A times a few vectors of B, the results in
 // registers. In the convolution the rows are pixels next to each other and the sum runs over
-// (kw, c), which lie next to each other in memory; in the weight gradient the rows are input
-// channels and the sum runs over pixels.
+// (kw, c), which lie next to each other in memory, with a third of the products saved where the
+// kernel is three rows high (MixedRows); in the weight gradient the rows are input channels and the
+// sum runs over pixels.
 //
 // The work is cut in the same pieces, and summed in the same order, whatever the number of
 // threads: results are the same bits.
@@ -57,6 +58,8 @@ constexpr Index kScratch = 1 << 16;
 constexpr Index kSums = 1 << 21;
 constexpr Index kSlices = 16;
 constexpr Index kGroup = 32;
+// Planes of the output that a thread computes one after the other, an even number.
+constexpr Index kSlab = 16;
 
 Index CeilDiv(Index a, Index b) { return (a + b - 1) / b; }
 
@@ -112,8 +115,8 @@ void Panel(const Terms& terms, Index stride, Index b_step, float* out, Index out
   }
 }
 
-// The convolution with a window 3 wide and one vector of output channels, where `Panel` would wait
-// for loads: here an input pixel is loaded once for the three output pixels that it acts on.
+// The convolution with a window 3 wide: an input pixel is loaded once for the three output pixels
+// that it acts on.
 //
 // out[r][j] = sum_i sum_t sum_c a[i][(r + t) * channels + c] * b[i][(t * channels + c) * lanes + j]
 template <int lanes, int rows>
@@ -180,7 +183,7 @@ const Panels& PanelsFor(Index outputs, bool sliding = false) {
   static const Panels single = MakePanels<1, 1, rows_adjacent>(rows);
   static const Panels sliding_one = MakeSlidingPanels<kLanes>(wide);
   static const Panels sliding_eight = MakeSlidingPanels<8>(wide);
-  if (sliding && outputs % two.columns != 0) {
+  if (sliding) {
     for (const Panels* panels : {&sliding_one, &sliding_eight}) {
       if (outputs % panels->columns == 0) return *panels;
     }
@@ -253,53 +256,115 @@ struct Image {
   Index channels[2];
 };
 
-// The input rows that output rows [y0, y0 + rows) of a plane see, with zeros around, of channels
-// [c0, c0 + channels): (kd, rows + kh - 1, w + kw - 1, channels).
-const float* PaddedRows(const Shape& s, const Image& x, Index plane, Index y0, Index rows, Index c0,
-                        Index channels) {
-  thread_local std::vector<float> scratch;
-  const Index height = rows + s.kh - 1, row = s.padded_width() * channels;
-  scratch.assign(s.kd * height * row, 0.0f);
-  const Index z0 = plane % s.d - s.kd / 2;
-  for (Index tap = 0; tap < s.kd; ++tap) {
-    if (z0 + tap < 0 || z0 + tap >= s.d) continue;
-    for (Index i = 0; i < height; ++i) {
-      const Index y = y0 - s.kh / 2 + i;
-      if (y < 0 || y >= s.h) continue;
-      float* const to = scratch.data() + (tap * height + i) * row + s.kw / 2 * channels;
-      const Index first = s.Row(plane - s.kd / 2 + tap, y);
-      for (Index part = 0, before = 0; part < 2; before += x.channels[part++]) {
-        const Index all = x.channels[part];
-        const Index begin = std::max(c0 - before, Index{0});
-        const Index end = std::min(c0 + channels - before, all);
-        if (begin >= end) continue;
-        const float* const from = x.parts[part] + first * all + begin;
-        float* const into = to + before + begin - c0;
-        if (end - begin == channels && channels == all) {
-          std::memcpy(into, from, s.w * channels * sizeof(float));
-          continue;
-        }
-        for (Index j = 0; j < s.w; ++j) {
-          std::memcpy(into + j * channels, from + j * all, (end - begin) * sizeof(float));
-        }
+// Rows [y0, y0 + rows) of a plane with zeros around, of channels [c0, c0 + channels): (rows,
+// w + kw - 1, channels), zeros where the plane or the row is outside of the image.
+void PaddedRows(const Shape& s, const Image& x, Index n, Index z, Index y0, Index rows, Index c0,
+                Index channels, float* to) {
+  const Index row = s.padded_width() * channels;
+  std::fill_n(to, rows * row, 0.0f);
+  if (z < 0 || z >= s.d) return;
+  for (Index i = 0; i < rows; ++i) {
+    if (y0 + i < 0 || y0 + i >= s.h) continue;
+    const Index first = s.Row(n * s.d + z, y0 + i);
+    for (Index part = 0, before = 0; part < 2; before += x.channels[part++]) {
+      const Index all = x.channels[part];
+      const Index begin = std::max(c0 - before, Index{0});
+      const Index end = std::min(c0 + channels - before, all);
+      if (begin >= end) continue;
+      const float* const from = x.parts[part] + first * all + begin;
+      float* const into = to + i * row + s.kw / 2 * channels + before + begin - c0;
+      if (end - begin == channels && channels == all) {
+        std::memcpy(into, from, s.w * channels * sizeof(float));
+        continue;
+      }
+      for (Index j = 0; j < s.w; ++j) {
+        std::memcpy(into + j * channels, from + j * all, (end - begin) * sizeof(float));
       }
     }
   }
-  return scratch.data();
 }
 
-// The kernel of a convolution whose output channels are those of `group` rows below each other: it
-// is group - 1 rows higher, (kd, kh + group - 1, kw, c, group * o), and a row that an output row does
-// not see is 0 for it.
-std::vector<float> GroupedKernel(const Shape& s, const float* kernel, Index group) {
-  const Index length = s.kw * s.c, height = s.kh + group - 1;
-  std::vector<float> grouped(s.kd * height * length * group * s.o);
-  for (Index tap = 0; tap < s.kd * s.kh; ++tap) {
-    for (Index row = 0; row < group; ++row) {
-      const Index line = tap / s.kh * height + tap % s.kh + row;
-      for (Index k = 0; k < length; ++k) {
-        std::memcpy(grouped.data() + ((line * length + k) * group + row) * s.o,
-                    kernel + (tap * length + k) * s.o, s.o * sizeof(float));
+// Two output rows below each other see four input rows, d0 to d3, by a kernel of three, g0 to g2.
+// With the mixed rows and kernels
+//
+//   t = (d0 - d2, d1 + d2, d2 - d1, d1 - d3)
+//   k = (g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2)
+//
+// and m the four convolutions of a row of t with its k, they are (m0 + m1 + m2, m1 - m2 - m3): four
+// products in place of six (Winograd 1980; F(2, 3) of Lavin and Gray 2016).
+constexpr Index kMixed = 4;
+
+// Mixed rows, `step` apart, of `count` floats of each of four rows.
+void Mix(const float* __restrict d0, const float* __restrict d1, const float* __restrict d2,
+         const float* __restrict d3, Index count, float* __restrict t, Index step) {
+  for (Index i = 0; i < count; ++i) t[i] = d0[i] - d2[i];
+  for (Index i = 0; i < count; ++i) t[step + i] = d1[i] + d2[i];
+  for (Index i = 0; i < count; ++i) t[2 * step + i] = d2[i] - d1[i];
+  for (Index i = 0; i < count; ++i) t[3 * step + i] = d1[i] - d3[i];
+}
+
+// The mixed rows of pairs of output rows, the first of which is y0, with zeros around: (pairs,
+// kMixed, w + kw - 1, c).
+void MixedRows(const Shape& s, const Image& x, Index n, Index z, Index y0, Index pairs, float* to) {
+  const Index row = s.padded_width() * s.c, side = s.kw / 2 * s.c;
+  if (z < 0 || z >= s.d) {
+    std::fill_n(to, pairs * kMixed * row, 0.0f);
+    return;
+  }
+  thread_local std::vector<float> zeros;
+  zeros.resize(s.w * s.c);
+  for (Index i = 0; i < pairs * kMixed; ++i) {
+    std::fill_n(to + i * row, side, 0.0f);
+    std::fill_n(to + (i + 1) * row - side, side, 0.0f);
+  }
+  for (Index pair = 0; pair < pairs; ++pair) {
+    for (Index part = 0, before = 0; part < 2; before += x.channels[part++]) {
+      const Index all = x.channels[part];
+      const auto input = [&](Index i) {
+        const Index y = y0 + 2 * pair - 1 + i;
+        return y < 0 || y >= s.h ? zeros.data() : x.parts[part] + s.Row(n * s.d + z, y) * all;
+      };
+      const float *d0 = input(0), *d1 = input(1), *d2 = input(2), *d3 = input(3);
+      float* const t = to + pair * kMixed * row + side + before;
+      if (all == s.c) {
+        Mix(d0, d1, d2, d3, s.w * s.c, t, row);
+        continue;
+      }
+      for (Index j = 0; j < s.w * all; j += all) {
+        Mix(d0 + j, d1 + j, d2 + j, d3 + j, all, t + j / all * s.c, row);
+      }
+    }
+  }
+}
+
+// The kernels of the mixed rows, (kMixed, kd, kw, c, o), of a kernel three rows high.
+std::vector<float> MixedKernel(const Shape& s, const float* kernel) {
+  const Index line = s.kw * s.c * s.o;
+  std::vector<float> mixed(kMixed * s.kd * line);
+  for (Index tap = 0; tap < s.kd; ++tap) {
+    const float *const g0 = kernel + tap * 3 * line, *const g1 = g0 + line, *const g2 = g1 + line;
+    for (Index i = 0; i < line; ++i) {
+      const float even = (g0[i] + g2[i]) / 2, odd = g1[i] / 2;
+      const float rows[kMixed] = {g0[i], even + odd, even - odd, g2[i]};
+      for (Index j = 0; j < kMixed; ++j) mixed[(j * s.kd + tap) * line + i] = rows[j];
+    }
+  }
+  return mixed;
+}
+
+// The kernel (parts, kd, terms, o) of a convolution whose output channels are those of `group` planes
+// behind each other, and zeros up to `outputs`: it is group - 1 planes deeper, (parts,
+// kd + group - 1, terms, outputs), and a plane that an output plane does not see is 0 for it.
+std::vector<float> GroupedKernel(const std::vector<float>& kernel, Index parts, Index kd,
+                                 Index terms, Index o, Index group, Index outputs) {
+  const Index deep = kd + group - 1;
+  std::vector<float> grouped(parts * deep * terms * outputs);
+  for (Index tap = 0; tap < parts * kd; ++tap) {
+    for (Index plane = 0; plane < group; ++plane) {
+      const Index to = (tap / kd * deep + tap % kd + plane) * terms;
+      for (Index k = 0; k < terms; ++k) {
+        std::memcpy(grouped.data() + (to + k) * outputs + plane * o,
+                    kernel.data() + (tap * terms + k) * o, o * sizeof(float));
       }
     }
   }
@@ -307,12 +372,12 @@ std::vector<float> GroupedKernel(const Shape& s, const float* kernel, Index grou
 }
 
 // The kernel, a block of output channels after the other.
-std::vector<float> PackedKernel(const float* kernel, Index terms, Index outputs, Index columns) {
+std::vector<float> PackedKernel(const std::vector<float>& kernel, Index terms, Index outputs, Index columns) {
   std::vector<float> packed(terms * outputs);
   for (Index block = 0; block < outputs / columns; ++block) {
     for (Index k = 0; k < terms; ++k) {
       std::memcpy(packed.data() + (block * terms + k) * columns,
-                  kernel + k * outputs + block * columns, columns * sizeof(float));
+                  kernel.data() + k * outputs + block * columns, columns * sizeof(float));
     }
   }
   return packed;
@@ -355,48 +420,87 @@ struct Finish {
 void Convolve(ffi::ThreadPool& pool, const Shape& s, const Image& x, const float* kernel,
               const Finish& finish, float* y) {
   if (s.n * s.d * s.h * s.w * s.o == 0) return;
-  // Output channels that leave half a vector empty: those of two rows together fill it.
-  const Index group = s.kh == 3 && s.o % kLanes == kLanes / 2 && kLanes > 8 ? 2 : 1;
-  const Index outputs = group * s.o, tall = s.kh + group - 1;
+  // Output rows in pairs, by mixed rows, each of which is one line of the kernel. With few input
+  // channels the products are not what takes the time.
+  const bool paired = s.kh == 3 && s.c >= 4;
+  const Index pair = paired ? 2 : 1, parts = paired ? kMixed : 1, lines = paired ? 1 : s.kh;
+  // Output channels that leave half a vector empty: those of two planes together fill it, or zeros.
+  const bool half = kLanes > 8 && s.o % kLanes == kLanes / 2;
+  const Index group = half && s.kd == 3 && s.d > 1 ? 2 : 1, taps = s.kd + group - 1;
+  const Index outputs = group * s.o + (half && group == 1 ? kLanes / 2 : 0);
   const Panels& panels = PanelsFor<false>(outputs, s.kw == 3);
   const Index columns = panels.columns, blocks = outputs / columns;
-  const Index length = s.kw * s.c, taps = s.kd * tall;
-  const std::vector<float> packed =
-      PackedKernel(GroupedKernel(s, kernel, group).data(), taps * length, outputs, columns);
-  const Index chunk = CeilDiv(s.RowsPerChunk(s.c), group) * group, chunks = CeilDiv(s.h, chunk);
-  const Index step = panels.Step(s.w);
-  ParallelFor(pool, s.n * s.d * chunks, [&](Index item) {
-    const Index plane = item / chunks, y0 = item % chunks * chunk;
-    const Index rows = std::min(chunk, s.h - y0);
-    // A last row that has no other to go with it goes with one behind the image.
-    const Index groups = CeilDiv(rows, group), height = groups * group + s.kh - 1;
-    const float* const padded = PaddedRows(s, x, plane, y0, groups * group, 0, s.c);
-    std::vector<const float*> a(taps), b(taps);
-    float sums[kRows * 2 * kLanes];
-    for (Index block = 0; block < blocks; ++block) {
-      // Its channels are those of these rows of a group, which see these lines of the input.
-      const Index upper = block * columns / s.o, lower = ((block + 1) * columns - 1) / s.o;
-      const Index lines = lower + s.kh - upper;
-      for (Index i = 0; i < s.kd * lines; ++i) {
-        const Index tap = i / lines * tall + upper + i % lines;
-        b[i] = packed.data() + (block * taps + tap) * length * columns;
+  const Index length = s.kw * s.c, size = length * columns;
+  const std::vector<float> plain =
+      paired ? MixedKernel(s, kernel)
+             : std::vector<float>(kernel, kernel + s.kd * s.kh * length * s.o);
+  const std::vector<float> packed = PackedKernel(
+      GroupedKernel(plain, parts, s.kd, lines * length, s.o, group, outputs),
+      parts * taps * lines * length, outputs, columns);
+  const Index line = s.padded_width() * s.c, step = panels.Step(s.w);
+  // Lines of a plane that `rows` output rows see, and how many rows fit the scratch memory.
+  const auto height = [&](Index rows) {
+    return paired ? CeilDiv(rows, 2) * kMixed : rows + s.kh - 1;
+  };
+  const Index fitting = kScratch / (taps * line);
+  const Index chunk = std::max(paired ? fitting / kMixed * 2 : fitting - s.kh + 1, pair);
+  const Index chunks = CeilDiv(s.h, chunk), slabs = CeilDiv(s.d, kSlab);
+  ParallelFor(pool, s.n * slabs * chunks, [&](Index item) {
+    const Index n = item / (slabs * chunks), y0 = item % chunks * chunk;
+    const Index first_plane = item / chunks % slabs * kSlab;
+    const Index last_plane = std::min(first_plane + kSlab, s.d);
+    const Index rows = std::min(chunk, s.h - y0), plane_size = height(rows) * line;
+    thread_local std::vector<float> scratch;
+    scratch.resize(taps * plane_size);
+    // The planes that are seen, each in the place of the one that is not seen any more.
+    const auto seen = [&](Index z) { return scratch.data() + (z + s.kd) % taps * plane_size; };
+    std::vector<const float*> a(taps * lines), b(taps * lines);
+    float sums[kMixed][kRows * 2 * kLanes];
+    Index filled = first_plane - s.kd / 2;
+    for (Index z = first_plane; z < last_plane; z += group) {
+      for (; filled < z - s.kd / 2 + taps; ++filled) {
+        if (paired) {
+          MixedRows(s, x, n, filled, y0, CeilDiv(rows, 2), seen(filled));
+        } else {
+          PaddedRows(s, x, n, filled, y0 - s.kh / 2, height(rows), 0, s.c, seen(filled));
+        }
       }
-      // Down the rows: most of what a panel reads is in the nearest cache since the last one.
-      for (Index x0 = 0; x0 < s.w; x0 += step) {
-        for (Index row = 0; row < rows; row += group) {
-          for (Index i = 0; i < s.kd * lines; ++i) {
-            const Index line = i / lines * height + row + upper + i % lines;
-            a[i] = padded + (line * s.padded_width() + x0) * s.c;
-          }
+      for (Index block = 0; block < blocks; ++block) {
+        // Its channels are those of these planes of a group, which see these of the input.
+        const Index upper = block * columns / s.o;
+        const Index lower = std::min(((block + 1) * columns - 1) / s.o, group - 1);
+        const Index count = (lower + s.kd - upper) * lines;
+        // Down the rows: most of what a panel reads is in the nearest cache since the last one.
+        for (Index x0 = 0; x0 < s.w; x0 += step) {
           const Index pixels = std::min(step, s.w - x0);
-          panels.by_rows[pixels]({a.data(), b.data(), s.kd * lines, length}, s.c, columns, sums,
-                                 columns, false);
-          for (Index below = upper; below <= lower && row + below < rows; ++below) {
-            const Index first = std::max(block * columns - below * s.o, Index{0});
-            const Index last = std::min((block + 1) * columns - below * s.o, s.o);
-            const float* const from = sums + below * s.o + first - block * columns;
-            float* const to = y + (s.Row(plane, y0 + row + below) + x0) * s.o + first;
-            finish(from, columns, first, last - first, pixels, to, s.o);
+          for (Index row = 0; row < rows; row += pair) {
+            for (Index part = 0; part < parts; ++part) {
+              for (Index i = 0; i < count; ++i) {
+                const Index tap = upper + i / lines, below = i % lines;
+                const Index at = paired ? row / 2 * kMixed + part : row + below;
+                a[i] = seen(z - s.kd / 2 + tap) + at * line + x0 * s.c;
+                const Index term = ((block * parts + part) * taps + tap) * lines + below;
+                b[i] = packed.data() + term * size;
+              }
+              panels.by_rows[pixels]({a.data(), b.data(), count, length}, s.c, columns, sums[part],
+                                     columns, false);
+            }
+            if (paired) {
+              for (Index i = 0; i < pixels * columns; ++i) {
+                const float inner = sums[1][i] - sums[2][i];
+                sums[0][i] += sums[1][i] + sums[2][i];
+                sums[1][i] = inner - sums[3][i];
+              }
+            }
+            for (Index plane = upper; plane <= lower && z + plane < last_plane; ++plane) {
+              const Index first = std::max(block * columns - plane * s.o, Index{0});
+              const Index last = std::min((block + 1) * columns - plane * s.o, s.o);
+              for (Index below = 0; below < pair && row + below < rows; ++below) {
+                const float* const from = sums[below] + plane * s.o + first - block * columns;
+                const Index to = s.Row(n * s.d + z + plane, y0 + row + below) + x0;
+                finish(from, columns, first, last - first, pixels, y + to * s.o + first, s.o);
+              }
+            }
           }
         }
       }
@@ -426,10 +530,16 @@ void WeightGradient(ffi::ThreadPool& pool, const Shape& s, const float* x, const
     float* const sums = slice == 0 ? dw : others.data() + (slice - 1) * size;
     const Index first = units * slice / slices, last = units * (slice + 1) / slices;
     std::vector<const float*> a, b;
+    thread_local std::vector<float> padded;
     for (Index unit = first; unit < last; ++unit) {
       const Index plane = unit / chunks, y0 = unit % chunks * chunk;
       const Index rows = std::min(chunk, s.h - y0), height = rows + s.kh - 1;
-      const float* const padded = PaddedRows(s, {{x, x}, {s.c, 0}}, plane, y0, rows, c0, channels);
+      padded.resize(s.kd * height * s.padded_width() * channels);
+      for (Index tap = 0; tap < s.kd; ++tap) {
+        PaddedRows(s, {{x, x}, {s.c, 0}}, plane / s.d, plane % s.d - s.kd / 2 + tap, y0 - s.kh / 2,
+                   height, c0, channels,
+                   padded.data() + tap * height * s.padded_width() * channels);
+      }
       a.resize(rows);
       b.resize(rows);
       for (Index o0 = 0; o0 < s.o; o0 += panels.columns) {
@@ -441,7 +551,7 @@ void WeightGradient(ffi::ThreadPool& pool, const Shape& s, const float* x, const
           for (Index c = 0; c < channels; c += step) {
             for (Index row = 0; row < rows; ++row) {
               const Index line = tz * height + row + ty;
-              a[row] = padded + (line * s.padded_width() + tx) * channels + c;
+              a[row] = padded.data() + (line * s.padded_width() + tx) * channels + c;
             }
             float* const out = sums + (tap * s.c + c0 + c) * s.o + o0;
             panels.by_rows[std::min(step, channels - c)]({a.data(), b.data(), rows, s.w}, channels,

@@ -109,7 +109,7 @@ def test_planes_of_many_sizes_have_the_maps_of_few_programs(
             part = np.asarray(jax.jit(model.apply)(one.variables, values[None]))[0]
             part = 1 / (1 + np.exp(-part)) if "target.count_head" not in changed else part
             expected += np.flip(part, flip) / len(flips)
-        np.testing.assert_allclose(maps, expected, atol=1e-6)
+        np.testing.assert_allclose(maps, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_the_sizes_of_arrays(small_config: Callable[..., ml_collections.ConfigDict]) -> None:
