@@ -1,12 +1,14 @@
 """The public names and where they are; `__init__.py` imports each when it is first used."""
 
-from .counting.counted import Counted, Counts, count_files
+from .counting.counted import Counted, Counts
+from .counting.from_python import count_files
 from .errors import InputError
 from .evaluation.metrics import f1_score, match_points, mean_absolute_error
 from .images.cell_table import Cells
 from .inference.doubts import DoubtfulCountWarning
 from .inference.model_file import bundled_models, export_model, load_model
-from .inference.trained_model import TrainedModel, count, predict
+from .inference.shortcuts import count, predict
+from .inference.trained_model import TrainedModel
 from .maps.detect import find_components, find_peaks
 from .maps.targets import distance_transform, gaussian_density_map, inverse_distance_map
 from .network.attention import SelfAttention

@@ -43,6 +43,14 @@ class InputError(ValueError):
     value found, and what would be right. Commands print it without a traceback and
     exit with status 1. It is one line, whatever a file is called: characters that
     would break it, or that a terminal would obey, are escaped.
+
+    Examples:
+      >>> from cellcount_jax import InputError, load_model
+      >>> try:
+      ...     load_model("nuclei4d")
+      ... except InputError as error:
+      ...     print(str(error).split(";")[0])
+      nuclei4d: no such model
     """
 
     def __init__(self, message: str = "") -> None:

@@ -207,7 +207,9 @@ def test_the_public_names_are_listed_sorted_and_importable() -> None:
     listed = cellcount_jax.__all__
     assert listed == sorted(set(listed)) == dir(cellcount_jax)
     for name in listed:
-        assert callable(getattr(cellcount_jax, name)) and getattr(cellcount_jax, name).__doc__, name
+        found = getattr(cellcount_jax, name)
+        assert callable(found) and found.__doc__, name
+        assert "\nExamples:\n" in (inspect.getdoc(found) or ""), f"{name}: has no example"
 
 
 def test_other_names_are_not_public() -> None:

@@ -95,6 +95,14 @@ def match_points(
         `spacing` is not D positive numbers, or `max_distance` is not positive.
 
     Source: the paper, section 3: a detection is valid within a radius of a dot.
+
+    Examples:
+      >>> import numpy as np
+      >>> from cellcount_jax import match_points
+      >>> found = np.array([[10.0, 10.0], [30.0, 30.0], [50.0, 50.0]])
+      >>> scores = match_points(found, np.array([[11.0, 10.0], [30.0, 32.0]]), max_distance=5)
+      >>> scores.tp, scores.fp, scores.fn, scores.f1
+      (2, 1, 0, 0.8)
     """
     predicted = _checked_points(predicted, "predicted")
     true = _checked_points(true, "true")
@@ -186,6 +194,11 @@ def f1_score(tp: int, fp: int, fn: int) -> float:
 
     Returns:
       0 to 1; 1 where nothing is there and nothing is predicted.
+
+    Examples:
+      >>> from cellcount_jax import f1_score
+      >>> f1_score(8, 1, 3)
+      0.8
     """
     return _ratio(2 * tp, 2 * tp + fp + fn, empty=True)
 
@@ -224,6 +237,11 @@ def mean_absolute_error(
 
     Raises:
       InputError: if the two are not as many, or none.
+
+    Examples:
+      >>> from cellcount_jax import mean_absolute_error
+      >>> mean_absolute_error([98, 52], [100, 50])
+      2.0
     """
     return float(np.abs(_count_errors(predicted_counts, true_counts)).mean())
 

@@ -18,6 +18,14 @@ class Cells(NamedTuple):
     Attributes:
       points: `(N, D)` float32 in voxels of the image, y, x or z, y, x.
       scores: `(N,)` float32, the map's largest value of each.
+
+    Examples:
+      >>> import numpy as np
+      >>> from cellcount_jax import Cells
+      >>> cells = Cells(np.array([[3.0, 5.0], [9.0, 1.0]], np.float32), np.array([0.9, 0.4]))
+      >>> points, scores = cells
+      >>> points[scores > 0.5].tolist()
+      [[3.0, 5.0]]
     """
 
     points: np.ndarray
@@ -34,6 +42,13 @@ class Cells(NamedTuple):
 
         Raises:
           InputError: pandas is not installed, or the spacing is of another number of axes.
+
+        Examples:
+          >>> import numpy as np
+          >>> from cellcount_jax import Cells
+          >>> cells = Cells(np.array([[3.0, 5.0]], np.float32), np.array([0.9], np.float32))
+          >>> list(cells.to_pandas(spacing=(0.5, 0.5)))
+          ['id', 'y', 'x', 'y_um', 'x_um', 'score']
         """
         ndim = self.points.shape[1]
         if spacing is not None and len(spacing) != ndim:

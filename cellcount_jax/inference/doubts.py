@@ -30,7 +30,22 @@ _PADDED = 0.05  # share of an image that may make a count doubtful
 
 
 class DoubtfulCountWarning(UserWarning):
-    """A count from Python that should not be trusted; its text says why."""
+    """A count from Python that should not be trusted; its text says why.
+
+    Examples:
+      >>> import warnings
+      >>> import numpy as np
+      >>> from cellcount_jax import DoubtfulCountWarning, load_model
+      >>> blob = np.exp(-((np.indices((32, 32)) - 16) ** 2).sum(axis=0) / 32)
+      >>> image = 100 * np.tile(blob, (4, 4))  # 16 cells
+      >>> with warnings.catch_warnings():
+      ...     warnings.simplefilter("error", DoubtfulCountWarning)  # stops a script
+      ...     try:
+      ...         load_model("nuclei2d").predict(image, diameter=100)
+      ...     except DoubtfulCountWarning as doubt:
+      ...         print(str(doubt).split(":")[0])
+      doubtful count
+    """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,6 +57,12 @@ def load_model(source: str | Path) -> TrainedModel:
 
     Raises:
       InputError: it is none of these, or damaged.
+
+    Examples:
+      >>> from cellcount_jax import load_model
+      >>> model = load_model("nuclei3d")
+      >>> model.config.data.ndim, model.channels, model.spacing_known
+      (3, 1, True)
     """
     return dataclasses.replace(_read_archive(model_path(source)), name=str(source))
 
@@ -83,7 +89,13 @@ def model_path(source: str | Path) -> Path:
 
 
 def bundled_models() -> dict[str, Path]:
-    """The models that the package brings: name -> file."""
+    """The models that the package brings: name -> file.
+
+    Examples:
+      >>> from cellcount_jax import bundled_models
+      >>> list(bundled_models())
+      ['microglia3d', 'nuclei2d', 'nuclei3d', 'nuclei_he']
+    """
     return {path.stem: path for path in sorted(_FOLDER.glob("*.zip"))}
 
 
@@ -94,6 +106,14 @@ def export_model(model: Model, path: Path, *, card: str) -> None:
       model: calibrated.
       path: of the file; the folder is made where it is missing.
       card: Markdown that describes the training, its data and the scores.
+
+    Examples:
+      >>> from pathlib import Path
+      >>> from cellcount_jax import export_model, load_model
+      >>> model = load_model("microglia3d")
+      >>> export_model(model, Path("mine.zip"), card="# Trained on my own volumes")
+      >>> load_model("mine.zip").thresholds == model.thresholds
+      True
     """
     contents = {
         _CONFIG: _as_json(settings.to_json(model.config)),

@@ -47,6 +47,12 @@ class TrainedModel:
       reference: what the images looked like on which the thresholds were calibrated, see
         `doubts.py`; empty = not measured.
       name: what it was loaded by, for results; '' = nothing.
+
+    Examples:
+      >>> from cellcount_jax import load_model
+      >>> model = load_model("microglia3d").with_settings({"predict.flips": False})
+      >>> bool(model.config.predict.flips)  # no mean over mirror images: an eighth of the work
+      False
     """
 
     config: ml_collections.ConfigDict
@@ -261,6 +267,15 @@ class TrainedModel:
 
         Warns:
           DoubtfulCountWarning: the count should not be trusted; why, and what to do.
+
+        Examples:
+          >>> import numpy as np
+          >>> from cellcount_jax import load_model
+          >>> blob = np.exp(-((np.indices((32, 32)) - 16) ** 2).sum(axis=0) / 32)
+          >>> image = 100 * np.tile(blob, (4, 4))
+          >>> points, scores = load_model("nuclei2d").predict(image)
+          >>> points.shape, scores.shape
+          ((16, 2), (16,))
         """
         model = self if thorough is None else self.with_settings({"predict.flips": thorough})
         if threshold is not None:
@@ -290,16 +305,16 @@ class TrainedModel:
 
         Returns:
           A `Counted` a file: its count, points, scores, doubts and folder.
+
+        Examples:
+          >>> import numpy as np
+          >>> from cellcount_jax import load_model
+          >>> blob = np.exp(-((np.indices((32, 32)) - 16) ** 2).sum(axis=0) / 32)
+          >>> image = 100 * np.tile(blob, (4, 4))
+          >>> np.save("nuclei.npy", image)
+          >>> counts = load_model("nuclei2d").count("nuclei.npy", output="mine/")
+          >>> counts.total, counts[0].points.shape
+          (16, (16, 2))
         """
         # Of a room above this one, which has the command: by its public name.
         return cellcount_jax.count_files(self, inputs, output=output, **options)
-
-
-def predict(model: TrainedModel, image: Any) -> Cells:
-    """Cell locations in an image and their scores, see `TrainedModel.predict`."""
-    return model.predict(image)
-
-
-def count(model: TrainedModel, image: Any) -> int:
-    """The number of cells in an image, see `TrainedModel.predict`."""
-    return len(model.predict(image)[0])

@@ -78,6 +78,12 @@ def find_peaks(
 
     Source: the rule of FIDT, Liang et al., "Focal Inverse Distance Transform Maps for
     Crowd Localization" (a 3x3 maximum filter), with ties made unique.
+
+    Examples:
+      >>> import numpy as np
+      >>> from cellcount_jax import find_peaks
+      >>> find_peaks(np.array([[0.1, 0.9, 0.1, 0.0, 0.6]]), threshold_abs=0.5).tolist()
+      [[0.0, 1.0], [0.0, 4.0]]
     """
     values = _checked_map(map, threshold_abs)
     reach = window_reach(min_distance, values.ndim)
@@ -125,6 +131,12 @@ def find_components(
     Raises:
       InputError: if the map has a NaN or no axis, the threshold is NaN, or the
         connectivity is out of range.
+
+    Examples:
+      >>> import numpy as np
+      >>> from cellcount_jax import find_components
+      >>> find_components(np.array([[0.7, 0.9, 0.7, 0.0, 0.6]]), threshold_abs=0.5).tolist()
+      [[0.0, 1.0], [0.0, 4.0]]
     """
     values = _checked_map(map, threshold_abs)
     if connectivity not in range(1, values.ndim + 1):

@@ -19,6 +19,7 @@ import ml_collections
 from jax import Array
 
 from cellcount_jax.maps import distance
+from cellcount_jax.maps.gaussian import gaussian_filter_along, gaussian_taps
 
 # Where a Gaussian kernel ends, in sigmas.
 GAUSSIAN_REACH = 4.0
@@ -67,6 +68,12 @@ def distance_transform(
 
     Raises:
       ValueError: spacing or max_distance are not positive or do not fit the image.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from cellcount_jax import distance_transform
+      >>> distance_transform(jnp.array([[True, False, False]]), spacing=(1.0, 2.0)).tolist()
+      [[0.0, 2.0, 4.0]]
     """
     return distance.transform(
         seeds,
@@ -129,6 +136,13 @@ def inverse_distance_map(
 
     Raises:
       ValueError: a length is not positive, or does not fit the number of dimensions.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from cellcount_jax import inverse_distance_map
+      >>> target = inverse_distance_map(jnp.array([[2, 2], [2, 5]]), (5, 8))
+      >>> target.shape, [round(float(value), 2) for value in target[2, 1:5]]
+      ((5, 8), [0.5, 1.0, 0.5, 0.5])
     """
     edges = _in_units(spacing, unit, len(shape))
     counts, margin = _with_margin(points, shape, mask, margin)
@@ -169,6 +183,14 @@ def gaussian_density_map(
 
     Raises:
       ValueError: a length is not positive, or does not fit the number of dimensions.
+
+    Examples:
+      >>> import functools
+      >>> import jax
+      >>> from cellcount_jax import gaussian_density_map
+      >>> draw = functools.partial(gaussian_density_map, shape=(16, 16), sigma=1.0)
+      >>> round(float(jax.jit(draw)(jax.numpy.array([[8, 6], [8, 9]])).sum()), 3)
+      2.0
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
@@ -181,40 +203,6 @@ def gaussian_density_map(
         end = margin[axis] + shape[axis]
         density = jax.lax.slice_in_dim(density, margin[axis], end, axis=axis)
     return density
-
-
-def gaussian_filter_along(values: Array, axis: int, sigma: float, radius: int) -> Array:
-    """Convolves along one axis with a sampled Gaussian that sums to 1, zeros outside.
-
-    Args:
-      values: any shape.
-      axis: the axis to filter along.
-      sigma: width in voxels.
-      radius: the kernel has 2 radius + 1 taps.
-
-    Returns:
-      Filtered values, same shape and dtype.
-    """
-    weights = gaussian_taps(sigma, radius)
-    size = values.shape[axis]
-    pads = [(0, 0)] * values.ndim
-    pads[axis] = (radius, radius)
-    padded = jnp.pad(values, pads)
-
-    def shifted(k: int) -> Array:
-        return jax.lax.slice_in_dim(padded, radius + k, radius + k + size, axis=axis)
-
-    out = values * weights[0]
-    for k in range(1, radius + 1):
-        out = out + (shifted(k) + shifted(-k)) * weights[k]
-    return out
-
-
-def gaussian_taps(sigma: float, radius: int) -> list[float]:
-    """The middle one and one side of the 2 radius + 1 taps of a Gaussian that sum to 1."""
-    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(radius + 1)]
-    total = weights[0] + 2 * sum(weights[1:])
-    return [weight / total for weight in weights]
 
 
 def mask_target(labels: Array) -> Array:

@@ -33,6 +33,17 @@ class SelfAttention(nn.Module):
 
     With a `size`, `(D,)` int32, the image is that large, from the beginning of x; a voxel does not
     look at what is behind it.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from cellcount_jax import SelfAttention
+      >>> norm = {"kind": "instance", "momentum": 0.9, "axis_name": None, "dtype": jnp.float32}
+      >>> attention = SelfAttention(block=(4, 4), dropout=0.0, norm=norm, dtype=jnp.float32)
+      >>> x = jnp.ones((1, 8, 8, 6))
+      >>> key = jax.random.key(0)
+      >>> jax.eval_shape(lambda: attention.init_with_output(key, x, train=False)[0]).shape
+      (1, 8, 8, 6)
     """
 
     block: Sequence[int] | None

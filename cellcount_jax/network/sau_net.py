@@ -56,6 +56,16 @@ class SAUNet(nn.Module):
         memory and more time on GPUs and TPUs; on CPUs memory stays as it is.
       fused: whether a level's convolution, ReLU and norm are one pass, see `Conv`: for a network
         that is not trained any more.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from cellcount_jax import SAUNet
+      >>> network = SAUNet(features=4, strides=((2, 2),))
+      >>> image = jnp.zeros((1, 32, 48, 1))
+      >>> map, variables = jax.jit(network.init_with_output)(jax.random.key(0), image)
+      >>> map.shape, sorted(variables)
+      ((1, 32, 48, 1), ['batch_stats', 'params'])
     """
 
     features: int = 32

@@ -75,7 +75,20 @@ def _level(remat: bool) -> type[ConvLevel]:
 
 
 class Encoder(nn.Module):
-    """The contracting half: `(batch, *spatial, channels)` to its levels, finest first."""
+    """The contracting half: `(batch, *spatial, channels)` to its levels, finest first.
+
+    Examples:
+      >>> import functools
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from cellcount_jax import SAUNet
+      >>> network = SAUNet(features=4, strides=((2, 2), (2, 2)))  # has an `Encoder`
+      >>> image = jnp.zeros((1, 32, 48, 1))
+      >>> encode = functools.partial(network.init_with_output, method=SAUNet.encode)
+      >>> levels, variables = jax.eval_shape(encode, jax.random.key(0), image)  # shapes alone
+      >>> [level.shape for level in levels]
+      [(1, 32, 48, 4), (1, 16, 24, 8), (1, 8, 12, 16)]
+    """
 
     features: int
     strides: Sequence[Sequence[int]]
@@ -114,6 +127,20 @@ class Decoder(nn.Module):
         is none. It has no ReLU, which would make the mean of an uncertain zero positive.
       count_branch: whether the density comes from a branch of its own on the second finest level,
         apart from what locates cells, and not from the last features, as the map does.
+
+    Examples:
+      >>> import functools
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from cellcount_jax import SAUNet
+      >>> network = SAUNet(features=4, strides=((2, 2),), count_scale=1.0)  # has a `Decoder`
+      >>> image = jnp.zeros((1, 32, 48, 1))
+      >>> encode = functools.partial(network.init_with_output, method=SAUNet.encode)
+      >>> levels, _ = jax.eval_shape(encode, jax.random.key(0), image)  # shapes alone
+      >>> decode = functools.partial(network.init_with_output, method=SAUNet.decode)
+      >>> maps, _ = jax.eval_shape(decode, jax.random.key(0), levels)
+      >>> maps.shape  # map and density
+      (1, 32, 48, 2)
     """
 
     strides: Sequence[Sequence[int]]

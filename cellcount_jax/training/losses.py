@@ -14,7 +14,7 @@ import optax
 from jax import Array
 
 from cellcount_jax import config as settings
-from cellcount_jax.maps.targets import gaussian_filter_along
+from cellcount_jax.maps.gaussian import gaussian_filter_along
 
 
 def density_loss(prediction: Array, target: Array, *, dot_weight: float = 0.0) -> Array:
@@ -30,6 +30,12 @@ def density_loss(prediction: Array, target: Array, *, dot_weight: float = 0.0) -
 
     Returns:
       Same shape.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from cellcount_jax import density_loss
+      >>> density_loss(jnp.array([0.5, 1.0]), jnp.array([1.0, 1.0])).tolist()
+      [0.25, 0.0]
     """
     return (1.0 + dot_weight * target) * jnp.square(prediction - target)
 
@@ -85,6 +91,14 @@ def focal_weight(
 
     Source: paper, section 3.2; 5 taps and sigma 1 from the authors' code; the floor from
     FIDT (Liang et al. 2021).
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from cellcount_jax import focal_weight
+      >>> teacher = jnp.zeros((1, 16, 16, 1)).at[0, 8, 8, 0].set(0.9)  # sees one cell
+      >>> weight = focal_weight(teacher)
+      >>> round(float(weight.sum()), 3), int((weight > 0).sum())
+      (1.0, 25)
     """
     teacher = jax.lax.stop_gradient(teacher)
     maxima = local_maxima(teacher, reach=(0, *(1,) * (teacher.ndim - 2), 0), floor=floor)
@@ -123,6 +137,13 @@ def focal_consistency_loss(student: Array, teacher: Array, weight: Array) -> Arr
 
     Returns:
       Same shape.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from cellcount_jax import focal_consistency_loss
+      >>> student, teacher, weight = jnp.array([[0.5, 0.0], [1.0, 0.5], [1.0, 0.0]])
+      >>> focal_consistency_loss(student, teacher, weight).tolist()  # the background is ignored
+      [0.25, 0.0]
     """
     teacher = jax.lax.stop_gradient(teacher)
     return jax.lax.stop_gradient(weight) * jnp.square(student - teacher)
@@ -141,6 +162,11 @@ def ramp_up(step: Array | int, length: float) -> Array:
       Scalar float.
 
     Source: Ouali et al. 2020, as in the authors' code.
+
+    Examples:
+      >>> from cellcount_jax import ramp_up
+      >>> [round(float(ramp_up(step, 100)), 2) for step in (0, 50, 100, 200)]
+      [0.01, 0.08, 1.0, 1.0]
     """
     one = jnp.ones(())
     progress = jnp.minimum(jnp.asarray(step, one.dtype) / length, 1.0) if length > 0 else one

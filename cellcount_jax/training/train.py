@@ -89,6 +89,22 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict
     Raises:
       InputError: a setting or a file cannot be used, or another process trains in the folder;
         nothing has been written then.
+
+    Examples:
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from cellcount_jax import config, train_and_evaluate
+      >>> blob = np.exp(-((np.indices((16, 16)) - 8) ** 2).sum(axis=0) / 16)
+      >>> Path("cells").mkdir()
+      >>> np.save("cells/a.npy", 100 * np.tile(blob, (1, 2)))
+      >>> np.savetxt("cells/a.csv", [[8, 8], [8, 24]], "%d", ",", header="y,x", comments="")
+      >>> config = config.default_config()
+      >>> config.data.update(kind="folder", dir="cells", calibration_share=0.0)
+      >>> config.model.update(levels=2, features=2, attention="none")  # tiny, to be quick
+      >>> config.train.update(crop=(16, 16), batch_unlabelled=0, scan_length=1, steps=1)
+      >>> metrics = train_and_evaluate(config, Path("run"))
+      >>> metrics["step"], metrics["true"]
+      (1, 2)
     """
     with run_folder.locked(workdir):
         return _train_and_evaluate(config, workdir)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from cellcount_jax.maps import targets
+from cellcount_jax.maps import gaussian, targets
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -387,7 +387,7 @@ def test_filter_equals_scipy(sigma: float, radius: int) -> None:
     values = np.random.default_rng(8).normal(size=(5, 9, 4)).astype(np.float32)
     axis = radius % 3
     expected = ndimage.gaussian_filter1d(values, sigma, axis=axis, mode="constant", radius=radius)
-    filtered = jax.jit(targets.gaussian_filter_along, static_argnums=(1, 2, 3))
+    filtered = jax.jit(gaussian.gaussian_filter_along, static_argnums=(1, 2, 3))
     actual = filtered(jnp.asarray(values), axis, sigma, radius)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
