@@ -5,7 +5,10 @@ from __future__ import annotations
 import doctest
 import importlib.util
 import inspect
+import io
+import re
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 
 import cellcount_jax
 
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 # What a class has that is a task of its own.
 METHODS = ("Cells.to_pandas", "TrainedModel.count", "TrainedModel.predict")
 NAMES = (*cellcount_jax.__all__, *METHODS)
@@ -52,3 +56,24 @@ def test_every_public_name_has_an_example_that_shows_a_result(name: str) -> None
     found = examples(name)
     assert found, f"{name}: has no example; add a section `Examples:` to its docstring"
     assert found[-1].want, f"{name}: the last line of its example shows nothing"
+
+
+def test_the_page_has_every_public_name_once() -> None:
+    assert sorted(re.findall(r"^::: cellcount_jax\.(\w+)$", PAGE.read_text(), re.M)) == [
+        *cellcount_jax.__all__
+    ]
+
+
+@pytest.mark.usefixtures("as_a_user_has_it")
+def test_the_examples_of_the_page_print_what_it_says() -> None:
+    known: dict[str, Any] = {}
+    blocks = re.findall(r"^```(python|text)\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    printed = ""
+    for kind, text in blocks:
+        if kind == "text":
+            assert printed == text
+            continue
+        with redirect_stdout(io.StringIO()) as out:
+            exec(compile(text, PAGE.name, "exec"), known)
+        printed = out.getvalue()
+    assert len(blocks) > 8
