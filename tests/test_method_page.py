@@ -17,12 +17,12 @@ PAGE = (DOCS / "method.md").read_text(encoding="utf-8")
 def test_the_settings_exist_and_have_the_values_of_the_page() -> None:
     sections = "|".join(filter(None, config.SETTINGS))
     named = re.findall(rf"`((?:{sections})\.\w+)`", PAGE)
-    default = config.flatten(config.default_config())
+    default = config.flatten(config.to_json(config.default_config()))
     assert len(named) > 8 and set(named) <= default.keys()
-    values = [default[f"{name}"] for name in ("target.c", "target.dot_weight", "model.features")]
-    assert values == [1.0, 4.0, 16] and default["target.gamma"] == (0.02, 0.75)
+    values = [default[name] for name in ("target.c", "target.dot_weight", "model.features")]
+    assert values == [1.0, 4.0, 16] and default["target.gamma"] == [0.02, 0.75]
     assert default["consistency.ramp_up"] == 0.3 and default["consistency.focal_floor"] == 0.1
-    assert default["optim.learning_rate"] == 0.003 and default["train.crop"] == (128, 128)
+    assert default["optim.learning_rate"] == 0.003 and default["train.crop"] == [128, 128]
     assert round(float(inverse_distance(jnp.array(default["target.max_distance"]))), 3) == 0.008
 
 
