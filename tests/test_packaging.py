@@ -24,7 +24,7 @@ CONFIGS = {path.name for path in (ROOT / "configs").glob("*.py")}
 # What a working copy has beside the source.
 LEFT_OUT = shutil.ignore_patterns(
     *(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info"),
-    *("build", "dist", "runs"),
+    *("build", "dist", "runs", "site"),
 )
 
 
