@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     cores = machine.core_count()
     print(f"{cores} cores, {memory:.1f} GB of memory, {free:.1f} GB free on this disk")
     if jax.default_backend() == "cpu":
-        without = "without a C++ compiler, two to three times slower (see README, Install)"
+        without = "without a C++ compiler, two to three times slower (docs/installing.md)"
         print(f"convolutions: {'C++' if native.available() else without}")
     bundled = model_file.bundled_models()
     print(f"bundled models: {', '.join(bundled) or 'none'}")
