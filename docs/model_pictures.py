@@ -136,9 +136,9 @@ def draw(case: Case, data: Path, output: Path) -> None:
         matched_predicted=hit_found[inside(found)],
         matched_true=hit_true[inside(true)],
         spacing=spacing,
+        title=f"{case.model} on {path.parent.name}/{path.name}",
     )
-    # Without the heading, which is empty; the page has words for it.
-    drawn = Image.fromarray(picture[pictures._BAND_PIXELS :])
+    drawn = Image.fromarray(picture)
     height = round(drawn.height * WIDTH / drawn.width)
     drawn = drawn.resize((WIDTH, height), Image.Resampling.LANCZOS)
     drawn.save(output / f"{case.picture}.jpg", quality=88, optimize=True)

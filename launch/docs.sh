@@ -4,8 +4,19 @@
 #
 #   bash launch/docs.sh            builds it
 #   bash launch/docs.sh serve      shows it at http://127.0.0.1:8000 while pages are written
+#   bash launch/docs.sh links      asks the hosts of all links to other places whether they are there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [[ "${1:-}" == links ]]; then
+  gone=0
+  # Not those that are made up: the project's own address, and addresses in examples.
+  for link in $(grep -rohE --include='*.md' 'https?://[^])>"` ]+' README.md CHANGELOG.md docs | sort -u |
+    grep -vE '\.example|127\.0\.0\.1|localhost|\.\.\.'); do
+    curl --silent --fail --location --head --max-time 20 --output /dev/null "$link" || { echo "docs: no answer: $link" >&2; gone=1; }
+  done
+  exit "$gone"
+fi
 
 EXTRAS=docs source launch/setup_venv.sh
 export NO_MKDOCS_2_WARNING=1 # of what the theme's authors think of a later mkdocs
