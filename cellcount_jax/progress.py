@@ -90,7 +90,10 @@ class TrainingProgress:
         values = f"loss {loss:.4g}, learning rate {learning_rate:.3g}"
         self._bar.set_postfix_str(values, refresh=False)
         if self._started:
+            first = self._bar.n == self._bar.initial
             self._bar.update(step - self._bar.n)
+            if first and not self._at_terminal:
+                logging.info("the training takes %s more on this machine", self._left())
             return
         # The first call compiles: its time is no measure of the steps to come.
         self._started = True
@@ -100,6 +103,11 @@ class TrainingProgress:
             self._bar.refresh()
         else:
             logging.info("step %d of %d, %s (compiled)", step, self._bar.total, values)
+
+    def _left(self) -> str:
+        bar = self._bar
+        each = bar.format_dict["elapsed"] / (bar.n - bar.initial)
+        return duration(each * (bar.total - bar.n))
 
 
 class _BarOfCount(tqdm):

@@ -57,9 +57,10 @@ def test_a_log_of_training_gets_a_line_now_and_then(
         for step in range(110, 1001, 10):
             clock.now += 20.0 if step == 110 else 1.0
             bar.update(step, loss=2.0, learning_rate=1e-3)
-    # The first call compiles and is no part of the rate; then a line every 30 seconds.
+    # The first call compiles and is no part of the rate; then what it takes, and a line in 30 s.
     assert [record.getMessage() for record in caplog.records] == [
         "step 110 of 1000, loss 2, learning rate 0.001 (compiled)",
+        "the training takes about 88 s more on this machine",
         "step 410 of 1000, loss 2, learning rate 0.001, 10.00 step/s, 00:59 left",
         "step 710 of 1000, loss 2, learning rate 0.001, 10.00 step/s, 00:29 left",
         "step 1000 of 1000, loss 2, learning rate 0.001, 10.00 step/s, 00:00 left",
