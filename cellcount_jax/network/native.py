@@ -1,6 +1,6 @@
 """Convolutions in C++ for XLA's CPU backend, whose own are slow in 3D and in their gradients.
 
-`convolution.cc` is compiled for the processor it runs on when it is first needed, which takes
+`cpp/kernels.cc` is compiled for the processor it runs on when it is first needed, which takes
 seconds, and kept in the user's cache folder. Where there is no C++ compiler (`$CXX`, c++, g++,
 clang++, or that of the package ziglang), or with CELLCOUNT_NATIVE=0 in the environment,
 `cellcount_jax.network.convolutions` computes the same with XLA alone.
@@ -31,7 +31,7 @@ from jax import Array
 from cellcount_jax.cache import cache_folder
 from cellcount_jax.errors import how_to_install, in_words
 
-_SOURCE = Path(__file__).with_name("convolution.cc")
+_SOURCES = Path(__file__).with_name("cpp")
 _TARGETS = ("convolve", "weight_gradient")
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 # A DLL would not find those of a compiler.
@@ -151,7 +151,8 @@ def _build(compiler: list[str]) -> Path:
     """
     arm = platform.machine().lower() in ("arm64", "aarch64")
     command = [*compiler, *_FLAGS, "-mcpu=native" if arm else "-march=native"]
-    parts = [_SOURCE.read_text("utf-8"), jaxlib.__version__, *command]
+    sources = [path.read_text("utf-8") for path in sorted(_SOURCES.iterdir())]
+    parts = [*sources, jaxlib.__version__, *command]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     library = cache_folder() / f"cellcount_{digest}{_SUFFIX}"
     if library.exists():
@@ -160,7 +161,7 @@ def _build(compiler: list[str]) -> Path:
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         # Written whole or not at all: another process may look for it.
         made = Path(folder) / library.name
-        command += ["-I", jax.ffi.include_dir(), "-o", str(made), str(_SOURCE)]
+        command += ["-I", jax.ffi.include_dir(), "-o", str(made), str(_SOURCES / "kernels.cc")]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
         try:
             os.replace(made, library)

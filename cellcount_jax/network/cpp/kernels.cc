@@ -1,0 +1,75 @@
+// 3D convolutions with stride 1 and zero padding for XLA's CPU backend, and their weight gradient.
+//
+// Arrays are float32 and channels last: x (n, d, h, w, c), kernel (kd, kh, kw, c, o) of odd
+// window, y (n, d, h, w, o). A 2D convolution has d = kd = 1. The input's gradient is a
+// convolution of dy with the mirrored kernel.
+//
+// A convolution may end with bias, ReLU and an affine map of each channel, for a network that is not
+// trained any more, and x may be two arrays whose channels come one after the other.
+//
+// An image may fill only the beginning of its array: then the rest is as padding to it, and 0 in y.
+//
+// The work is cut in the same pieces, and summed in the same order, whatever the number of
+// threads: results are the same bits.
+
+#include "convolution.h"
+#include "weight_gradient.h"
+
+namespace {
+
+using Array = ffi::Buffer<ffi::F32, 5>;
+using Sizes = ffi::Buffer<ffi::S32, 1>;
+using Affine = ffi::Buffer<ffi::F32, 2>;
+using Result = ffi::Result<Array>;
+
+// Zeros where the image is not: after its rows, after its planes' last rows, after its planes.
+void ClearOutside(ffi::ThreadPool& pool, const Shape& s, float* y) {
+  if (s.d == s.all_d && s.h == s.all_h && s.w == s.all_w) return;
+  ParallelFor(pool, s.n * s.all_d * s.all_h, [&](Index row) {
+    const bool inside = row % s.all_h < s.h && row / s.all_h % s.all_d < s.d;
+    const Index from = inside ? s.w : 0;
+    std::fill_n(y + (row * s.all_w + from) * s.o, (s.all_w - from) * s.o, 0.0f);
+  });
+}
+
+// `more` has further channels of x, or none; `finish` is (3, o), bias, scale and shift, or (0, o).
+ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array more, Array kernel,
+                           Affine finish, Sizes size, Result y) {
+  const auto a = x.dimensions(), k = kernel.dimensions();
+  const Index further = more.dimensions()[4], o = k[4];
+  Index filled[3];
+  for (int i = 0; i < 3; ++i) filled[i] = std::clamp<Index>(size.typed_data()[i], 0, a[i + 1]);
+  const Shape shape{a[0], filled[0], filled[1], filled[2], a[4] + further, o,
+                    k[0], k[1],      k[2],      a[1],      a[2],           a[3]};
+  WantLargePages(y->typed_data(), y->size_bytes());
+  ClearOutside(pool, shape, y->typed_data());
+  const Image image{{x.typed_data(), more.typed_data()}, {a[4], further}};
+  const float* const f = finish.typed_data();
+  const Finish last = finish.dimensions()[0] ? Finish{f, f + o, f + 2 * o} : Finish{};
+  Convolve(pool, shape, image, kernel.typed_data(), last, y->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error WeightGradientHandler(ffi::ThreadPool pool, Array x, Array dy, Result dw) {
+  const auto a = x.dimensions(), k = dw->dimensions();
+  const Shape shape{a[0], a[1], a[2], a[3], a[4], k[4], k[0], k[1], k[2]};
+  WeightGradient(pool, shape, x.typed_data(), dy.typed_data(), dw->typed_data());
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    convolve, ConvolveHandler,
+    ffi::Ffi::Bind()
+        .Ctx<ffi::ThreadPool>()
+        .Arg<Array>()
+        .Arg<Array>()
+        .Arg<Array>()
+        .Arg<Affine>()
+        .Arg<Sizes>()
+        .Ret<Array>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    weight_gradient, WeightGradientHandler,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>().Ret<Array>());
