@@ -201,7 +201,8 @@ def _count_input(
                 job, source, fitted, found, options=options, name=name
             )
         seconds = time.perf_counter() - started
-        show(f"{item.path}: {summary['count']} cells ({seconds:.1f} s)")
+        cells = "cell" if summary["count"] == 1 else "cells"
+        show(f"{item.path}: {summary['count']} {cells} ({seconds:.1f} s)")
         if line := announce.describe_doubts(item.path, reasons):
             show(line)
         return {

@@ -238,20 +238,21 @@ def _facts(source: Source, found: Found, summary: Mapping[str, Any]) -> dict[str
     """The image and the settings, for the report."""
     edges = "unknown"
     if source.spacing is not None:
-        edges = f"{size_text(source.spacing)} µm ({source.spacing_source})"
+        edges = f"{_sizes(source.spacing)} µm ({source.spacing_source})"
     flat = len(source.shape) == 2
     facts = {
         "Image": str(source.path),
         "Format": f"{source.kind}, {source.axes}",
-        "Size": f"{size_text(source.shape)} {'pixels' if flat else 'voxels'}",
+        "Size": f"{_sizes(source.shape)} {'pixels' if flat else 'voxels'}",
         "Pixel size" if flat else "Voxel size": edges,
         "Model": f"{summary['model']}, step {summary['model_step']}",
         "Threshold": _threshold(found, summary),
+        "Mirror images": _mirror_images(summary["mirror_images"], 2 ** len(source.shape)),
     }
     if summary["integral"] is not None:
         facts["Count by the density's integral"] = f"{summary['integral']:g}"
     if summary["rescaled_to_um"]:
-        facts["Resampled to"] = f"{size_text(summary['rescaled_to_um'])} µm"
+        facts["Resampled to"] = f"{_sizes(summary['rescaled_to_um'])} µm"
     if summary["diameter"]:
         diameter, origin = summary["diameter"], summary["diameter_from"]
         facts["Diameter of a cell"] = f"{diameter:.3g} pixels ({origin})"
@@ -272,6 +273,18 @@ def _facts(source: Source, found: Found, summary: Mapping[str, Any]) -> dict[str
     versions = summary["versions"]
     facts["Software"] = ", ".join(f"{package} {version}" for package, version in versions.items())
     return facts
+
+
+def _sizes(sizes: Sequence[float]) -> str:
+    """Sizes of axes, as the rest of the page has them."""
+    return size_text(sizes).replace(" x ", " × ")
+
+
+def _mirror_images(count: int, most: int) -> str:
+    """Whether the map is a mean over mirror images, and the option for the other way."""
+    if count > 1:
+        return f"mean over {count} (--thorough); {count} times as fast without (--no-thorough)"
+    return f"none (--no-thorough); the mean over {most} takes {most} times as long (--thorough)"
 
 
 def _threshold(found: Found, summary: Mapping[str, Any]) -> str:

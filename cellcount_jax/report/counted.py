@@ -10,13 +10,15 @@ import numpy as np
 
 from cellcount_jax.images.coverage import Inside
 from cellcount_jax.images.regions import Region, extent, voxels_of
-from cellcount_jax.report.charts import open_svg, pixels
+from cellcount_jax.report.charts import open_svg, pixels, word
 from cellcount_jax.report.pictures import round_down
+from cellcount_jax.report.places import in_region
 from cellcount_jax.report.views import Picture, Volume, encode, fit, levels
 
 _RADIUS_PIXELS = (5.0, 24.0)
 _MAX_RING_SHARE = 0.15  # of a picture that rings may enclose; they shrink beyond it
 _MAX_MARKS = 20_000  # in a picture; of more, those are left out that would lie on each other
+_STRIP = 28  # height of what is below a picture, for its scale bar
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -63,10 +65,12 @@ class Marks(NamedTuple):
       kind: "counted", "beside" (counted, in a plane next to it), "rejected", "spot" (no cell, but
         worth a look), "other", a dot; of a score "hit", "missed", a square, or "false", a cross.
       points: `(N, 3)` voxels.
+      colour: as in CSS; empty = that of the kind.
     """
 
     kind: str
     points: np.ndarray
+    colour: str = ""
 
 
 def figure(svg: str, caption: str, *, kind: str = "") -> str:
@@ -97,7 +101,7 @@ def draw(
       label: description, for screen readers.
       frames: letters, and the regions to frame.
       slab: the part of the vertical axis that another picture shows, marked at the margins.
-      bar: whether there is a scale bar.
+      bar: whether there is a scale bar, below the picture: no cell is under it.
       view: the region to show, which may reach beyond the picture's; None = the picture's.
       highest: the brightest value shown; see `levels`.
     """
@@ -114,17 +118,24 @@ def draw(
 
     y, x = (np.array([picture.region[a].start for a in axes]) - first) * per_voxel
     h, w = np.asarray(picture.covered) * per_voxel
+    scale = _scale_bar((width, height), counted.unit, per_unit) if bar else ""
+    shown_pixels = levels(picture.pixels, highest=highest)
+    if picture.tint is not None:
+        shown_pixels = np.rint(shown_pixels * picture.tint).astype(np.uint8)
     parts = [
-        open_svg(width, height, label),
+        open_svg(width, height + _STRIP * bool(scale), label),
         f'<rect class="beyond" width="{width}" height="{height}"/>' if view else "",
-        pixels(encode(levels(picture.pixels, highest=highest)), x, y, w, h),
+        pixels(encode(shown_pixels), x, y, w, h),
     ]
     marked = [(mark.points[:, axes] - first + 0.5) * per_voxel for mark in marks]
+    count = sum(map(len, marked))
+    if count > _MAX_MARKS:
+        marked = _apart(marked)
     rings = []
     for mark, places in zip(marks, marked, strict=True):
         radius = float(np.clip(counted.radius * per_unit, *_RADIUS_PIXELS))
-        room = (_MAX_RING_SHARE * width * height / np.pi / max(len(places), 1)) ** 0.5
-        rings.append(_rings(places, min(radius, room), mark.kind))
+        room = (_MAX_RING_SHARE * width * height / np.pi / max(count, 1)) ** 0.5
+        rings.append(_rings(places, min(radius, room), mark))
     parts.append(f'<g class="rings">{"".join(rings)}</g>')
     for letter, frame in frames:
         y, x = (np.array([frame[a].start for a in axes]) - first) * per_voxel
@@ -137,22 +148,31 @@ def draw(
         for edge in (slab.start, slab.stop):
             y = (edge - first[0]) * per_voxel[0]
             parts.append(f'<path class="frame" d="M0 {y:.1f}h14M{width} {y:.1f}h-14"/>')
-    if bar and min(width, height) >= 40:
-        parts.append(_scale_bar((width, height), marked, counted.unit, per_unit))
-    return "".join(parts) + "</svg>"
+    return "".join(parts) + scale + "</svg>"
 
 
-def _rings(places: np.ndarray, radius: float, kind: str) -> str:
+def _apart(marked: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Places `(N, 2)` in pixels without those that would lie on others; the last ones stay."""
+    step = 3.0
+    grid = np.rint(np.concatenate(marked)[::-1] / step)
+    _, kept = np.unique(grid, axis=0, return_index=True)
+    kept = len(grid) - 1 - np.sort(kept)
+    ends = np.cumsum([0, *map(len, marked)])
+    spans = zip(ends, ends[1:], marked, strict=False)
+    return [places[np.sort(kept[(kept >= a) & (kept < b)]) - a] for a, b, places in spans]
+
+
+def _rings(places: np.ndarray, radius: float, mark: Marks) -> str:
     """Rings, squares, crosses or dots of a dark and a coloured line: they show on any picture."""
     if not len(places):
         return ""
-    if radius < 3 or kind == "other" or len(places) > _MAX_MARKS:
-        step = 3.0 if len(places) > _MAX_MARKS else 0.5
-        dots = np.unique(np.rint(places / step), axis=0) * step
+    own = f' style="stroke:{mark.colour}"' if mark.colour else ""
+    if radius < 3 or mark.kind == "other":
+        dots = np.unique(np.rint(places / 0.5), axis=0) * 0.5
         path = "".join(f"M{x:g} {y:g}h0" for y, x in dots)
-        return f'<path class="dot rim" d="{path}"/><path class="dot {kind}" d="{path}"/>'
-    path = mark_path(places, radius, kind)
-    return f'<path class="rim" d="{path}"/><path class="{kind}" d="{path}"/>'
+        return f'<path class="dot rim" d="{path}"/><path class="dot {mark.kind}"{own} d="{path}"/>'
+    path = mark_path(places, radius, mark.kind)
+    return f'<path class="rim" d="{path}"/><path class="{mark.kind}"{own} d="{path}"/>'
 
 
 def mark_path(places: np.ndarray, radius: float, kind: str) -> str:
@@ -173,48 +193,38 @@ def mark_path(places: np.ndarray, radius: float, kind: str) -> str:
     return "".join(f"M{x - r:.1f} {y - up:.1f}{shape}" for y, x in places)
 
 
-def _scale_bar(
-    size: tuple[int, int],
-    marked: Sequence[np.ndarray],
-    unit: tuple[str, float],
-    per_unit: float,
-) -> str:
-    """A round length, about a fifth of the width, in the corner with the fewest marks.
+def _scale_bar(size: tuple[int, int], unit: tuple[str, float], per_unit: float) -> str:
+    """A round length, about a quarter of the width, below a picture; empty if it is too narrow.
 
     Args:
       size: width and height of the picture, in pixels.
-      marked: `(N, 2)` y, x in pixels, of marks.
       unit: of the length, and how long an edge of a pixel of the image is in it.
       per_unit: pixels of the picture for one of the image.
     """
     width, height = size
     name, per_pixel = unit[0], unit[1] / per_unit
     length = round_down(max(width, 60) * per_pixel / 4)
-    wide = length / per_pixel
     text = f"{length / 1000:g} mm" if name == "µm" and length >= 1000 else f"{length:g} {name}"
-    places = np.concatenate([np.zeros((0, 2)), *marked])
-
-    def covered(corner: tuple[float, float]) -> int:
-        x, y = corner
-        across = np.abs(places[:, 1] - x - wide / 2) < wide / 2 + 12
-        return int((across & (np.abs(places[:, 0] - y + 6) < 24)).sum())
-
-    # Letters of frames are in their upper left corners.
-    corners = [(width - 10 - wide, height - 14.0), (10.0, height - 14.0), (width - 10 - wide, 24.0)]
-    x, y = min(corners, key=covered)
-    # So that no letter is cut.
-    half = 4.5 * len(text)
-    middle = min(max(x + wide / 2, 4 + half), width - 4 - half)
+    if width < 8 * len(text):
+        return ""
     return (
-        f'<rect class="bar" x="{x:.1f}" y="{y:g}" width="{wide:.1f}" height="4"/>'
-        f'<text class="on" x="{middle:.1f}" y="{y - 6:g}" text-anchor="middle">'
-        f"{escape(text)}</text>"
+        # What lies across the picture's border ends there.
+        f'<rect class="paper" y="{height}" width="{width}" height="{_STRIP}"/>'
+        f'<rect class="bar" y="{height + 5}" width="{length / per_pixel:.1f}" height="4"/>'
+        f"{word(0, height + 23, text, 'start')}"
     )
 
 
 def cells_text(count: int) -> str:
     """A number of cells as text: "1 cell", "1,234 cells"."""
     return f"{count:,} cell{'' if count == 1 else 's'}"
+
+
+def number_text(counted: Counted, region: Region) -> str:
+    """The number of cells in a region as text: "23 of the 307 cells", or "307 cells"."""
+    shown = int(in_region(counted.points, region, counted.volume.shape).sum())
+    total = len(counted.points)
+    return cells_text(total) if shown == total else f"{shown:,} of the {cells_text(total)}"
 
 
 def place_text(counted: Counted, point: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of a count: slabs and planes with the cells ringed, zooms, and doubtful cells."""
+"""Pictures of a count: all cells ringed, zooms, slabs and planes, and doubtful cells."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from cellcount_jax.report.counted import (
     cells_text,
     draw,
     figure,
+    number_text,
     place_text,
     planes_text,
 )
+from cellcount_jax.report.depths import all_depths
 from cellcount_jax.report.places import (
     clipped,
     densest,
@@ -31,6 +33,7 @@ _SLAB_UM, _SLAB_VOXELS = 60.0, 16
 _LARGE_VOXELS = 450  # along an axis; a larger volume gets the full width
 _MAX_PLANE_VOXELS = 600  # along an axis; a part of a larger plane is shown, at full resolution
 _DOUBTFUL_CELLS = 12
+_BESIDE = "beside or below it"
 _NO_POINT = np.zeros((0, 3))
 # Greatest widths and heights in pixels.
 _FULL, _HALF, _THIRD, _QUARTER = (900, 900), (520, 640), (345, 420), (255, 255)
@@ -38,7 +41,7 @@ _CROP = (164, 328)
 
 
 def overview(counted: Counted) -> tuple[str, Picture]:
-    """The whole image, or a slab of a volume from above and one from the side; then zooms.
+    """The whole image, of a volume all depths from above, and zooms; then slabs of a volume.
 
     Returns:
       The pictures, and the first of them without marks.
@@ -47,36 +50,55 @@ def overview(counted: Counted) -> tuple[str, Picture]:
     whole = all_of(volume.shape)
     box = _FULL if counted.flat or max(volume.shape) >= _LARGE_VOXELS else _HALF
     above = _cut(counted, _slab(counted, whole, 0), 0)
-    picture = project(volume, above, axis=0, box=box)
-    zooms, frames = _zooms(counted, picture)
+    picture = slab = project(volume, above, axis=0, box=box)
+    zooms, frames = _zooms(counted, slab)
+    slabs = ""
     if counted.flat:
         part = "The image" if above == whole else f"{area_text(above)} of the image"
-        label = f"{part} with {_number_text(counted, above)} ringed."
+        label = f"{part} with {number_text(counted, above)} ringed."
         marks = [Marks("counted", _points_in(counted, above))]
         svg = draw(counted, picture, marks, box=box, label=label, frames=frames)
-        pictures = figure(svg, f"{label}{_pixel_text(picture)} The frames are enlarged below.")
+        first = figure(svg, f"{label}{_pixel_text(picture)} The frames are enlarged {_BESIDE}.")
     else:
-        beside = _cut(counted, _slab(counted, whole, 1), 1)
-        side_picture = project(volume, beside, axis=1, box=box)
-        pictures = _view(counted, picture, "above", beside[1], box)
-        pictures += _view(counted, side_picture, "the side", above[0], box)
-    return f'<div class="row">{pictures}</div>\n<div class="row small">{zooms}</div>', picture
+        note = (
+            f"{_cut_text(counted, above, 1)} x to the right, y down.{_pixel_text(picture)}"
+            f" The frames are enlarged {_BESIDE}."
+        )
+        first, picture = all_depths(counted, slab, box=box, frames=frames, note=note)
+        slabs = _slabs(counted, slab)
+    zooms = f'<div class="row small beside-it">{zooms}</div>'
+    return f'<div class="row">{first}{zooms}</div>\n{slabs}', picture
 
 
-def _view(counted: Counted, picture: Picture, side: str, slab: slice, box: tuple[int, int]) -> str:
-    """A slab of a volume, with lines at its margins round the slab of the other view."""
+def _slabs(counted: Counted, picture: Picture) -> str:
+    """A part of the depth from above, and one of the rows from the side."""
+    volume, above = counted.volume, picture.region
+    beside = _cut(counted, _slab(counted, all_of(volume.shape), 1), 1)
+    side_picture = project(volume, beside, axis=1, box=_HALF)
+    if above[0] == slice(0, volume.shape[0]):  # as in the picture of all depths
+        pictures = _view(counted, side_picture, "the side", None)
+    else:
+        pictures = _view(counted, picture, "above", beside[1])
+        pictures += _view(counted, side_picture, "the side", above[0])
+    return f'<h3>Slabs</h3>\n<div class="row">{pictures}</div>'
+
+
+def _view(counted: Counted, picture: Picture, side: str, slab: slice | None) -> str:
+    """A slab of a volume, with lines at its margins round the slab of the other view, if any."""
     region, axis = picture.region, picture.axis
     label = (
         f"From {side}: the brightest along {'zy'[axis]} in {planes_text(counted, region, axis)},"
-        f" with {_number_text(counted, region)}."
+        f" with {number_text(counted, region)}."
     )
     caption = (
         f"{label}{_cut_text(counted, region, 1 - axis)} x to the right, {'yz'[axis]} down."
-        f"{_pixel_text(picture)} Lines at the margins: what"
-        f" {'the side view shows' if axis == 0 else 'is seen from above'}."
+        f"{_pixel_text(picture)}"
     )
+    if slab is not None:
+        seen = "the side view shows" if axis == 0 else "is seen from above"
+        caption += f" Lines at the margins: what {seen}."
     marks = [Marks("counted", _points_in(counted, region))]
-    return figure(draw(counted, picture, marks, box=box, label=label, slab=slab), caption)
+    return figure(draw(counted, picture, marks, box=_HALF, label=label, slab=slab), caption)
 
 
 def planes(counted: Counted) -> str:
@@ -184,11 +206,6 @@ def _points_in(counted: Counted, region: Region) -> np.ndarray:
 
 def _middle(counted: Counted) -> np.ndarray:
     return (np.array(counted.volume.shape) - 1) / 2
-
-
-def _number_text(counted: Counted, region: Region) -> str:
-    shown, total = len(_points_in(counted, region)), len(counted.points)
-    return cells_text(total) if shown == total else f"{shown:,} of the {cells_text(total)}"
 
 
 def _cut_text(counted: Counted, region: Region, down: int) -> str:

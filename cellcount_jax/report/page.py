@@ -152,7 +152,10 @@ def _check(
 def _table(regions: Sequence[Mapping[str, object]]) -> tuple[list[_Column], list[list[str]]]:
     """The columns and the cells of the table of regions, as text."""
     names = list(dict.fromkeys(name for row in regions for name in row))
-    numeric = [all(_is_number(row[name]) for row in regions if name in row) for name in names]
+    numeric = [
+        all(_is_number(row[name]) or row[name] is None for row in regions if name in row)
+        for name in names
+    ]
     columns = [_Column(_heading(name), flag) for name, flag in zip(names, numeric, strict=True)]
     return columns, [[_value(name, row.get(name, "")) for name in names] for row in regions]
 
@@ -170,7 +173,9 @@ def _heading(column: str) -> str:
 
 
 def _value(column: str, value: object) -> str:
-    """A value as text: numbers rounded, but identifiers as they are."""
+    """A value as text: numbers rounded, but identifiers as they are; a dash for no number."""
+    if value is None:
+        return "–"
     if isinstance(value, float | np.floating):
         return number(float(value)) if math.isfinite(value) else "–"
     is_name = str(column).lower() in ("region", "label") or str(column).lower().endswith("id")

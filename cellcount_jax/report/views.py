@@ -51,12 +51,14 @@ class Picture(NamedTuple):
       axis: the one that is looked along: 0 (z) or 1 (y).
       covered: `(2,)` voxels, down and to the right, that the pixels stand for; the last ones
         may reach beyond the region.
+      tint: `(height, width, 3)`, the colours, 0 to 1, that the pixels are shown in; None = none.
     """
 
     pixels: np.ndarray
     region: Region
     axis: int
     covered: tuple[int, int]
+    tint: np.ndarray | None = None
 
 
 def open_volume(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.report import overview, views
+from cellcount_jax.report import depths, overview, views
 from cellcount_jax.report.page import write_page
 from cellcount_jax.report.places import cell_radius, with_depth
 
@@ -140,9 +140,10 @@ def test_the_parts_come_in_order(tmp_path: Path) -> None:
         "an image",
         "What was counted",
         "mine",
-        "From above",
-        "From the side",
+        "All depths",
         "A: the densest",
+        "Slabs",
+        "From the side",
     ]
     parts += ["Single planes", "Around the threshold", "Counted, with scores", "Not counted, with"]
     parts += ["How many have which score", "Density of cells", "Cells by depth", "Regions", "CA1"]
@@ -182,9 +183,11 @@ def test_a_flat_image_is_black_and_has_a_page(tmp_path: Path) -> None:
 
 
 def test_the_part_of_a_long_image_that_is_shown_is_stated(tmp_path: Path) -> None:
-    seen = page_of(tmp_path, arguments(image_of(3, 4, 900, 1), 9)).captions()[:2]
-    assert all(re.search(r"Only x \d+ to \d+ is shown", caption) for caption in seen)
-    seen = page_of(tmp_path, arguments(image_of(20, 40, 30, 1), 9)).captions()[:2]
+    seen = page_of(tmp_path, arguments(image_of(3, 4, 900, 1), 9)).captions()
+    views = [caption for caption in seen if caption.startswith(("All depths", "From the side"))]
+    assert len(views) == 2
+    assert all(re.search(r"Only x \d+ to \d+ is shown", caption) for caption in views)
+    seen = page_of(tmp_path, arguments(image_of(20, 40, 30, 1), 9)).captions()
     assert not any("Only" in caption for caption in seen)
 
 
@@ -196,6 +199,7 @@ def test_a_large_volume_is_read_in_small_parts(
     monkeypatch.setattr(views, "_MAX_READ_VALUES", at_once)
     monkeypatch.setattr(views, "MAX_PICTURE_VOXELS", in_all)
     monkeypatch.setattr(overview, "MAX_PICTURE_VOXELS", in_all)
+    monkeypatch.setattr(depths, "_MAX_VALUES", in_all)
     shape = (300, 150, 160)
     image = np.broadcast_to(image_of(1, 150, 160, 1), (*shape, 1))
     sizes: list[int] = []
@@ -272,7 +276,7 @@ def test_regions_are_a_table(tmp_path: Path) -> None:
             "volume_mm3": 0.5,
             "cells_per_mm3": 24690.0,
         },
-        {"region": 9, "name": "fibre tracts", "count": 0, "cells_per_mm3": float("nan"), "x": True},
+        {"region": 9, "name": "fibre tracts", "count": 0, "cells_per_mm3": None, "x": True},
     ]
     page = page_of(tmp_path, arguments(image_of(20, 20, 1), 1, regions=rows))
     table = page.source[page.source.index('<table class="regions">') :]
@@ -281,6 +285,7 @@ def test_regions_are_a_table(tmp_path: Path) -> None:
     first = ["5000", "CA1", "12,345", "0.5", "24,690", ""]
     assert cells == [*head, *first, "9", "fibre tracts", "0", "", "–", "True"]
     assert 'class="n">12,345' in table and 'class="n">CA1' not in table
+    assert 'class="n">24,690' in table, "a density of nothing leaves the others numbers"
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_a_ring_is_round_its_cell() -> None:
         region = region_of((1, 8), (4, 30), (5, 40))
         picture = project(counted.volume, region, axis=axis, box=(2000, 2000))
         marks = [Marks("counted", np.array([[3.0, 12.0, 33.0]]))]
-        svg = draw(counted, picture, marks, box=(600, 600), label="x")
+        svg = draw(counted, picture, marks, box=(600, 600), label="x", bar=False)
         width, height = map(int, re.findall(r'<svg viewBox="0 0 (\d+) (\d+)"', svg)[0])
         assert max(width, height) == 600
         tall, wide = ((7 * 2, 26)[1 - axis], 35 * 1.5)
@@ -275,6 +275,8 @@ def test_the_scale_bar_has_the_length_that_it_states(length: float) -> None:
     stated = float(value) * (1000 if unit == "mm" else 1)
     assert wide * 50 * length / 400 == pytest.approx(stated, rel=0.01)
     assert 35 <= wide <= 100
+    # Below the picture, so on no cell.
+    assert int(re.findall(r'class="bar" [^>]*y="(\d+)"', svg)[0]) > 400
 
 
 def test_ticks_are_round_and_inside() -> None:
