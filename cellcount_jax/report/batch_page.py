@@ -23,6 +23,7 @@ from cellcount_jax.report.templates import template
 from cellcount_jax.report.views import data_url
 
 # By which a page is known as one of these.
+_MOST_NAMED = 5  # doubtful images at the head of the page
 MARK = '<meta name="generator" content="cellcount_jax counts">'
 
 
@@ -82,7 +83,8 @@ def write_batch_page(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
         script=_script(),
         total=f"{sum(row.cells or 0 for row in rows):,}",
         images=len(counted),
-        doubtful=sum(bool(row.doubts) for row in counted),
+        doubtful=[row for row in counted if row.doubts],
+        most_named=_MOST_NAMED,
         failed=len(rows) - len(counted),
         units=sorted({row.unit for row in rows if row.density is not None}),
         integrals=any(row.integral is not None for row in rows),

@@ -19,6 +19,7 @@ from cellcount_jax.report.views import encode, fit
 COUNTED = "#{:02x}{:02x}{:02x}".format(*ORANGE)
 REJECTED = "#56b4e9"  # sky blue, of the same palette
 
+_UNKNOWN = 122  # grey
 _WIDTH, _HEIGHT = 520, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 30, 54, 52
 
@@ -132,7 +133,7 @@ def heat_map(
     """A map in colours, with axes and a colour bar from 0.
 
     Args:
-      values: `(rows, columns)`, not negative.
+      values: `(rows, columns)`, not negative; NaN = unknown, shown in grey.
       extent: height and width of the map, in `unit`.
       unit: of the axes.
       legend: of the colour bar, with its unit.
@@ -141,8 +142,9 @@ def heat_map(
     width, height = (max(side, 40) for side in fit(*extent, (350, 350)))
     top, left = 12, _LEFT
     right, bottom = left + width, top + height
-    highest = float(values.max()) or 1.0
-    url = encode(colourise(values, lowest=0.0, highest=highest))
+    highest = float(np.nanmax(values, initial=0.0)) or 1.0
+    colours = colourise(np.nan_to_num(values), lowest=0.0, highest=highest)
+    url = encode(np.where(np.isnan(values)[..., None], _UNKNOWN, colours).astype(np.uint8))
     bar = encode(colourise(np.linspace(1, 0, 64)[:, None]))
     tall = max(height, 120)
     parts = [open_svg(_WIDTH, top + tall + _BOTTOM, label)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellcount_jax.images.coverage import Inside
 from cellcount_jax.images.regions import Region, extent, voxels_of
-from cellcount_jax.report.charts import open_svg, pixels, word
+from cellcount_jax.report.charts import open_svg, pixels
 from cellcount_jax.report.pictures import round_down
 from cellcount_jax.report.places import in_region
 from cellcount_jax.report.views import Picture, Volume, encode, fit, levels
@@ -18,7 +18,7 @@ from cellcount_jax.report.views import Picture, Volume, encode, fit, levels
 _RADIUS_PIXELS = (5.0, 24.0)
 _MAX_RING_SHARE = 0.15  # of a picture that rings may enclose; they shrink beyond it
 _MAX_MARKS = 20_000  # in a picture; of more, those are left out that would lie on each other
-_STRIP = 28  # height of what is below a picture, for its scale bar
+_MAX_PIXELS_PER_LETTER = 45  # of a picture's width: on a narrow screen it shrinks with its text
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -118,12 +118,13 @@ def draw(
 
     y, x = (np.array([picture.region[a].start for a in axes]) - first) * per_voxel
     h, w = np.asarray(picture.covered) * per_voxel
-    scale = _scale_bar((width, height), counted.unit, per_unit) if bar else ""
+    letters = max(13, round(width / _MAX_PIXELS_PER_LETTER))
+    scale = _scale_bar((width, height), counted.unit, per_unit, letters) if bar else ""
     shown_pixels = levels(picture.pixels, highest=highest)
     if picture.tint is not None:
         shown_pixels = np.rint(shown_pixels * picture.tint).astype(np.uint8)
     parts = [
-        open_svg(width, height + _STRIP * bool(scale), label),
+        open_svg(width, height + (letters + 15) * bool(scale), label),
         f'<rect class="beyond" width="{width}" height="{height}"/>' if view else "",
         pixels(encode(shown_pixels), x, y, w, h),
     ]
@@ -142,7 +143,8 @@ def draw(
         h, w = np.array(extent(frame))[axes] * per_voxel
         parts.append(
             f'<rect class="frame" x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"/>'
-            f'<text class="on" x="{x + 5:.1f}" y="{y + 17:.1f}">{escape(letter)}</text>'
+            f'<text class="on" style="font-size:{letters}px" x="{x + 5:.1f}"'
+            f' y="{y + letters + 4:.1f}">{escape(letter)}</text>'
         )
     if slab is not None:
         for edge in (slab.start, slab.stop):
@@ -193,25 +195,28 @@ def mark_path(places: np.ndarray, radius: float, kind: str) -> str:
     return "".join(f"M{x - r:.1f} {y - up:.1f}{shape}" for y, x in places)
 
 
-def _scale_bar(size: tuple[int, int], unit: tuple[str, float], per_unit: float) -> str:
+def _scale_bar(
+    size: tuple[int, int], unit: tuple[str, float], per_unit: float, letters: int
+) -> str:
     """A round length, about a quarter of the width, below a picture; empty if it is too narrow.
 
     Args:
       size: width and height of the picture, in pixels.
       unit: of the length, and how long an edge of a pixel of the image is in it.
       per_unit: pixels of the picture for one of the image.
+      letters: their size in pixels.
     """
     width, height = size
     name, per_pixel = unit[0], unit[1] / per_unit
     length = round_down(max(width, 60) * per_pixel / 4)
     text = f"{length / 1000:g} mm" if name == "µm" and length >= 1000 else f"{length:g} {name}"
-    if width < 8 * len(text):
+    if width < 0.6 * letters * len(text):
         return ""
     return (
         # What lies across the picture's border ends there.
-        f'<rect class="paper" y="{height}" width="{width}" height="{_STRIP}"/>'
+        f'<rect class="paper" y="{height}" width="{width}" height="{letters + 15}"/>'
         f'<rect class="bar" y="{height + 5}" width="{length / per_pixel:.1f}" height="4"/>'
-        f"{word(0, height + 23, text, 'start')}"
+        f'<text style="font-size:{letters}px" y="{height + letters + 11}">{escape(text)}</text>'
     )
 
 

@@ -57,7 +57,7 @@ def all_depths(
         )
     else:
         picture = _brightest(volume, region, borders, colours, box=box)
-        how = "Every place has the colour of the depth where it is brightest, as has every ring."
+        how = "A spot has the colour of the depth where it is brightest, a ring that of its cell."
     label = f"All depths from above, with {number_text(counted, region)}."
     inside = counted.points[in_region(counted.points, region, volume.shape)]
     layers = np.searchsorted(borders, nearest_voxels(inside, volume.shape)[:, 0], "right") - 1

@@ -13,6 +13,7 @@ from cellcount_jax.report.places import nearest_voxels
 _SCORE_BINS = 40
 _MAX_DEPTH_BARS = 60
 _CELLS_PER_BOX = 6  # of the density map, on average
+_MIN_SHARE = 0.05  # of the fullest box that is inside a mask; a density of less says nothing
 _MAX_BOXES = 64  # along the longer side of the density map
 
 
@@ -95,18 +96,24 @@ def density_map(counted: Counted) -> str:
         grid = [np.linspace(0, 1, n + 1) for n in (*(() if counted.flat else (1,)), *boxes)]
         content *= counted.inside.share_of(grid).reshape(boxes)
     factor, per = _per(counted)
-    values = np.divide(counts * factor, content, out=np.zeros(boxes), where=content > 0)
+    whole = content.max(initial=0.0)
+    values = np.divide(
+        counts * factor, content, out=np.full(boxes, np.nan), where=content > _MIN_SHARE * whole
+    )
+    highest = float(np.nanmax(values, initial=0.0))
     svg = heat_map(
         values,
         extent=(size[0], size[1]),
         unit=unit,
         legend=f"cells per {per}",
-        label=f"Map of the density of cells, up to {number(float(values.max()))} cells per {per}.",
+        label=f"Map of the density of cells, up to {number(highest)} cells per {per}.",
     )
     box = " × ".join(number(s / n) for s, n in zip(size, boxes, strict=True))
     deep = "" if counted.flat else ", seen from above and averaged over the whole depth"
     masked = "" if counted.inside is None else ", of what is inside the mask"
-    return figure(svg, f"Density of cells{deep}{masked}. A box is {box} {unit}.", kind="chart")
+    grey = " Grey: hardly anything is inside." if np.isnan(values).any() else ""
+    caption = f"Density of cells{deep}{masked}. A box is {box} {unit}.{grey}"
+    return figure(svg, caption, kind="chart")
 
 
 def depth_chart(counted: Counted) -> str:

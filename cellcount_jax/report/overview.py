@@ -31,6 +31,7 @@ from cellcount_jax.report.views import MAX_PICTURE_VOXELS, Picture, project
 
 _SLAB_UM, _SLAB_VOXELS = 60.0, 16
 _LARGE_VOXELS = 450  # along an axis; a larger volume gets the full width
+_MANY_CELLS = 1000  # a volume with more gets it too
 _MAX_PLANE_VOXELS = 600  # along an axis; a part of a larger plane is shown, at full resolution
 _DOUBTFUL_CELLS = 12
 _BESIDE = "beside or below it"
@@ -48,7 +49,8 @@ def overview(counted: Counted) -> tuple[str, Picture]:
     """
     volume = counted.volume
     whole = all_of(volume.shape)
-    box = _FULL if counted.flat or max(volume.shape) >= _LARGE_VOXELS else _HALF
+    large = max(volume.shape) >= _LARGE_VOXELS or len(counted.points) > _MANY_CELLS
+    box = _FULL if counted.flat or large else _HALF
     above = _cut(counted, _slab(counted, whole, 0), 0)
     picture = slab = project(volume, above, axis=0, box=box)
     zooms, frames = _zooms(counted, slab)

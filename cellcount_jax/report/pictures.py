@@ -105,9 +105,8 @@ def overlay(
             # Voxel centres are at integers, and a voxel has become `factor` pixels.
             left, top = (round((v + 0.5) * factor - 0.5) - _MARKER_PIXELS // 2 for v in (x, y))
             picture.paste(stamp, (left, top), stamp)
-    if spacing is not None:
-        _draw_scale_bar(picture, float(spacing[-1]) / factor)
-    return _frame(picture, title, groups, summary)
+    edge = None if spacing is None else float(spacing[-1]) / factor
+    return _frame(picture, title, groups, summary, edge)
 
 
 def save_overlay(path: str | os.PathLike[str], image: np.ndarray, **options: Any) -> None:
@@ -265,29 +264,37 @@ def _stamp(kind: str, colour: tuple[int, int, int]) -> Image.Image:
     return stamp.resize((_MARKER_PIXELS, _MARKER_PIXELS), Image.Resampling.BOX)
 
 
-def _draw_scale_bar(picture: Image.Image, micrometres_per_pixel: float) -> None:
-    """A bar of a round length, about a sixth of the width, in the lower right corner."""
-    length = round_down(picture.width * micrometres_per_pixel / 6)
-    right, bottom = picture.width - 16, picture.height - 16
-    left = right - round(length / micrometres_per_pixel)
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((left, bottom - 5, right, bottom), "white", "black")
-    middle = ((left + right) / 2, bottom - 10)
-    text = f"{length:g} um"
-    draw.text(middle, text, "white", _font(), anchor="mb", stroke_width=2, stroke_fill="black")
+def _frame(
+    picture: Image.Image, title: str, groups: list[_Group], summary: str, edge: float | None
+) -> np.ndarray:
+    """Adds the heading with a scale bar above, where no cell is, and the legend below.
 
-
-def _frame(picture: Image.Image, title: str, groups: list[_Group], summary: str) -> np.ndarray:
-    """Adds the heading above and the legend below."""
+    Args:
+      picture: the image with its marks.
+      title: the heading.
+      groups: in the legend.
+      summary: its end.
+      edge: of a pixel in micrometres; None = no scale bar.
+    """
     font = _font()
     entries = [f"{group.word} {len(group.points)}" for group in groups]
     steps = [_MARKER_PIXELS + 8 + round(font.getlength(entry)) + 24 for entry in entries]
     legend = 12 + sum(steps) + round(font.getlength(summary)) + 12
-    width = max(picture.width, legend, round(font.getlength(title)) + 24)
+    heading = round(font.getlength(title)) + 24
+    length = 0.0 if edge is None else round_down(picture.width * edge / 6)
+    text, bar = f"{length:g} µm", 0 if edge is None else round(length / edge)
+    if bar:
+        heading += round(font.getlength(text)) + 8 + bar + 24
+    width = max(picture.width, legend, heading)
     canvas = Image.new("RGB", (width, picture.height + 2 * _BAND_PIXELS), _DARK)
     canvas.paste(picture, (0, _BAND_PIXELS))
     draw = ImageDraw.Draw(canvas)
-    draw.text((12, _BAND_PIXELS // 2), title, "white", font, anchor="lm")
+    middle = _BAND_PIXELS // 2
+    draw.text((12, middle), title, "white", font, anchor="lm")
+    if bar:
+        left = width - 12 - bar
+        draw.rectangle((left, middle - 3, left + bar - 1, middle + 2), "white")
+        draw.text((left - 8, middle), text, "white", font, anchor="rm")
     left, middle = 12, picture.height + _BAND_PIXELS + _BAND_PIXELS // 2
     for group, entry, step in zip(groups, entries, steps, strict=True):
         stamp = _stamp(group.kind, group.colour)

@@ -72,7 +72,7 @@ def test_what_it_holds(tmp_path: Path) -> None:
     page = Parsed(tmp_path / "new" / "counts.html")
     text = " ".join(" ".join(page.texts).split())
     assert "1,200 cells" in text
-    assert "in 2 images; 1 of them is doubtful; 1 more could not be counted." in text
+    assert "in 2 images; 1 of them is doubtful: b ; 1 more could not be counted." in text
     for wanted in (NASTY, "cells < 5 px: --diameter", "few", "it is <broken>", "61.3", "1,190"):
         assert wanted in text
     assert not page.all("b onclick=x") and len(page.all("img")) == 1
@@ -90,6 +90,13 @@ def test_what_it_holds(tmp_path: Path) -> None:
     assert [row["density"] for row in table] == ["61.26", "", ""]
     assert table[0]["doubts"] == "0" and table[1]["doubts"] == "2"
     assert int(table[2]["doubts"] or 0) > 2, "what was not counted comes first"
+
+
+def test_the_doubtful_images_are_named_at_its_head(tmp_path: Path) -> None:
+    rows = [Row(f"a{i}", f"/a{i}", 1, doubts=["few"]) for i in range(7)]
+    write_batch_page(tmp_path / "a.html", rows)
+    text = " ".join(" ".join(Parsed(tmp_path / "a.html").texts).split())
+    assert "7 of them are doubtful: a0, a1, a2, a3, a4 and 2 more. A click" in text
 
 
 def test_it_runs_one_script_and_fetches_nothing(tmp_path: Path) -> None:

@@ -311,7 +311,8 @@ def test_doubts_stand_in_a_box_before_all_else(tmp_path: Path) -> None:
     write_page(tmp_path / "page.html", **given, doubts=["cells < 5 px: --diameter", "few"])
     text = (tmp_path / "page.html").read_text()
     box = text.index('<section class="doubts">')
-    assert box < text.index("What was counted") and box < text.index("cells &lt; 5 px: --diameter")
+    doubt = text.index('<li>cells &lt; 5 px: <span class="option">--diameter</span></li>')
+    assert box < doubt < text.index("What was counted")
     assert text.index("<li>few</li>") < text.index("</section>")
 
 

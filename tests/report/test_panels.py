@@ -362,6 +362,35 @@ def test_boxes_of_the_map_hold_the_cells_that_lie_in_them(monkeypatch: pytest.Mo
     np.testing.assert_allclose(drawn[0] * 20 * 20 / 100**2, expected)
 
 
+class RightOf:
+    """A mask that holds what lies right of a share of the width."""
+
+    share_of_all = 0.505
+
+    def share_of(self, borders: Sequence[np.ndarray]) -> np.ndarray:
+        y, x = borders
+        inside = np.diff(np.maximum(x, 1 - self.share_of_all)) / np.diff(x)
+        return np.tile(inside, (len(y) - 1, 1))
+
+
+def test_a_sliver_inside_a_mask_has_no_density(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = counted_of(image_of(100, 100, 1), 0, None)
+    points = np.array([[0, 5.0, 49.0]] + [[0, 70.0, 80.0]] * 20)
+    counted = counted._replace(points=points, scores=np.ones(21))
+    drawn: list[np.ndarray] = []
+
+    def heat_map(values: np.ndarray, **options: Any) -> str:
+        drawn.append(values)
+        return charts.heat_map(values, **options)
+
+    monkeypatch.setattr(diagrams, "heat_map", heat_map)
+    assert "Grey: hardly anything" in diagrams.density_map(counted._replace(inside=RightOf()))
+    # One cell in a fiftieth of a box would make all others dark.
+    np.testing.assert_allclose(drawn[0], [[np.nan, 0], [np.nan, 20 / 0.25]])
+    assert "Grey" not in diagrams.density_map(counted)
+    np.testing.assert_allclose(drawn[1], [[4, 0], [0, 80]])
+
+
 @pytest.mark.parametrize("depth", [2, 60, 61, 333])
 def test_the_depth_chart_counts_every_cell(depth: int) -> None:
     counted = counted_of(image_of(depth, 4, 4, 1), 500, (5.0, 1.0, 1.0))

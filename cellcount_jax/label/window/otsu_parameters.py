@@ -40,8 +40,9 @@ class OtsuParameters(QWidget):
             leave_on_enter(box)
             box.valueChanged.connect(lambda _: self.changed.emit())
             self._boxes[name] = box
-            power = f"^{len(session.edges)}" if name == "smallest" else ""
-            form.addRow(name if name == "factor" else f"{name} ({session.unit}{power})", box)
+            power = "²³"[len(session.edges) - 2] if name == "smallest" else ""
+            unit = session.unit.replace("um", "µm") + power
+            form.addRow(name if name == "factor" else f"{name} ({unit})", box)
         self.follow_size()
 
     def follow_size(self) -> None:

@@ -39,7 +39,7 @@ class SizePanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         form = QFormLayout()
-        form.addRow(f"diameter ({session.unit})", self.box)
+        form.addRow(f"diameter ({session.unit.replace('um', 'µm')})", self.box)
         layout.addLayout(form)
         layout.addWidget(self.origin)
         self._show()
