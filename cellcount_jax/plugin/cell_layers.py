@@ -33,6 +33,7 @@ class CellLayers:
         scores: np.ndarray,
         *,
         ndim: int,
+        depth: int,
         width: float,
         highest: float,
         name: str,
@@ -43,7 +44,8 @@ class CellLayers:
         Args:
           points: `(N, axes)` in voxels of the image's layer.
           scores: `(N,)`.
-          ndim: spatial dimensions of the cells, the last axes.
+          ndim: spatial dimensions of the cells.
+          depth: the axis of the layer that has the planes, where there are 3.
           width: of a cell, in voxels along the last axis.
           highest: score that is yellow.
           name: of the image's layer.
@@ -55,7 +57,8 @@ class CellLayers:
         self.cells = self._drawn(self.cells, points, scores, size, title, 0.12, **options)
         if ndim == 3:
             edges = np.abs(np.asarray(place["scale"], float))
-            rings = in_nearby_slices(points, width=_RING * width, step=edges[-3] / edges[-1])
+            step = edges[depth] / edges[-1]
+            rings = in_nearby_slices(points, width=_RING * width, step=step, depth=depth)
             title += ", nearby slices"
             self.near = self._drawn(
                 self.near, rings[0], scores[rings[2]], rings[1], title, 0.06, **options
@@ -102,26 +105,27 @@ class CellLayers:
 
 
 def in_nearby_slices(
-    points: np.ndarray, *, width: float, step: float
+    points: np.ndarray, *, width: float, step: float, depth: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where balls around points cut the slices before and after the points' own.
 
     Args:
-      points: `(N, axes)` voxels; the third last axis is that of the slices.
+      points: `(N, axes)` voxels.
       width: of a ball, in voxels of the last axis.
       step: between two slices, in the same unit.
+      depth: the axis of the slices.
 
     Returns:
       `(M, axes)` places, `(M,)` widths of the cuts, and `(M,)` which point each is of.
     """
     reach = int(np.ceil(width / 2 / step))
-    own = np.rint(points[:, -3])
+    own = np.rint(points[:, depth])
     places, widths, rows = [points[:0]], [np.zeros(0)], [np.zeros(0, int)]
     for offset in (*range(-reach, 0), *range(1, reach + 1)):
-        distance = np.abs(own + offset - points[:, -3]) * step
+        distance = np.abs(own + offset - points[:, depth]) * step
         (cut,) = np.nonzero(2 * distance < width)
         placed = points[cut].copy()
-        placed[:, -3] = own[cut] + offset
+        placed[:, depth] = own[cut] + offset
         places.append(placed)
         widths.append(np.sqrt(width**2 - (2 * distance[cut]) ** 2))
         rows.append(cut)

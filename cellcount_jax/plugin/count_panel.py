@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +184,14 @@ class CountPanel(QWidget):
         own = " (the model's own threshold)" if self._at_own else ""
         width, origin = seen.fitted.diameter, seen.fitted.diameter_from
         size = "" if width is None else f"<br>of about {width:.3g} pixels ({origin})"
-        self.result.setText(f"<b>{len(points)} cells</b>{own}{size}")
+        cells = f"{len(points)} cell{'' if len(points) == 1 else 's'}"
+        inside = f" inside {html.escape(asked.inside)}" if asked.inside else ""
+        self.result.setText(f"<b>{cells}</b>{inside}{own}{size}")
         self.layers.draw(
             asked.part.in_layer(points),
             scores,
             ndim=points.shape[1],
+            depth=asked.part.axes[0],
             width=seen.width,
             highest=float(asked.model.target_peak),
             name=asked.name,

@@ -11,6 +11,8 @@ import numpy as np
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.length_units import micrometres
 
+_MOST_CHANNELS = 5  # a longer axis of a layer is more likely one of planes
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerImage:
@@ -18,28 +20,33 @@ class LayerImage:
 
     Attributes:
       array: `(*spatial,)` or `(*spatial, channels)`, at full resolution.
-      before: index of the part on the axes of the layer that the model has not, such as time.
+      axes: `(D,)` of the layer, that the model has.
+      at: index of the part on all axes of the layer; on `axes` it means nothing.
     """
 
     array: Any
-    before: tuple[int, ...]
+    axes: tuple[int, ...]
+    at: tuple[int, ...]
 
     def in_layer(self, points: np.ndarray) -> np.ndarray:
-        """Points `(N, D)` in all axes of the layer, the part's index first."""
-        first = np.tile(np.asarray(self.before, np.float32), (len(points), 1))
-        return np.concatenate([first.reshape(len(points), len(self.before)), points], axis=1)
+        """Points `(N, D)` in all axes of the layer."""
+        placed = np.tile(np.asarray(self.at, np.float32), (len(points), 1))
+        placed[:, self.axes] = points
+        return placed
 
 
-def image_of_layer(layer: Any, *, ndim: int, step: Sequence[int]) -> LayerImage:
+def image_of_layer(
+    layer: Any, *, ndim: int, step: Sequence[int], depth: int | None = None
+) -> LayerImage:
     """The part of an image layer for a model of 2 or 3 dimensions.
 
-    Of the axes that come before, such as time or the planes of a stack, it is what the viewer
-    shows.
+    Of the other axes, such as time, channels or the planes of a stack, it is what the viewer shows.
 
     Args:
       layer: a `napari.layers.Image`.
       ndim: spatial dimensions of the model.
       step: index that the viewer shows, an axis; the layer's are the last ones.
+      depth: the axis of the planes, for a model of volumes; None = the last one before y and x.
 
     Raises:
       InputError: the layer has fewer axes.
@@ -50,13 +57,69 @@ def image_of_layer(layer: Any, *, ndim: int, step: Sequence[int]) -> LayerImage:
             f"{layer.name}: is an image in {layer.ndim}D, and the model is one of volumes; choose"
             " another model"
         )
-    lead = layer.ndim - ndim
+    axes = spatial_axes(layer, ndim=ndim, depth=depth)
     own = [int(i) for i in step][-layer.ndim :]
-    before = tuple(min(at, n - 1) for at, n in zip(own[:lead], data.shape[:lead], strict=True))
-    part = data[before] if before else data
+    at = tuple(min(i, n - 1) for i, n in zip(own, data.shape, strict=False))
+    part = data
+    if len(axes) < layer.ndim:
+        part = data[tuple(slice(None) if k in axes else i for k, i in enumerate(at))]
     if layer.rgb:
         part = part[..., :3]  # without opacity
-    return LayerImage(part, before)
+    return LayerImage(part, axes, at)
+
+
+def spatial_axes(layer: Any, *, ndim: int, depth: int | None = None) -> tuple[int, ...]:
+    """The axes of a layer that a model of 2 or 3 dimensions has, see `image_of_layer`."""
+    first = layer.ndim - ndim if depth is None else depth
+    return (*(first,) * (ndim - 2), layer.ndim - 2, layer.ndim - 1)
+
+
+def likely_depth(shape: Sequence[int]) -> int:
+    """The axis of a layer of more than three that most likely has the planes of a volume.
+
+    Args:
+      shape: of the layer, y and x last: z, channels, y, x of ImageJ or channels, z, y, x.
+    """
+    planes = [k for k, size in enumerate(shape[:-2]) if size > _MOST_CHANNELS]
+    return planes[-1] if planes else len(shape) - 3
+
+
+def mask_of_layer(labels: Any, layer: Any, part: LayerImage) -> np.ndarray:
+    """Where labels that were painted over an image are not 0.
+
+    Args:
+      labels: a `napari.layers.Labels`.
+      layer: the image's layer.
+      part: of that.
+
+    Returns:
+      `(*spatial,)` bool, of the shape of the part.
+
+    Raises:
+      InputError: the labels do not lie on the voxels of the image, or none is painted.
+    """
+    data = labels.data[0] if labels.multiscale else labels.data
+    image = layer.data[0] if layer.multiscale else layer.data
+    missing = layer.ndim - labels.ndim
+    shape = tuple(image.shape[: layer.ndim])
+    same = missing >= 0 and min(part.axes) >= missing and tuple(data.shape) == shape[missing:]
+    if not same or not np.allclose(labels.extent.world, layer.extent.world[:, missing:]):
+        raise InputError(
+            f"{labels.name}: is {_size(data.shape)} and does not lie voxel on voxel on"
+            f" {layer.name}, {_size(shape)}; paint in a Labels layer of the same shape, scale and"
+            " place"
+        )
+    own = enumerate(part.at[missing:], missing)
+    inside = np.asarray(data[tuple(slice(None) if k in part.axes else i for k, i in own)]) != 0
+    if not inside.any():
+        raise InputError(
+            f"{labels.name}: nothing is painted in it here; paint where cells are to be counted"
+        )
+    return inside
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def voxel_edges(layer: Any) -> tuple[float, ...] | None:

@@ -18,7 +18,7 @@ import cellcount_jax
 from cellcount_jax import InputError, cli
 from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.points import read_points
-from cellcount_jax.plugin.layer_image import image_of_layer, voxel_edges
+from cellcount_jax.plugin.layer_image import image_of_layer, likely_depth, voxel_edges
 
 # What each program begins with.
 _START = """
@@ -26,6 +26,7 @@ import json, os, sys, time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
+import cellcount_jax
 import napari
 import numpy as np
 from qtpy.QtCore import QPoint, QPointF, Qt
@@ -177,16 +178,78 @@ def test_sample_data_and_a_volume_of_a_series(
         panel.save_points(Path("series.csv"))
         panel.form.voxels.setText("2, 1")
         panel.start.click()
-        assert "3 positive numbers of um are needed (z, y, x)" in panel.notes.text()
+        assert "3 positive numbers of µm are needed (z, y, x)" in panel.notes.text()
         panel.form.voxels.setText("")
         panel.form.light.setCurrentText("dark on bright")
         panel.start.click()
         until(lambda: panel.settled)
-        assert "cells</b>" in panel.result.text(), panel.notes.text()
+        assert "cells</b>" in panel.result.text(), (panel.result.text(), panel.notes.text())
         """
     )
     expected = cellcount_jax.load_model(run_3d).predict(volume.pixels, spacing=(2.0, 1.0, 1.0))
     saved = read_points(tmp_path / "series.csv", ndim=3)
+    np.testing.assert_allclose(saved, expected.points, atol=1e-4)
+
+
+@pytest.mark.usefixtures("quick_compiling")
+def test_a_part_that_is_painted_planes_between_channels_and_mirror_images(
+    drive: Callable[[str], None], run_3d: Path, cells_3d: Path, tmp_path: Path
+) -> None:
+    volume = read_image(cells_3d / "test" / "test.tif").pixels[..., 0]
+    np.save(tmp_path / "volume.npy", volume)
+    drive(
+        f"""
+        _, panel = docked()
+        form = panel.form
+        volume = np.load("volume.npy")
+        planes = np.stack([np.zeros_like(volume), volume], axis=1)  # z, channel, y, x
+        layer = viewer.add_image(planes, scale=(2, 1, 1, 1), name="a & b")
+        form.offer({str(run_3d)!r})
+        viewer.dims.set_current_step(1, 1)
+        shown = [form.depth.currentText(), form.voxels.text(), form.inside.currentText()]
+        assert shown == [f"axis 0, {{len(volume)}} long", "2, 1, 1", "everywhere"], shown
+        assert form.depth.isVisible() and not form.channel.isVisible()
+        model = cellcount_jax.load_model(form.model.currentText())
+        assert form.thorough.isChecked() == model.config.predict.flips
+
+        viewer._new_labels()
+        labels = viewer.layers[-1]
+        assert form.image.currentText() == "a & b" and form.inside.count() == 2
+        form.inside.setCurrentText(labels.name)
+        panel.start.click()
+        assert "nothing is painted in it here" in panel.notes.text() and not panel.busy
+        half = volume.shape[2] // 2
+        labels.data[:, 1, :, :half] = 3
+        form.thorough.setChecked(True)
+        panel.start.click()
+        until(lambda: panel.settled)
+        assert "cells</b> inside a &amp; b - Labels" in panel.result.text(), panel.notes.text()
+        cells, near = panel.layers.cells, panel.layers.near
+        assert (cells.data[:, 1] == 1).all() and (cells.data[:, 3] < half).all(), cells.data
+        assert (near.data[:, 1] == 1).all() and len(near.data), len(near.data)
+        panel.save_points(Path("inside.csv"))
+
+        labels.translate = (0, 0, 1, 0)
+        panel.start.click()
+        assert "does not lie voxel on voxel on a & b" in panel.notes.text()
+        viewer.layers.remove(labels)
+        assert form.inside.currentText() == "everywhere"
+
+        form.image.setCurrentText(viewer.add_image(np.zeros((9, 9, 3), np.uint8), rgb=True).name)
+        assert form.channel.isVisible() and not form.depth.isVisible()
+        form.model.setCurrentText("nuclei2d")
+        form.model.activated.emit(0)
+        form.channel.setCurrentText("green")
+        assert form.asked().options["channel"] == 1
+        """
+    )
+    mask = np.zeros(volume.shape, bool)
+    mask[..., : volume.shape[2] // 2] = True
+    expected = cellcount_jax.load_model(run_3d).predict(
+        volume, spacing=(2.0, 1.0, 1.0), mask=mask, thorough=True
+    )
+    saved = read_points(tmp_path / "inside.csv", ndim=3)
+    assert len(saved) > 3
     np.testing.assert_allclose(saved, expected.points, atol=1e-4)
 
 
@@ -198,6 +261,13 @@ def test_the_part_of_a_layer_that_is_counted() -> None:
     np.testing.assert_array_equal(part.array, pixels[1, 2, ..., :3])
     placed = part.in_layer(np.array([[3.0, 4.0]], np.float32))
     assert placed.tolist() == [[1, 2, 3, 4]]
+    # Channels between planes and rows, as in stacks of ImageJ.
+    stack = types.SimpleNamespace(**plain, data=pixels[..., 0], ndim=4)
+    part = image_of_layer(stack, ndim=3, step=(0, 2, 0, 0), depth=0)
+    np.testing.assert_array_equal(part.array, pixels[:, 2, ..., 0])
+    assert part.in_layer(np.array([[7.0, 8, 9]])).tolist() == [[7, 2, 8, 9]]
+    shapes = [(30, 2, 99, 99), (2, 30, 99, 99), (9, 30, 3, 99, 99), (3, 4, 99, 99)]
+    assert [likely_depth(shape) for shape in shapes] == [0, 1, 1, 1]
     levels = types.SimpleNamespace(
         **plain | {"multiscale": True}, data=[pixels[0, 0, 0], pixels[0, 0, 0, ::2]], ndim=2
     )
