@@ -139,7 +139,7 @@ def heat_map(
       legend: of the colour bar, with its unit.
       label: description of the map, for screen readers.
     """
-    width, height = (max(side, 40) for side in fit(*extent, (350, 350)))
+    width, height = (max(side, 40) for side in fit(*extent, (320, 350)))
     top, left = 12, _LEFT
     right, bottom = left + width, top + height
     highest = float(np.nanmax(values, initial=0.0)) or 1.0

@@ -18,7 +18,7 @@ from cellcount_jax.report.views import Picture, Volume, encode, fit, levels
 _RADIUS_PIXELS = (5.0, 24.0)
 _MAX_RING_SHARE = 0.15  # of a picture that rings may enclose; they shrink beyond it
 _MAX_MARKS = 20_000  # in a picture; of more, those are left out that would lie on each other
-_MAX_PIXELS_PER_LETTER = 45  # of a picture's width: on a narrow screen it shrinks with its text
+_LETTERS_IN_WIDTH = 45  # of a picture: on a narrow screen it shrinks with its text
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -118,7 +118,7 @@ def draw(
 
     y, x = (np.array([picture.region[a].start for a in axes]) - first) * per_voxel
     h, w = np.asarray(picture.covered) * per_voxel
-    letters = max(13, round(width / _MAX_PIXELS_PER_LETTER))
+    letters = letter_size(width)
     scale = _scale_bar((width, height), counted.unit, per_unit, letters) if bar else ""
     shown_pixels = levels(picture.pixels, highest=highest)
     if picture.tint is not None:
@@ -151,6 +151,11 @@ def draw(
             y = (edge - first[0]) * per_voxel[0]
             parts.append(f'<path class="frame" d="M0 {y:.1f}h14M{width} {y:.1f}h-14"/>')
     return "".join(parts) + scale + "</svg>"
+
+
+def letter_size(width: float) -> int:
+    """The size of the letters of a drawing of a width, in pixels."""
+    return max(13, round(width / _LETTERS_IN_WIDTH))
 
 
 def _apart(marked: Sequence[np.ndarray]) -> list[np.ndarray]:

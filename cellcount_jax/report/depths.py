@@ -8,8 +8,16 @@ import math
 import numpy as np
 
 from cellcount_jax.images.regions import Region
-from cellcount_jax.report.charts import open_svg, pixels, ticks, word
-from cellcount_jax.report.counted import Counted, Marks, draw, figure, number_text, planes_text
+from cellcount_jax.report.charts import open_svg, pixels, ticks
+from cellcount_jax.report.counted import (
+    Counted,
+    Marks,
+    draw,
+    figure,
+    letter_size,
+    number_text,
+    planes_text,
+)
 from cellcount_jax.report.places import in_region, nearest_voxels
 from cellcount_jax.report.views import Picture, Volume, encode, fit, project
 
@@ -112,11 +120,17 @@ def _colour_bar(counted: Counted, colours: np.ndarray, width: int) -> str:
     known = counted.unit[0] != "px"
     depth = counted.volume.shape[0] * float(counted.edges[0])
     bar = encode(np.rint(colours).astype(np.uint8)[None])
-    parts = [open_svg(width, 40, "The colours of the depths."), pixels(bar, 0, 4, width, 12)]
-    for value in ticks(0, depth, about=max(2, width // 150)):
+    letters = letter_size(width)
+    label = "The colours of the depths."
+    parts = [open_svg(width, letters + 27, label), pixels(bar, 0, 4, width, 12)]
+    for value in ticks(0, depth, about=max(2, width // (12 * letters))):
         x = value / depth * width
         text = f"{value:,.10g} µm" if known else f"plane {value:,.10g}"
-        anchor = "start" if x < 24 else "end" if x > width - 50 else "middle"
+        text = f"depth {text}" if known and not value else text
+        anchor = "start" if x < 24 else "end" if x > width - 4 * letters else "middle"
         parts.append(f'<path class="axis" d="M{x:.1f} 16v5"/>')
-        parts.append(word(x, 35, f"depth {text}" if known and not value else text, anchor))
+        parts.append(
+            f'<text style="font-size:{letters}px" x="{x:.1f}" y="{letters + 22}"'
+            f' text-anchor="{anchor}">{text}</text>'
+        )
     return "".join(parts) + "</svg>"

@@ -60,10 +60,12 @@ def overview(counted: Counted) -> tuple[str, Picture]:
         label = f"{part} with {number_text(counted, above)} ringed."
         marks = [Marks("counted", _points_in(counted, above))]
         svg = draw(counted, picture, marks, box=box, label=label, frames=frames)
-        first = figure(svg, f"{label}{_pixel_text(picture)} The frames are enlarged {_BESIDE}.")
+        first = figure(
+            svg, f"{label}{_pixel_text(counted, picture)} The frames are enlarged {_BESIDE}."
+        )
     else:
         note = (
-            f"{_cut_text(counted, above, 1)} x to the right, y down.{_pixel_text(picture)}"
+            f"{_cut_text(counted, above, 1)} x to the right, y down.{_pixel_text(counted, picture)}"
             f" The frames are enlarged {_BESIDE}."
         )
         first, picture = all_depths(counted, slab, box=box, frames=frames, note=note)
@@ -94,7 +96,7 @@ def _view(counted: Counted, picture: Picture, side: str, slab: slice | None) -> 
     )
     caption = (
         f"{label}{_cut_text(counted, region, 1 - axis)} x to the right, {'yz'[axis]} down."
-        f"{_pixel_text(picture)}"
+        f"{_pixel_text(counted, picture)}"
     )
     if slab is not None:
         seen = "the side view shows" if axis == 0 else "is seen from above"
@@ -220,11 +222,13 @@ def _cut_text(counted: Counted, region: Region, down: int) -> str:
     return f" Only {cut[0]} is shown." if cut else ""
 
 
-def _pixel_text(picture: Picture) -> str:
+def _pixel_text(counted: Counted, picture: Picture) -> str:
     """The number of voxels that share a pixel, as text, if any do."""
     height, width = picture.pixels.shape[:2]
     down, across = picture.covered[0] // height, picture.covered[1] // width
-    return f" A pixel is {down} × {across} voxels." if down > 1 or across > 1 else ""
+    if down == across == 1:
+        return ""
+    return f" A pixel is {down} × {across} {'of the image' if counted.flat else 'voxels'}."
 
 
 def doubtful(counted: Counted) -> tuple[str, str]:

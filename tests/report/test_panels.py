@@ -290,6 +290,14 @@ def test_ticks_are_round_and_inside() -> None:
     assert [round_down(v) for v in (1, 1.9, 0.05, 99, 1e-3)] == [1, 1, 0.05, 50, 1e-3]
 
 
+@pytest.mark.parametrize("extent", [(9.0, 9.0), (9.0, 90.0), (90.0, 9.0)])
+def test_no_word_of_a_map_is_cut(extent: tuple[float, float]) -> None:
+    svg = charts.heat_map(np.ones((2, 2)), extent=extent, unit="µm", legend="cells", label="l")
+    width = int(re.findall(r'viewBox="0 0 (\d+)', svg)[0])
+    upright = [float(x) for x in re.findall(r"translate\(([\d.]+) ", svg)]
+    assert len(upright) == 2 and all(10 < x < width - 4 for x in upright)
+
+
 def heights(svg: str, colour: str) -> np.ndarray:
     return np.array([float(h) for h in re.findall(rf'height="([\d.]+)" fill="{colour}"', svg)])
 
