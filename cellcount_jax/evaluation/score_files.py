@@ -194,7 +194,10 @@ def _facts(scored: Sequence[Scored], tolerance: str) -> dict[str, str]:
     facts = {
         "Found": f"{several}{one.found.path}",
         "True": f"{several}{one.true.path}",
-        "A hit": f"a found cell and a dot within {tolerance}, one to one, as many as possible",
+        "A hit": (
+            f"a found cell and a dot within {tolerance.replace('um', 'µm')}, one to one, as many as"
+            " possible"
+        ),
     }
     if any(o.comparison.inside is not None for o in scored):
         facts["F1 inside"] = "by labels: a hit is a point in a labelled cell, one a cell"
@@ -206,5 +209,5 @@ def _facts(scored: Sequence[Scored], tolerance: str) -> dict[str, str]:
     if len(models) == 1:
         facts["Model"] = models.pop()
     if one.spacing is not None and {o.spacing for o in scored} == {one.spacing}:
-        facts["Voxel size"] = f"{size_text(one.spacing)} um"
+        facts["Voxel size"] = f"{size_text(one.spacing).replace(' x ', ' × ')} µm"
     return facts

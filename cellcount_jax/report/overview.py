@@ -140,7 +140,9 @@ def _zooms(counted: Counted, picture: Picture) -> tuple[str, list[tuple[str, Reg
     side = min(float(np.clip(12 * counted.radius, 36, 120)), max(32.0, shortest / 2))
     size = (3, *(max(1, round(side / float(edge))) for edge in edges))
     places: list[tuple[str, np.ndarray]] = []
-    if len(points):
+    if len(points) == 1:
+        places.append(("the only cell", points[0]))
+    elif len(points):
         doubt = np.abs(counted.scores - counted.threshold)
         places.append(("the densest place", densest(points, size)))
         places.append(("the most certain cell", points[np.argmax(counted.scores)]))

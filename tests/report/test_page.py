@@ -151,6 +151,14 @@ def test_the_parts_come_in_order(tmp_path: Path) -> None:
     assert -1 not in places and places == sorted(places)
 
 
+def test_the_only_cell_is_enlarged_once(tmp_path: Path) -> None:
+    captions = page_of(tmp_path, arguments(image_of(60, 90, 1), 1)).captions()
+    assert [c[:17] for c in captions if c.startswith(("A:", "B:"))] == [
+        "A: the only cell,",
+        "B: the brightest ",
+    ]
+
+
 def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
     row = {EVIL: EVIL, "count": 1}
     given = arguments(image_of(20, 20, 1), 3, title=EVIL, facts={EVIL: EVIL}, regions=[row])
