@@ -19,10 +19,9 @@ from cellcount_jax.report.counted import (
     planes_text,
 )
 from cellcount_jax.report.places import in_region, nearest_voxels
-from cellcount_jax.report.views import Picture, Volume, encode, fit, project
+from cellcount_jax.report.views import MAX_READ_VALUES, Picture, Volume, encode, fit, project
 
 _MAX_LAYERS = 16
-_MAX_VALUES = 128_000_000  # of a larger volume only a slab is read for this picture
 _MIN_BAR_WIDTH = 220
 # Sky blue, bluish green, yellow, vermilion and reddish purple of Okabe and Ito (2008): five
 # colours of about one lightness that colour-blind readers can distinguish.
@@ -44,7 +43,7 @@ def all_depths(
     Args:
       counted: the count, of a volume.
       slab: a part of the volume from above. It is what is behind the cells of a volume that is too
-        large to be read for a picture.
+        large to be held in memory.
       box: the greatest width and height in pixels.
       frames: letters, and the regions to frame.
       note: the end of the caption.
@@ -57,7 +56,7 @@ def all_depths(
     borders = layer_borders(depth)
     colours = layer_colours(len(borders) - 1)
     region = (slice(0, depth), *slab.region[1:])
-    if math.prod(volume.shape) * volume.channels > _MAX_VALUES:
+    if math.prod(volume.shape) * volume.channels > MAX_READ_VALUES:
         picture = slab
         how = (
             f"The rings have the colours of their depths. Behind them are only"
@@ -102,17 +101,13 @@ def _brightest(
     box: tuple[int, int],
 ) -> Picture:
     """The maximum along z, layer by layer, in the colours of the layers it is in."""
-    highest = where = None
-    for layer, (first, last) in enumerate(itertools.pairwise(borders.tolist())):
-        part = project(volume, (slice(first, last), *region[1:]), axis=0, box=box)
-        light = part.pixels.max(axis=-1)
-        if highest is None or where is None:
-            highest, where = light, np.zeros(light.shape, int)
-        else:
-            where[light > highest] = layer
-            highest = np.maximum(highest, light)
-    assert highest is not None and where is not None
-    return Picture(highest[..., None], region, 0, part.covered, colours[where] / 255)
+    layers = []
+    for first, last in itertools.pairwise(borders.tolist()):
+        picture = project(volume, (slice(first, last), *region[1:]), axis=0, box=box)
+        layers.append(picture.pixels.max(axis=-1))
+    stack = np.stack(layers)
+    tint = colours[stack.argmax(axis=0)] / 255
+    return Picture(stack.max(axis=0)[..., None], region, 0, picture.covered, tint)
 
 
 def _colour_bar(counted: Counted, colours: np.ndarray, width: int) -> str:

@@ -18,7 +18,7 @@ from cellcount_jax.images.regions import Region, all_of
 from cellcount_jax.report.pictures import as_image, displayed_channels, rescaled
 
 MAX_PICTURE_VOXELS = 512_000_000  # only some rows of a larger region are read
-_MAX_READ_VALUES = 64_000_000  # at once
+MAX_READ_VALUES = 64_000_000  # at once
 _MAX_SIDE_PLANES = 128  # of a side view, where every plane is stored as a whole
 _THUMBNAIL = (160, 120)  # greatest width and height in pixels
 _MAX_PNG_PIXELS = 150_000  # larger pictures are JPEG
@@ -79,7 +79,7 @@ def open_volume(
 
     channels = int(part((slice(0, 1),) * 3).shape[-1])
     deep = flat or chunks is None or int(chunks[0]) > 1
-    if math.prod(sizes) * channels > _MAX_READ_VALUES:
+    if math.prod(sizes) * channels > MAX_READ_VALUES:
         return Volume(part, sizes, edges, channels, deep)
     whole = part(all_of(sizes))
     return Volume(whole.__getitem__, sizes, edges, channels, True)
@@ -102,13 +102,13 @@ def project(volume: Volume, region: Region, *, axis: int, box: tuple[int, int]) 
     across = math.ceil(size[2] / width)
     step = math.ceil(size[down] / height)
     line = size[axis] * size[2] * volume.channels
-    keep = min(step, max(1, _MAX_READ_VALUES // line))
+    keep = min(step, max(1, MAX_READ_VALUES // line))
     if down == 0 and not volume.deep:
         step = max(step, math.ceil(size[0] / _MAX_SIDE_PLANES))
         keep = 1
     elif math.prod(size) > MAX_PICTURE_VOXELS:
         keep = min(keep, max(1, step * MAX_PICTURE_VOXELS // math.prod(size)))
-    together = max(1, _MAX_READ_VALUES // (line * step)) if keep == step else 1
+    together = max(1, MAX_READ_VALUES // (line * step)) if keep == step else 1
 
     rows = []
     for first in range(region[down].start, region[down].stop, step * together):

@@ -49,7 +49,7 @@ def test_a_place_has_the_colour_of_the_depth_where_it_is_brightest() -> None:
 def test_every_cell_has_a_ring_in_the_colour_of_its_depth(
     monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(depths, "_MAX_VALUES", most)
+    monkeypatch.setattr(depths, "MAX_READ_VALUES", most)
     points = np.random.default_rng(1).uniform(-0.5, np.array(SHAPE) - 0.5, (90, 3))
     html, _, tint = shown(counted_of(points, np.ones((*SHAPE, 1), np.float32)))
     found: dict[str, int] = {}

@@ -204,10 +204,10 @@ def test_a_large_volume_is_read_in_small_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, ...] | None
 ) -> None:
     at_once, in_all = 20_000, 100_000
-    monkeypatch.setattr(views, "_MAX_READ_VALUES", at_once)
+    monkeypatch.setattr(views, "MAX_READ_VALUES", at_once)
     monkeypatch.setattr(views, "MAX_PICTURE_VOXELS", in_all)
     monkeypatch.setattr(overview, "MAX_PICTURE_VOXELS", in_all)
-    monkeypatch.setattr(depths, "_MAX_VALUES", in_all)
+    monkeypatch.setattr(depths, "MAX_READ_VALUES", at_once)
     shape = (300, 150, 160)
     image = np.broadcast_to(image_of(1, 150, 160, 1), (*shape, 1))
     sizes: list[int] = []

@@ -73,7 +73,7 @@ def test_projections_are_the_brightest_of_block_means(
     image = image_of(9, 22, 26, 1)
     region = region_of((1, 9), (2, 21), (0, 25))
     volume = volume_of(image)
-    monkeypatch.setattr(views, "_MAX_READ_VALUES", at_once)
+    monkeypatch.setattr(views, "MAX_READ_VALUES", at_once)
     picture = project(volume, region, axis=axis, box=box)
     height, width = picture.pixels.shape[:2]
     assert width <= box[0] and height <= box[1]
@@ -97,7 +97,7 @@ def test_the_first_row_of_a_block_stands_for_it_where_there_is_too_much(
 
 def test_planes_stored_whole_are_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     image = image_of(300, 20, 30, 1)
-    monkeypatch.setattr(views, "_MAX_READ_VALUES", 20_000)
+    monkeypatch.setattr(views, "MAX_READ_VALUES", 20_000)
     volume = volume_of(image, chunks=(1, 20, 30))
     assert not volume.deep and volume_of(image, chunks=(8, 20, 30)).deep
     region = region_of((0, 300), (5, 9), (0, 30))
