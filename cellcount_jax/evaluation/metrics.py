@@ -69,14 +69,13 @@ def match_points(
     max_distance: float,
     spacing: Sequence[float] | None = None,
 ) -> Matching:
-    r"""Matches predicted and true cells one to one within a distance.
+    """Matches predicted and true cells one to one within a distance.
 
     Of all matchings with as many pairs as possible it gives one of the least total
     distance, so that the score depends neither on the order of the points nor on which
     set is called predicted:
 
-    .. math:: \min_P \sum_{(i, j) \in P} d_{ij}, \quad |P| \text{ maximal}, \quad
-              d_{ij} \le \text{max\_distance}
+        minimise the sum of d_ij over pairs (i, j), as many as possible, d_ij <= max_distance
 
     Only pairs within the distance are ever held, so memory grows with their number.
 
@@ -183,9 +182,9 @@ def match_labels(
 
 
 def f1_score(tp: int, fp: int, fn: int) -> float:
-    r"""The harmonic mean of precision and recall.
+    """The harmonic mean of precision and recall.
 
-    .. math:: F_1 = \frac{2 tp}{2 tp + fp + fn}
+        F1 = 2 tp / (2 tp + fp + fn)
 
     Args:
       tp: true positives.

@@ -149,13 +149,12 @@ class Certainty:
 
 
 def certainty(evidence: Evidence, chosen: int, *, seed: int = 0) -> Certainty:
-    r"""How sure a threshold is that was chosen on some dots.
+    """How sure a threshold is that was chosen on some dots.
 
     Dots and wrong places are drawn again, each Poisson(1) times, and the threshold is chosen anew
     in each resample b. The error that it makes there stands for that of the choice itself:
 
-    .. math:: \log r = \log r(t) + \log r(t_b) - \log r_b(t_b), \quad r = \text{dots} /
-              \text{found}
+        log r = log r(t) + log r(t_b) - log r_b(t_b),  r = dots / found
 
     where r and t are those of all dots, and r_b and t_b those of the resample.
 

@@ -194,7 +194,7 @@ def _signal(values: np.ndarray, blocks: Blocks, region: Region | None) -> np.nda
 def signal_to_noise(values: np.ndarray, blocks: Blocks, region: Region | None = None) -> np.ndarray:
     """How far each voxel is above its local background, in deviations of the local noise.
 
-    .. math:: \\operatorname{asinh}\\left(\\frac{I - b}{5 \\sigma}\\right)
+        asinh((I - b) / (5 σ))
 
     b is the median, sigma the noise of a block of voxels, both linear between the blocks'
     centres. The result is linear for signals within the noise and logarithmic for bright ones
@@ -217,7 +217,7 @@ def signal_to_noise(values: np.ndarray, blocks: Blocks, region: Region | None = 
 def contrast(values: np.ndarray, blocks: Blocks, region: Region | None = None) -> np.ndarray:
     """How far each voxel is above its local background, relative to the tissue's brightness.
 
-    .. math:: 10 \\operatorname{asinh}\\left(\\frac{I - b}{2 r}\\right)
+        10 asinh((I - b) / (2 r))
 
     b is the median of a block of voxels, linear between the blocks' centres. r is one number for
     the image, the upper quartile of these medians: the autofluorescence of the tissue, also where

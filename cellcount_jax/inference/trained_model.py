@@ -51,7 +51,7 @@ class TrainedModel:
     Examples:
       >>> from cellcount_jax import load_model
       >>> model = load_model("microglia3d").with_settings({"predict.flips": False})
-      >>> bool(model.config.predict.flips)  # no mean over mirror images: an eighth of the work
+      >>> bool(model.config.predict.flips)  # an eighth of the work
       False
     """
 

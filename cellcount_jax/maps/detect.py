@@ -200,12 +200,12 @@ class Chosen(NamedTuple):
 def choose(
     candidates: Candidates, *, rule: str, threshold: float, target_peak: float = 1.0
 ) -> Chosen:
-    r"""The cells among the candidates by one of the detection rules.
+    """The cells among the candidates by one of the detection rules.
 
     'peaks' are the candidates above the threshold, 'components' the paper's rule (section 3) with
     the same threshold. 'fidt' are the candidates above a threshold relative to the map's maximum,
 
-    .. math:: t = \text{threshold} \cdot \max_i M(i)
+        t = threshold * max M
 
     which serves maps whose scale differs from the training images'. A map with a maximum below a
     tenth of the target's peak holds no cells by that rule: its threshold is then that tenth.

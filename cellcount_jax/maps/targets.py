@@ -53,7 +53,7 @@ def distance_transform(
 ) -> Array:
     """Euclidean distance from every voxel to the nearest seed.
 
-    .. math:: D(i) = \\min_{j : seeds(j)} \\sqrt{\\sum_a (s_a (i_a - j_a))^2}
+        D(i) = min over seeds j of sqrt(sum over axes a of (s_a (i_a - j_a))²)
 
     Exact up to `max_distance`; see `cellcount_jax.maps.distance` for the computation.
 
@@ -88,7 +88,7 @@ def inverse_distance(
 ) -> Array:
     """The inverse-distance kernel of the paper's equation 2, elementwise.
 
-    .. math:: M = 1 / (L^{\\gamma} + C), \\quad \\gamma = \\gamma_1 L + \\gamma_0
+        M = 1 / (L^γ + C),  γ = γ₁ L + γ₀
 
     Args:
       distance: L, any shape, in the unit in which the kernel is meant; infinite is legal
@@ -163,7 +163,7 @@ def gaussian_density_map(
 ) -> Array:
     """Sum of a Gaussian kernel on every dot: the baseline of the paper's ablation.
 
-    .. math:: M(i) = \\sum_d N(i; d, \\sigma^2)
+        M(i) = sum over dots d of N(i; d, σ²)
 
     The kernel is sampled on the grid, cut at `truncate` sigma and sums to 1, so that the
     map's sum over a region is the number of cells in it (Lempitsky and Zisserman 2010).

@@ -22,9 +22,9 @@ from cellcount_jax.network.layers import Conv, Norm
 class SelfAttention(nn.Module):
     """Every voxel of a block looks at every other, and what it sees is added to it.
 
-    .. math:: y = x + norm(ReLU(W \\, softmax(\\theta(x) \\phi(x)^T) g(x)))
+        y = x + norm(ReLU(W softmax(θ(x) φ(x)ᵀ) g(x)))
 
-    with 1x1 convolutions W, theta, phi, g of as many channels as x, no scaling [authors].
+    with 1x1 convolutions W, θ, φ, g of as many channels as x, no scaling [authors].
 
     Attributes:
       block: size of the attention blocks in voxels of x, on a grid from the origin;

@@ -202,8 +202,8 @@ def upsample(x: Array, kernel: Array) -> Array:
 def symmetric(kernel: Array, symmetry: str) -> Array:
     """The mean of a kernel and its mirror images, as large as the kernel in the mean.
 
-    .. math:: k' = \\prod_a \\sqrt{n_a / \\lceil n_a / 2 \\rceil} \\;
-        2^{-D} \\sum_{S \\subseteq axes} flip_S(k)
+        k' = (product over axes a of sqrt(n_a / ceil(n_a / 2)))
+             2^-D (sum over sets S of axes of flip_S(k))
 
     A convolution with it gives for a mirrored image the mirrored result.
 

@@ -97,7 +97,7 @@ def random_scale(
 ) -> tuple[tuple[Array, ...], Array, Array, Array]:
     """Changes the size of what is seen, by one factor along all axes.
 
-    .. math:: f = e^{U(-s, s)}, \\quad x' = (x + 1/2 - o) f - 1/2
+        f = exp(U(-s, s)),  x' = (x + 1/2 - o) f - 1/2
 
     Args:
       key: random key.
@@ -149,9 +149,8 @@ def random_intensity(
 ) -> Array:
     """Random gamma, blur, gain, offset, slope and Gaussian noise, in this order.
 
-    .. math::
-        I \\leftarrow (G_{U(0, b)} * \\operatorname{sign}(I) |I|^{e^{U(-\\gamma, \\gamma)}})
-        \\cdot e^{U(-g, g)} + U(-o, o) + \\langle U(-a, a), x \\rangle + U(0, n) \\cdot N(0, 1)
+        I' = G_U(0, b) * (sign(I) |I|^exp(U(-γ, γ)))
+        I <- I' exp(U(-g, g)) + U(-o, o) + <U(-a, a), x> + U(0, n) N(0, 1)
 
     Args:
       key: random key.

@@ -125,7 +125,7 @@ def changes_image(consistency: ml_collections.ConfigDict) -> bool:
 def mean_over_mirror_images(predict: Callable[[Array], Array], images: Array) -> Array:
     """Mean of the maps of all mirror images, mirrored back.
 
-    .. math:: 2^{-D} \\sum_{S \\subseteq axes} flip_S(f(flip_S(I)))
+        2^-D times the sum over sets S of axes of flip_S(f(flip_S(I)))
 
     Args:
       predict: f, images `(batch, *spatial, channels)` to maps of the same spatial shape.
@@ -250,11 +250,11 @@ def random_box(key: Array, shape: Sequence[int], *, share: float) -> Array:
 def average(old: Any, new: Any, step: Array | int, *, decay: float) -> Any:
     """Exponential moving average of weights, over few steps at the beginning.
 
-    .. math:: \\theta' = d \\theta' + (1 - d) \\theta, \\quad d = \\min(decay, (1 + s) / (10 + s))
+        θ' <- d θ' + (1 - d) θ,  d = min(decay, (1 + s) / (10 + s))
 
     Args:
-      old: theta', a tree of arrays.
-      new: theta, after step s.
+      old: θ', a tree of arrays.
+      new: θ, after step s.
       step: s, from 0.
       decay: of one step.
 

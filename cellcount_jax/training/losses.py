@@ -20,7 +20,7 @@ from cellcount_jax.maps.gaussian import gaussian_filter_along
 def density_loss(prediction: Array, target: Array, *, dot_weight: float = 0.0) -> Array:
     """Squared error of a density map, the first term of equation 3, elementwise.
 
-    .. math:: (1 + w M) (f - M)^2
+        (1 + w M) (f - M)²
 
     Args:
       prediction: f, map of the network, any shape.
@@ -74,7 +74,7 @@ def focal_weight(
 ) -> Array:
     """Weight that is high around the cells that the teacher sees, zero elsewhere.
 
-    .. math:: \\alpha = \\sum_{d' \\in D'} N(d', \\sigma^2)
+        α = sum over d' in D' of N(d', σ²)
 
     D' are the local maxima of the teacher's map (a 3-wide maximum filter), found above
     `floor` only: on a flat background every voxel equals its neighbours' maximum. The kernel
@@ -125,7 +125,7 @@ def local_maxima(values: Array, *, reach: Sequence[int], floor: float) -> Array:
 def focal_consistency_loss(student: Array, teacher: Array, weight: Array) -> Array:
     """Weighted squared error to the teacher, the second term of equation 3, elementwise.
 
-    .. math:: \\alpha \\, |f_{dec}(\\delta(f_{enc}(I'))) - f_{\\hat\\theta}(I')|^2
+        α |f_dec(δ(f_enc(I'))) - f_θ̂(I')|²
 
     The teacher and the weight pass no gradient. To be averaged over the voxels whose weight
     is not zero [authors], of which there may be none.
@@ -152,7 +152,7 @@ def focal_consistency_loss(student: Array, teacher: Array, weight: Array) -> Arr
 def ramp_up(step: Array | int, length: float) -> Array:
     """Weight of the consistency loss, from exp(-5) to 1.
 
-    .. math:: w(s) = \\exp(5 (\\min(s / length, 1) - 1))
+        w(s) = exp(5 (min(s / length, 1) - 1))
 
     Args:
       step: training step, from 0.
