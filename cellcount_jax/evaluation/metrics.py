@@ -75,7 +75,8 @@ def match_points(
     distance, so that the score depends neither on the order of the points nor on which
     set is called predicted:
 
-        minimise the sum of d_ij over pairs (i, j), as many as possible, d_ij <= max_distance
+        minimise the sum of d_ij over the pairs (i, j),
+        as many pairs as possible, d_ij <= max_distance
 
     Only pairs within the distance are ever held, so memory grows with their number.
 
@@ -99,7 +100,8 @@ def match_points(
       >>> import numpy as np
       >>> from cellcount_jax import match_points
       >>> found = np.array([[10.0, 10.0], [30.0, 30.0], [50.0, 50.0]])
-      >>> scores = match_points(found, np.array([[11.0, 10.0], [30.0, 32.0]]), max_distance=5)
+      >>> true = np.array([[11.0, 10.0], [30.0, 32.0]])
+      >>> scores = match_points(found, true, max_distance=5)
       >>> scores.tp, scores.fp, scores.fn, scores.f1
       (2, 1, 0, 0.8)
     """
