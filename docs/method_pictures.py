@@ -44,12 +44,14 @@ def kernels() -> None:
     inverse = np.asarray(cellcount_jax.inverse_distance_map(points, shape))
     gaussian = np.asarray(cellcount_jax.gaussian_density_map(points, shape, sigma=sigma))
 
-    figure, axes = plt.subplots(1, 5, figsize=(12, 2.7), width_ratios=[1, 1, 1, 1, 1.5])
+    figure, axes = plt.subplots(
+        1, 5, figsize=(9.5, 2.4), layout="constrained", width_ratios=[1, 1, 1, 1, 1.5]
+    )
     shown = {
         "image and dots": (image, "gray"),
-        "distance to nearest dot": (distance, "viridis_r"),
-        f"Gaussian kernel, σ = {sigma:g}": (gaussian, "magma"),
-        "inverse distance kernel": (inverse, "magma"),
+        "distance to a dot": (distance, "viridis_r"),
+        f"Gaussian, σ = {sigma:g}": (gaussian, "magma"),
+        "inverse distance": (inverse, "magma"),
     }
     for axis, (title, (values, colours)) in zip(axes, shown.items(), strict=False):
         axis.imshow(values, cmap=colours)
@@ -69,10 +71,10 @@ def kernels() -> None:
         axes[4].plot(position, along_line, color=colour, label=label)
     for end in (-0.5, 0.5):
         axes[4].axvline(end * np.linalg.norm(along), color="gray", lw=0.8, ls=":")
-    axes[4].set_title("along the line through both dots", fontsize=9)
+    axes[4].set_title("along both dots", fontsize=9)
     axes[4].set_xlabel("pixels", fontsize=8)
     axes[4].tick_params(labelsize=8)
-    axes[4].legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
+    axes[4].legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)
     save(figure, "kernels")
 
 
@@ -84,7 +86,7 @@ def network() -> None:
     encode = functools.partial(model.init_with_output, method=cellcount_jax.SAUNet.encode)
     levels, _ = jax.eval_shape(encode, jax.random.key(0), image)
 
-    figure, axis = plt.subplots(figsize=(11, 4.2))
+    figure, axis = plt.subplots(figsize=(9.2, 3.9))
     box = {"ha": "center", "va": "center", "fontsize": 8}
     for number, level in enumerate(levels):
         size = " x ".join(map(str, level.shape[1:3]))
@@ -92,7 +94,7 @@ def network() -> None:
         for side, name in ((-1, "encoder"), (1, "decoder")):
             if last and side == 1:
                 continue
-            x, width = (0 if last else side * (5 - number)), (2.4 if last else 2.2)
+            x, width = (0 if last else side * (5 - number)), (2.6 if last else 2.4)
             colour = GREEN if last else BLUE if side < 0 else ORANGE
             axis.add_patch(
                 plt.Rectangle((x - width / 2, -number - 0.3), width, 0.6, color=colour, alpha=0.25)
@@ -100,7 +102,7 @@ def network() -> None:
             label = "encoder + self-attention" if last else name
             axis.text(x, -number, f"{label}\n{size}, {level.shape[-1]} channels", **box)
         if not last:
-            arrow(axis, (-(5 - number) + 1.1, -number), (5 - number - 1.1, -number), "gray")
+            arrow(axis, (-(5 - number) + 1.2, -number), (5 - number - 1.2, -number), "gray")
             down = (0 if number == len(levels) - 2 else -(4 - number)) - 0.4
             up = (0 if number == len(levels) - 2 else 4 - number) + 0.4
             arrow(axis, (-(5 - number), -number - 0.3), (down, -number - 0.7), "black")
@@ -108,16 +110,16 @@ def network() -> None:
     bottom = 1 - len(levels)
     axis.text(0, 0.12, "each level is given on, without noise", color="gray", **box)
     axis.text(
-        1.85,
+        1.95,
         bottom - 0.02,
         "noise here:\nfeatures of images without dots\ntimes U(0, 2)",
         color=RED,
         **{**box, "ha": "left"},
     )
-    arrow(axis, (1.8, bottom), (1.25, bottom), RED)
+    arrow(axis, (1.9, bottom), (1.35, bottom), RED)
     axis.text(-5, 0.5, "image", **box)
     axis.text(5, 0.5, "map", **box)
-    axis.set_xlim(-6.1, 6.1)
+    axis.set_xlim(-6.3, 6.3)
     axis.set_ylim(bottom - 0.6, 0.75)
     axis.set_axis_off()
     save(figure, "network")
@@ -139,7 +141,7 @@ def maxima() -> None:
     threshold = model.thresholds["peaks"]
     weight = np.asarray(cellcount_jax.focal_weight(jnp.asarray(found)[None, ..., None]))[0, ..., 0]
 
-    figure, axes = plt.subplots(1, 4, figsize=(12, 3.2))
+    figure, axes = plt.subplots(1, 4, figsize=(9.5, 2.6))
     shown = {
         "image": (image, "gray"),
         "map of the network": (found, "magma"),
