@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablation_cells import load_results
-from ablation_report import as_table, insert
+from ablation_cells import Cell, Row, load_results
+from ablation_report import REFERENCE, as_table, column_of, figures, insert, spread
 from peers_cells import DATASETS, METHODS, OURS, Score, Speed, cells
 
 BEGIN = "<!-- peers: begin -->"
@@ -21,19 +21,28 @@ _FAST = f"{OURS}_fast"
 
 def publish(results: Path, tables: Path) -> str:
     """Writes the tables between two markers of a Markdown file, and says where."""
-    insert(tables, as_markdown(load_results(results)), begin=BEGIN, end=END)
+    ablation = load_results(results.parent / "ablation")
+    text = as_markdown(load_results(results), ablation=ablation)
+    insert(tables, text, begin=BEGIN, end=END)
     return str(tables)
 
 
-def as_markdown(results: Mapping[str, Result]) -> str:
-    """All tables, also where the others are better."""
+def as_markdown(
+    results: Mapping[str, Result], *, ablation: Mapping[str, Result] | None = None
+) -> str:
+    """All tables, also where the others are better.
+
+    Args:
+      results: of the cells, by name.
+      ablation: those of `ablation.py`, whose networks of ours learned from as little.
+    """
     parts = [
         "## Against other programs",
         "    python benchmarks/peers.py",
         "Each program in an environment of its own, on the same volumes. Settings and thresholds"
         " are chosen on the training volumes (highest F1); the test volumes are only scored.",
         _scores(results),
-        *_notes(results),
+        _notes(results, ablation or {}),
     ]
     speeds = [cell for cell in cells() if isinstance(cell, Speed) and cell.name in results]
     if speeds:
@@ -83,7 +92,7 @@ def _scores(results: Mapping[str, Result]) -> str:
     return as_table([*header, "F1, training"], rows)
 
 
-def _notes(results: Mapping[str, Result]) -> list[str]:
+def _notes(results: Mapping[str, Result], ablation: Mapping[str, Result]) -> str:
     """What each program knows of the data, the settings chosen, and what was not to be had."""
     notes = []
     for name, method in METHODS.items():
@@ -108,7 +117,29 @@ def _notes(results: Mapping[str, Result]) -> list[str]:
     load = [value for r in results.values() if "sets" in r for value in r["load"]]
     if load:
         notes.append(f"- Load of the machine (processes that want a core) {_range(load)}.")
-    return ["\n".join(notes)]
+    return "\n".join([*notes[:2], *_from_nothing(ablation), *notes[2:]])
+
+
+def _from_nothing(ablation: Mapping[str, Result]) -> list[str]:
+    """What networks of ours reach that have learned from one training volume and nothing else."""
+    texts = []
+    for dataset, about in DATASETS.items():
+        row = Row(dataset, REFERENCE, 1)
+        names = [Cell(dataset, row.method, 1, seed).name for seed in range(row.seeds)]
+        found = {name: ablation[name] for name in names if name in ablation}
+        for name, column in (("test", "test"), ("same_brain", "held_out")):
+            if found and name in about.tests:
+                f1 = spread(figures(found, column_of(column, "", "f1")), 3)
+                texts.append(f"{about.title}, {_SETS[name]}, {f1}")
+        if found:
+            minutes = statistics.mean(r["seconds"] for r in found.values()) / 60
+            texts[-1] += f" ({minutes:.0f} minutes)"
+    if not texts:
+        return []
+    return [
+        "- **cellcount_jax, trained from nothing** on one training volume (the ablation's inverse"
+        f" distance kernel, F1 over seeds): {'; '.join(texts)}."
+    ]
 
 
 def _settings(result: Result) -> str:
