@@ -11,8 +11,8 @@ made where it is missing (`--environments` names those that are there), and a pr
 be installed is left out, with the reason in the table. A cell is a program on a data set, or all
 programs in turn on one volume; its result is a file in results/peers/, and a cell that has one is
 not run again. Settings are chosen on the training volumes; the test volumes are only scored.
-Spotiflow's network is trained here, for --minutes. At the end the tables go into RESULTS.md
-(`peers_report.py`); --report does only that. About an hour on 2 cores, half of it training.
+Spotiflow's network is trained here, for --minutes on each of the two data sets; the rest takes
+about as long. At the end the tables go into RESULTS.md (`peers_report.py`); --report does only that.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ def as_markdown(
             " points."
             " 'To ours': how often as fast as ours in the same turn (median), above 1 faster."
             " 'First': from the start of the process, imports and compilation included. 'Peak':"
-            " of the process and its children together. CPU seconds of all threads hang less"
-            " on what else runs.",
+            " of the process and its children together, in that first call. CPU seconds of all"
+            " threads hang less on what else runs.",
             _speeds(results, speeds),
             *_speed_notes(results, speeds),
         ]

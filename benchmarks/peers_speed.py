@@ -88,7 +88,7 @@ def run(
             worker = stack.enter_context(worker)
             try:
                 # One after the other: they would slow each other's start.
-                worker.ask(request)
+                worker.ask(request, watch=True)
             except Failed as error:
                 if name == OURS:
                     raise

@@ -8,7 +8,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,8 +27,8 @@ class Worker:
 
     Attributes:
       first: seconds from its start to the end of its first answer; None before.
-      peak: bytes, the largest memory of the process and its children so far, shared pages
-        counted once (elsewhere than on Linux: in each).
+      peak: bytes, the largest memory of the process and its children while it was watched; shared
+        pages count once (elsewhere than on Linux: in each process).
     """
 
     def __init__(
@@ -80,25 +80,24 @@ class Worker:
         self._process.stdout.close()
         self._log.close()
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """An answer; meanwhile the memory is watched.
+    def ask(self, request: Mapping[str, Any], *, watch: bool = False) -> dict[str, Any]:
+        """An answer.
+
+        Args:
+          request: see `peer_loop.serve`.
+          watch: look at the memory meanwhile, which slows a call that is timed.
 
         Raises:
           Failed: the program could not do it, or has ended.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
-        done = threading.Event()
-        watch = threading.Thread(target=self._watch, args=(done,))
-        watch.start()
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except OSError:
-            line = ""
-        finally:
-            done.set()
-            watch.join()
+        with self._watching() if watch else contextlib.nullcontext():
+            try:
+                self._process.stdin.write(json.dumps(request) + "\n")
+                self._process.stdin.flush()
+                line = self._process.stdout.readline()
+            except OSError:
+                line = ""
         if not line:
             said = self._path.read_text(errors="replace").strip().splitlines()[-1:]
             raise Failed(f"ended, see {self._path}: {' '.join(said)}")
@@ -109,11 +108,21 @@ class Worker:
             self.first = time.perf_counter() - self._began
         return answer
 
-    def _watch(self, done: threading.Event) -> None:
-        while True:
-            self.peak = max(self.peak, tree_memory(self._watched))
-            if done.wait(_EVERY_S):
-                return
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[None]:
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_EVERY_S):
+                self.peak = max(self.peak, tree_memory(self._watched))
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
 
 def tree_memory(process: psutil.Process) -> int:

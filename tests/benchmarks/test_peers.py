@@ -174,13 +174,14 @@ def test_a_program_answers_by_lines_and_its_memory_is_seen(
     sample = load("transfer").read_sample(tmp_path / "set" / "test" / "c.tif")
     script = tmp_path / "peer.py"
     script.write_text(
-        f"import os, sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
+        f"import os, sys, time; sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
         "from peer_loop import serve\n"
         "def find(volume, spacing, settings):\n"
         "    print('this is no answer')\n"
         "    if settings['act'] == 'die': os._exit(3)\n"
         "    if settings['act'] == 'fail': raise ValueError('cannot')\n"
         "    assert volume.shape == (4, 24, 24) and spacing[0] == 6 and settings['size'] == 1\n"
+        "    time.sleep(settings.get('wait', 0))\n"
         "    return [[0, 30, 4, 0.5]]\n"
         "serve(find)\n"
     )
@@ -190,7 +191,11 @@ def test_a_program_answers_by_lines_and_its_memory_is_seen(
         points = find(sample, {"act": "find"})
         # The place beyond the volume is its last voxel.
         np.testing.assert_allclose(points, [[0, 23, 4, 0.5]])
-        assert running.first > 0 and running.peak > 5e6
+        assert running.first > 0 and running.peak == 0
+        volume = {"volume": str(tmp_path / "kept" / "c.npy"), "spacing": SPACING}
+        settings = {"act": "find", "size": 1, "wait": 0.5}
+        assert running.ask({**volume, "settings": settings}, watch=True)["seconds"] >= 0.5
+        assert running.peak > 5e6
         with pytest.raises(worker.Failed, match="ValueError: cannot"):
             find(sample, {"act": "fail"})
         with pytest.raises(worker.Failed, match="ended"):

@@ -46,7 +46,7 @@ class StandIn:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any], **_: Any) -> dict[str, Any]:
         assert np.load(request["volume"]).shape == SHAPE
         if not self.left:
             raise importlib.import_module("peers_worker").Failed("no memory")
