@@ -12,7 +12,8 @@ be installed is left out, with the reason in the table. A cell is a program on a
 programs in turn on one volume; its result is a file in results/peers/, and a cell that has one is
 not run again. Settings are chosen on the training volumes; the test volumes are only scored.
 Spotiflow's network is trained here, for --minutes on each of the two data sets; the rest takes
-about as long. At the end the tables go into RESULTS.md (`peers_report.py`); --report does only that.
+about as long. At the end the tables go into RESULTS.md (`peers_report.py`); --report does only
+that.
 """
 
 from __future__ import annotations

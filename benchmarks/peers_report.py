@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,7 +103,7 @@ def _notes(results: Mapping[str, Result], ablation: Mapping[str, Result]) -> str
             if result is None or "not_run" in result:
                 continue
             if method.requirements or method.scored:
-                text += f" {about.title[0].upper()}{about.title[1:]}: {_settings(result)}."
+                text += f" On {about.title}: {_settings(result)}."
             if "training" in result:
                 text += f" {_training(result['training'])}"
             failed = {
@@ -111,8 +112,8 @@ def _notes(results: Mapping[str, Result], ablation: Mapping[str, Result]) -> str
                 if "failed" in c
             }
             if failed and dataset == next(iter(DATASETS)):
-                reason = next(iter(failed.values()))
-                text += f" {' and '.join(failed)}, which it downloads: not run ({reason[:120]})."
+                reason = re.sub(r"https?://\S+", "its address", next(iter(failed.values())))
+                text += f" {' and '.join(failed)}, which it downloads: not run ({reason})."
         notes.append(text)
     load = [value for r in results.values() if "sets" in r for value in r["load"]]
     if load:
