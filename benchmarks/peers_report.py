@@ -53,19 +53,26 @@ def as_markdown(
             " (points, report and summary written); the others begin with an array and end with"
             " points."
             " 'To ours': how often as fast as ours in the same turn (median), above 1 faster."
-            " 'First': from the start of the process, imports and compilation included. 'Peak':"
+            " 'First': from the start of the process, imports and compilation included; ours keeps"
+            " compiled programs on the disk from other starts. 'Peak':"
             " of the process and its children together, in that first call. CPU seconds of all"
-            " threads hang less on what else runs.",
+            " threads hang less on what else runs. What a call costs at its start (cellfinder"
+            " starts processes) weighs less in a whole brain.",
             _speeds(results, speeds),
             *_speed_notes(results, speeds),
         ]
     return "\n\n".join(parts)
 
 
+def _timed(name: str, row: Result) -> str:
+    """A program in the table of speeds: ours with its model."""
+    if name not in (OURS, _FAST):
+        return title(name, row["versions"])
+    return f"cellcount_jax, {row['settings']['model']}{' --no-thorough' if name == _FAST else ''}"
+
+
 def title(name: str, versions: Mapping[str, str]) -> str:
     """A program in the tables, with its version."""
-    if name == _FAST:
-        return f"{METHODS[OURS].title}, `--no-thorough`"
     method = METHODS[name]
     version = versions.get(method.packages[0], "") if method.requirements else ""
     name, comma, how = method.title.partition(",")
@@ -154,8 +161,9 @@ def _settings(result: Result) -> str:
     ]
     if result["threshold"] is not None:
         chosen.append(f"threshold {result['threshold']:.2f}")
-    tried = len([c for c in every])
-    return f"{', '.join(chosen)}" + (f" (of {tried} combinations)" if tried > 3 else "")
+    if len(every) > 3:
+        chosen[-1:] = [f"{chosen[-1]} (of {len(every)} combinations)"]
+    return ", ".join(chosen) or "no choice"
 
 
 def _training(training: Result) -> str:
@@ -179,7 +187,7 @@ def _speeds(results: Mapping[str, Result], speeds: list[Speed]) -> str:
             rows.append(
                 [
                     f"{place}, {size:.1f} megavoxels",
-                    title(name, row["versions"]),
+                    _timed(name, row),
                     str(cell.cores),
                     f"{size / row['seconds']:.3g}",
                     "1" if name == OURS else f"{row['speed_to_ours']:.2f}",
