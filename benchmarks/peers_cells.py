@@ -137,7 +137,7 @@ METHODS = {
                 {"soma_diameter": 6.0},
                 ball_xy_size=(4.0, 6.0),
                 ball_z_size=(7.0, 15.0),
-                n_sds_above_mean_thresh=(2.0, 5.0, 10.0),
+                n_sds_above_mean_thresh=(1.0, 2.0, 3.5),
             ),
         },
         ("torch==2.13.0", "cellfinder==1.10.1"),

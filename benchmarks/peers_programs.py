@@ -44,7 +44,7 @@ def asking(worker: Worker, folder: Path, *, small: Settings) -> Find:
             worker.ask({**request, "settings": {**settings, **small}, "output": str(part)})
             part.replace(kept)
         points: np.ndarray = np.load(kept)
-        # Sub-voxel places can lie beyond the outermost voxels.
+        # Some lie beyond the outermost voxels: sub-voxel places, parts of clusters.
         points[:, :3] = np.clip(points[:, :3], 0, np.array(sample.shape) - 1)
         return points
 
