@@ -45,7 +45,8 @@ examples:
   cellcount train my_images/ --from nuclei2d --diameter 20
 
 Beside an image `a.tif` its dots are `a.csv`; of an image that was labelled with `cellcount label`
-they count where blocks are marked done. The rest, and images without dots, are used without.
+they count where blocks are marked done. The rest, and images without dots, are used without dots
+with --set consistency.weight=1, which takes twice the time and seldom helps.
 With --from training begins with the weights of a trained model, so that a few labels are enough;
 network and normalisation are that model's, and images are resampled to the size of its cells.
 The same command goes on where it was stopped. docs/labelling.md is a walk-through.
