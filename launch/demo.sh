@@ -17,4 +17,4 @@ for argument in "$@"; do
   esac
 done
 
-exec python -m cellcount_jax.main --config="$root/configs/vgg.py" ${workdir[@]+"${workdir[@]}"} "$@"
+exec python -m cellcount_jax.main --config="$root/configs/vgg.py:demo" ${workdir[@]+"${workdir[@]}"} "$@"

@@ -22,7 +22,12 @@ from cellcount_jax.training.step import create_train_state, learning_rate_schedu
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 ALL = ("", *variants.VARIANTS)
 BUNDLED = ("microglia3d", "nuclei2d", "nuclei3d", "nuclei_he")
-VARIANTS = {"smoke": ("",), "folder": (*ALL, "3d"), **dict.fromkeys(BUNDLED, ("",))}
+VARIANTS = {
+    "smoke": ("",),
+    "folder": (*ALL, "3d"),
+    "vgg": (*ALL, "demo"),
+    **dict.fromkeys(BUNDLED, ("",)),
+}
 PARTS = [(path, v) for path in FILES for v in VARIANTS.get(path.stem, ALL)]
 NAMES = [f"{path.stem}:{variant}" for path, variant in PARTS]
 

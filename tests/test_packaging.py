@@ -78,7 +78,8 @@ def test_an_installed_package_finds_its_configs_from_anywhere(
         assert done.returncode == 1 and done.stderr.count("\n") == 1
         return done.stderr
 
-    allowed = "there are focal, full_annotation, gaussian, mean_teacher, paper, supervised, or none"
+    known = ("demo", "focal", "full_annotation", "gaussian", "mean_teacher", "paper", "supervised")
+    allowed = f"there are {', '.join(known)}, or none"
     error = run("--config=configs/vgg.py:nope")
     assert error == f"error: --config=vgg.py:nope: no such variant; {allowed}\n"
     # That of the current folder goes before.
