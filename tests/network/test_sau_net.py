@@ -125,7 +125,7 @@ def test_what_is_behind_an_image_in_its_array_does_not_matter(
     assert jnp.isfinite(found).all()
     alone = jax.jit(model.apply)(variables, image)
     assert float(alone.std()) > 0.03
-    np.testing.assert_allclose(found[part], alone, atol=1e-6)
+    np.testing.assert_allclose(found[part], alone, rtol=1e-6, atol=1e-6)
     unaware = jax.jit(model.apply)(variables, array)
     assert np.abs(unaware[part] - alone).max() > 0.1
 
@@ -198,7 +198,11 @@ def test_tile_radius_is_how_far_a_voxel_acts(
         for i in range(step):
             images[(i, *[slice(None)] * axis, middle + i)] = 1
         other_axes = tuple(a + 1 for a in range(ndim + 1) if a != axis)
-        coarsest, found = ((np.asarray(x) != 0).any(axis=other_axes) for x in run(images))
+        # What cancels in the mixed rows of a convolution leaves a rounding error.
+        coarsest, found = (
+            (np.abs(x) > 1e-6 * np.abs(x).max()).any(axis=other_axes)
+            for x in map(np.asarray, run(images))
+        )
         reached = []
         for i in range(step):
             place = middle + i

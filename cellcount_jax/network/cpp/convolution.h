@@ -1,6 +1,6 @@
 // The convolution with stride 1. The rows of a panel are pixels next to each other; the sum runs over
-// (kw, c), which lie next to each other in memory, with a third of the products saved where the
-// kernel is three rows high.
+// (kw, c), which lie next to each other in memory, with half of the products saved where the kernel is
+// three rows high.
 
 #pragma once
 
@@ -11,54 +11,93 @@ namespace {
 // Planes of the output that a thread computes one after the other, an even number.
 constexpr Index kSlab = 16;
 
-// Two output rows below each other see four input rows, d0 to d3, by a kernel of three, g0 to g2.
-// With the mixed rows and kernels
+// Four output rows below each other see six input rows, d0 to d5, by a kernel of three, g0 to g2. With
+// the mixed rows t and kernels k
 //
-//   t = (d0 - d2, d1 + d2, d2 - d1, d1 - d3)
-//   k = (g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2)
+//   t = (4 (d0 - d2) + p,  e + o,  e - o,  p + q,  p - q,  4 (d1 - d3) + d5 - d3)
+//   e = d4 - 4 d2,  o = d3 - 4 d1,  p = d4 - d2,  q = 2 (d3 - d1)
+//   k = (g0 / 4,  -(g0 + g1 + g2) / 6,  -(g0 - g1 + g2) / 6,
+//        (g0 + 2 g1 + 4 g2) / 24,  (g0 - 2 g1 + 4 g2) / 24,  g2)
 //
-// and m the four convolutions of a row of t with its k, they are (m0 + m1 + m2, m1 - m2 - m3): four
-// products in place of six (Winograd 1980; F(2, 3) of Lavin and Gray 2016).
-constexpr Index kMixed = 4;
+// and m the six convolutions of a row of t with its k, they are
+//
+//   (m0 + m1 + m2 + m3 + m4,  m1 - m2 + 2 (m3 - m4),  m1 + m2 + 4 (m3 + m4),
+//    m1 - m2 + 8 (m3 - m4) + m5)
+//
+// six products in place of twelve (Winograd 1980; F(4, 3) of Lavin and Gray 2016).
+constexpr Index kTall = 4, kMixed = 6;
 
-// Mixed rows, `step` apart, of `count` floats of each of four rows.
-void Mix(const float* __restrict d0, const float* __restrict d1, const float* __restrict d2,
-         const float* __restrict d3, Index count, float* __restrict t, Index step) {
-  for (Index i = 0; i < count; ++i) t[i] = d0[i] - d2[i];
-  for (Index i = 0; i < count; ++i) t[step + i] = d1[i] + d2[i];
-  for (Index i = 0; i < count; ++i) t[2 * step + i] = d2[i] - d1[i];
-  for (Index i = 0; i < count; ++i) t[3 * step + i] = d1[i] - d3[i];
+// Mixed rows, `step` apart, of `lanes` floats of each of six rows.
+template <int lanes>
+void MixLanes(const float* const (&d)[kMixed], Index i, float* t, Index step) {
+  typedef float Vector __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
+  const auto at = [&](int row) { return *reinterpret_cast<const Vector*>(d[row] + i); };
+  const auto put = [&](int row, Vector v) { *reinterpret_cast<Vector*>(t + row * step + i) = v; };
+  // Products by powers of 2 alone are exact: the same bits, whether they are added in one step or two.
+  const Vector d1 = at(1), d2 = at(2), d3 = at(3), d4 = at(4);
+  const Vector e = d4 - 4 * d2, o = d3 - 4 * d1, p = d4 - d2, q = 2 * (d3 - d1);
+  put(0, 4 * (at(0) - d2) + p);
+  put(1, e + o);
+  put(2, e - o);
+  put(3, p + q);
+  put(4, p - q);
+  put(5, 4 * (d1 - d3) + (at(5) - d3));
 }
 
-// The mixed rows of pairs of output rows, the first of which is y0, with zeros around: (pairs,
-// kMixed, w + kw - 1, c).
-void MixedRows(const Shape& s, const Image& x, Index n, Index z, Index y0, Index pairs, float* to) {
-  const Index row = s.padded_width() * s.c, side = s.kw / 2 * s.c;
+void Mix(const float* const (&d)[kMixed], Index count, float* t, Index step) {
+  Index i = 0;
+  for (; i + 8 <= count; i += 8) MixLanes<8>(d, i, t, step);
+  for (; i < count; ++i) MixLanes<1>(d, i, t, step);
+}
+
+// The four output rows from the sums m of `count` floats, in the place of the first four.
+template <Index size>
+void Unmix(float (&m)[kMixed][size], Index count) {
+  for (Index i = 0; i < count; ++i) {
+    const float even = m[1][i] + m[2][i], odd = m[1][i] - m[2][i];
+    const float wide = m[3][i] + m[4][i], wide_odd = m[3][i] - m[4][i];
+    m[0][i] += even + wide;
+    m[1][i] = odd + 2 * wide_odd;
+    m[2][i] = even + 4 * wide;
+    m[3][i] = odd + 8 * wide_odd + m[5][i];
+  }
+}
+
+// The mixed rows of `count` times kTall output rows, from y0 on, with zeros around, of channels
+// [c0, c0 + channels): (count, kMixed, w + kw - 1, channels).
+void MixedRows(const Shape& s, const Image& x, Index n, Index z, Index y0, Index count, Index c0,
+               Index channels, float* to) {
+  const Index row = s.padded_width() * channels, side = s.kw / 2 * channels;
   if (z < 0 || z >= s.d) {
-    std::fill_n(to, pairs * kMixed * row, 0.0f);
+    std::fill_n(to, count * kMixed * row, 0.0f);
     return;
   }
   thread_local std::vector<float> zeros;
   zeros.resize(s.w * s.c);
-  for (Index i = 0; i < pairs * kMixed; ++i) {
+  for (Index i = 0; i < count * kMixed; ++i) {
     std::fill_n(to + i * row, side, 0.0f);
     std::fill_n(to + (i + 1) * row - side, side, 0.0f);
   }
-  for (Index pair = 0; pair < pairs; ++pair) {
+  for (Index tall = 0; tall < count; ++tall) {
     for (Index part = 0, before = 0; part < 2; before += x.channels[part++]) {
       const Index all = x.channels[part];
-      const auto input = [&](Index i) {
-        const Index y = y0 + 2 * pair - 1 + i;
-        return y < 0 || y >= s.h ? zeros.data() : x.parts[part] + s.Row(n * s.d + z, y) * all;
-      };
-      const float *d0 = input(0), *d1 = input(1), *d2 = input(2), *d3 = input(3);
-      float* const t = to + pair * kMixed * row + side + before;
-      if (all == s.c) {
-        Mix(d0, d1, d2, d3, s.w * s.c, t, row);
+      const Index begin = std::max(c0 - before, Index{0});
+      const Index end = std::min(c0 + channels - before, all);
+      if (begin >= end) continue;
+      const float* d[kMixed];
+      for (Index i = 0; i < kMixed; ++i) {
+        const Index y = y0 + kTall * tall - 1 + i;
+        d[i] = y < 0 || y >= s.h ? zeros.data()
+                                 : x.parts[part] + s.Row(n * s.d + z, y) * all + begin;
+      }
+      float* const t = to + tall * kMixed * row + side + before + begin - c0;
+      if (end - begin == channels && channels == all) {
+        Mix(d, s.w * channels, t, row);
         continue;
       }
-      for (Index j = 0; j < s.w * all; j += all) {
-        Mix(d0 + j, d1 + j, d2 + j, d3 + j, all, t + j / all * s.c, row);
+      for (Index j = 0; j < s.w; ++j) {
+        Mix(d, end - begin, t + j * channels, row);
+        for (const float*& of_row : d) of_row += all;
       }
     }
   }
@@ -71,8 +110,13 @@ std::vector<float> MixedKernel(const Shape& s, const float* kernel) {
   for (Index tap = 0; tap < s.kd; ++tap) {
     const float *const g0 = kernel + tap * 3 * line, *const g1 = g0 + line, *const g2 = g1 + line;
     for (Index i = 0; i < line; ++i) {
-      const float even = (g0[i] + g2[i]) / 2, odd = g1[i] / 2;
-      const float rows[kMixed] = {g0[i], even + odd, even - odd, g2[i]};
+      const float ends = g0[i] + g2[i], wide = g0[i] + 4 * g2[i];
+      const float rows[kMixed] = {g0[i] / 4,
+                                  (ends + g1[i]) / -6,
+                                  (ends - g1[i]) / -6,
+                                  (wide + 2 * g1[i]) / 24,
+                                  (wide - 2 * g1[i]) / 24,
+                                  g2[i]};
       for (Index j = 0; j < kMixed; ++j) mixed[(j * s.kd + tap) * line + i] = rows[j];
     }
   }
@@ -101,10 +145,10 @@ std::vector<float> GroupedKernel(const std::vector<float>& kernel, Index parts, 
 void Convolve(ffi::ThreadPool& pool, const Shape& s, const Image& x, const float* kernel,
               const Finish& finish, float* y) {
   if (s.n * s.d * s.h * s.w * s.o == 0) return;
-  // Output rows in pairs, by mixed rows, each of which is one line of the kernel. With few input
+  // Output rows together, by mixed rows, each of which is one line of the kernel. With few input
   // channels the products are not what takes the time.
-  const bool paired = s.kh == 3 && s.c >= 4;
-  const Index pair = paired ? 2 : 1, parts = paired ? kMixed : 1, lines = paired ? 1 : s.kh;
+  const bool mixed = s.kh == 3 && s.c >= 4;
+  const Index tall = mixed ? kTall : 1, parts = mixed ? kMixed : 1, lines = mixed ? 1 : s.kh;
   // Output channels that leave half a vector empty: those of two planes together fill it, or zeros.
   const bool half = kLanes > 8 && s.o % kLanes == kLanes / 2;
   const Index group = half && s.kd == 3 && s.d > 1 ? 2 : 1, taps = s.kd + group - 1;
@@ -113,18 +157,18 @@ void Convolve(ffi::ThreadPool& pool, const Shape& s, const Image& x, const float
   const Index columns = panels.columns, blocks = outputs / columns;
   const Index length = s.kw * s.c, size = length * columns;
   const std::vector<float> plain =
-      paired ? MixedKernel(s, kernel)
-             : std::vector<float>(kernel, kernel + s.kd * s.kh * length * s.o);
+      mixed ? MixedKernel(s, kernel)
+            : std::vector<float>(kernel, kernel + s.kd * s.kh * length * s.o);
   const std::vector<float> packed = PackedKernel(
       GroupedKernel(plain, parts, s.kd, lines * length, s.o, group, outputs),
       parts * taps * lines * length, outputs, columns);
   const Index line = s.padded_width() * s.c, step = panels.Step(s.w);
   // Lines of a plane that `rows` output rows see, and how many rows fit the scratch memory.
   const auto height = [&](Index rows) {
-    return paired ? CeilDiv(rows, 2) * kMixed : rows + s.kh - 1;
+    return mixed ? CeilDiv(rows, kTall) * kMixed : rows + s.kh - 1;
   };
   const Index fitting = kScratch / (taps * line);
-  const Index chunk = std::max(paired ? fitting / kMixed * 2 : fitting - s.kh + 1, pair);
+  const Index chunk = std::max(mixed ? fitting / kMixed * kTall : fitting - s.kh + 1, tall);
   const Index chunks = CeilDiv(s.h, chunk), slabs = CeilDiv(s.d, kSlab);
   ParallelFor(pool, s.n * slabs * chunks, [&](Index item) {
     const Index n = item / (slabs * chunks), y0 = item % chunks * chunk;
@@ -140,8 +184,8 @@ void Convolve(ffi::ThreadPool& pool, const Shape& s, const Image& x, const float
     Index filled = first_plane - s.kd / 2;
     for (Index z = first_plane; z < last_plane; z += group) {
       for (; filled < z - s.kd / 2 + taps; ++filled) {
-        if (paired) {
-          MixedRows(s, x, n, filled, y0, CeilDiv(rows, 2), seen(filled));
+        if (mixed) {
+          MixedRows(s, x, n, filled, y0, CeilDiv(rows, kTall), 0, s.c, seen(filled));
         } else {
           PaddedRows(s, x, n, filled, y0 - s.kh / 2, height(rows), 0, s.c, seen(filled));
         }
@@ -154,11 +198,11 @@ void Convolve(ffi::ThreadPool& pool, const Shape& s, const Image& x, const float
         // Down the rows: most of what a panel reads is in the nearest cache since the last one.
         for (Index x0 = 0; x0 < s.w; x0 += step) {
           const Index pixels = std::min(step, s.w - x0);
-          for (Index row = 0; row < rows; row += pair) {
+          for (Index row = 0; row < rows; row += tall) {
             for (Index part = 0; part < parts; ++part) {
               for (Index i = 0; i < count; ++i) {
                 const Index tap = upper + i / lines, below = i % lines;
-                const Index at = paired ? row / 2 * kMixed + part : row + below;
+                const Index at = mixed ? row / kTall * kMixed + part : row + below;
                 a[i] = seen(z - s.kd / 2 + tap) + at * line + x0 * s.c;
                 const Index term = ((block * parts + part) * taps + tap) * lines + below;
                 b[i] = packed.data() + term * size;
@@ -166,17 +210,11 @@ void Convolve(ffi::ThreadPool& pool, const Shape& s, const Image& x, const float
               panels.by_rows[pixels]({a.data(), b.data(), count, length}, s.c, columns, sums[part],
                                      columns, false);
             }
-            if (paired) {
-              for (Index i = 0; i < pixels * columns; ++i) {
-                const float inner = sums[1][i] - sums[2][i];
-                sums[0][i] += sums[1][i] + sums[2][i];
-                sums[1][i] = inner - sums[3][i];
-              }
-            }
+            if (mixed) Unmix(sums, pixels * columns);
             for (Index plane = upper; plane <= lower && z + plane < last_plane; ++plane) {
               const Index first = std::max(block * columns - plane * s.o, Index{0});
               const Index last = std::min((block + 1) * columns - plane * s.o, s.o);
-              for (Index below = 0; below < pair && row + below < rows; ++below) {
+              for (Index below = 0; below < tall && row + below < rows; ++below) {
                 const float* const from = sums[below] + plane * s.o + first - block * columns;
                 const Index to = s.Row(n * s.d + z + plane, y0 + row + below) + x0;
                 finish(from, columns, first, last - first, pixels, y + to * s.o + first, s.o);

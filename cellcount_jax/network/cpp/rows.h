@@ -21,10 +21,6 @@ struct Shape {
   }
 
   Index padded_width() const { return w + kw - 1; }
-  // Rows of the output whose padded input, `channels` wide, fits the scratch memory.
-  Index RowsPerChunk(Index channels) const {
-    return std::clamp<Index>(kScratch / (kd * padded_width() * channels) - kh + 1, 1, h);
-  }
 };
 
 // An image whose channels are those of one array, or of two, one after the other.
