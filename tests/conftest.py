@@ -51,11 +51,14 @@ collect_ignore = (
 # An array that is stretched to more axes without being asked is a mistake.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Compiling takes most of the time: what was compiled once serves all tests of a session, and
-# the processes that they start.
-_PROGRAMS = tempfile.mkdtemp(prefix="jax_programs_")
-atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS
+# Compiling takes most of the time: what was compiled once serves all tests of a session, in all of
+# its processes, and those that they start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    _PROGRAMS = os.environ["JAX_COMPILATION_CACHE_DIR"]
+else:
+    _PROGRAMS = tempfile.mkdtemp(prefix="jax_programs_")
+    atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
