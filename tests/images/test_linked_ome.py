@@ -115,7 +115,7 @@ def read(path: Path, **selection: Any) -> np.ndarray:
         {"main": "a.companion.ome"},
         {"change": {NAMESPACE: ""}},
     ],
-    ids=str,
+    ids=lambda options: " ".join(options) or "as it is",
 )
 def test_a_plane_a_file_is_one_volume(tmp_path: Path, options: dict[str, Any]) -> None:
     paths = write_volume(tmp_path, **options)
@@ -253,7 +253,7 @@ def test_one_renamed_file_without_uuid_is_read(tmp_path: Path) -> None:
             "another size, type",
         ),
     ],
-    ids=str,
+    ids=lambda value: None if callable(value) else value,
 )
 def test_a_missing_or_damaged_file_is_named(
     tmp_path: Path, damage: Callable[[Path], None], named: str, message: str
