@@ -108,4 +108,4 @@ def _draw_panel(panel: Panel, axes) -> None:
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(loc="lower right", edgecolor="none", framealpha=0.9)
