@@ -24,6 +24,7 @@ OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "RESULTS.md": "results.md",
     "results/labels.png": "results/labels.png",
+    "results/few_labels.png": "results/few_labels.png",
 }
 _LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)([^)]*\))")
 
