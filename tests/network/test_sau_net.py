@@ -166,9 +166,11 @@ def test_an_attention_block_off_the_pooling_grid_is_refused() -> None:
     ],
 )
 def test_tile_radius_is_how_far_a_voxel_acts(
-    strides: tuple[tuple[int, ...], ...], expected: tuple[int, ...]
+    monkeypatch: pytest.MonkeyPatch, strides: tuple[tuple[int, ...], ...], expected: tuple[int, ...]
 ) -> None:
     """With positive weights nothing cancels: whatever depends on a voxel is not zero."""
+    # In the mixed rows of the C++ kernels something does, and leaves a rounding error.
+    monkeypatch.setattr(native, "available", lambda: False)
     assert tile_radius(strides) == expected
     ndim = len(expected)
     model = SAUNet(features=1, strides=strides, block=(), output_scale=1.0)
@@ -198,11 +200,7 @@ def test_tile_radius_is_how_far_a_voxel_acts(
         for i in range(step):
             images[(i, *[slice(None)] * axis, middle + i)] = 1
         other_axes = tuple(a + 1 for a in range(ndim + 1) if a != axis)
-        # What cancels in the mixed rows of a convolution leaves a rounding error.
-        coarsest, found = (
-            (np.abs(x) > 1e-6 * np.abs(x).max()).any(axis=other_axes)
-            for x in map(np.asarray, run(images))
-        )
+        coarsest, found = ((np.asarray(x) != 0).any(axis=other_axes) for x in run(images))
         reached = []
         for i in range(step):
             place = middle + i
