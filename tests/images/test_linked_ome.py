@@ -253,7 +253,6 @@ def test_one_renamed_file_without_uuid_is_read(tmp_path: Path) -> None:
             "another size, type",
         ),
     ],
-    ids=lambda value: None if callable(value) else value,
 )
 def test_a_missing_or_damaged_file_is_named(
     tmp_path: Path, damage: Callable[[Path], None], named: str, message: str

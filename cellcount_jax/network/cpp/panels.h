@@ -159,8 +159,8 @@ const Panels& PanelsFor(Index outputs, bool sliding = false) {
   static const Panels single = MakePanels<1, 1, rows_adjacent>(rows);
   static const Panels sliding_one = MakeSlidingPanels<kLanes>(wide);
   static const Panels sliding_eight = MakeSlidingPanels<8>(wide);
-  // Where two vectors of output channels are there, and registers are few, they are faster.
-  if (sliding && (kLanes > 8 || outputs % two.columns != 0)) {
+  // With the 16 registers of AVX2 two vectors of output channels at once are faster.
+  if (sliding && (kLanes != 8 || outputs % two.columns != 0)) {
     for (const Panels* panels : {&sliding_one, &sliding_eight}) {
       if (outputs % panels->columns == 0) return *panels;
     }
