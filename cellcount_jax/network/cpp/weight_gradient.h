@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "convolution.h"
+#include "mixed_rows.h"
 
 namespace {
 
@@ -14,7 +14,7 @@ constexpr Index kSlices = 16;
 constexpr Index kGroup = 32;
 
 // Four rows of dy below each other, g0 to g3, act with six input rows on a kernel three rows high. With
-// the mixed rows t of the input, as in convolution.h, those of dy,
+// the mixed rows t of the input, see mixed_rows.h, those of dy,
 //
 //   u = (g0 / 4,  -(g0 + g1 + g2 + g3) / 6,  -(g0 - g1 + g2 - g3) / 6,
 //        (g0 + 2 g1 + 4 g2 + 8 g3) / 24,  (g0 - 2 g1 + 4 g2 - 8 g3) / 24,  g3)
@@ -79,15 +79,13 @@ void WeightGradient(ffi::ThreadPool& pool, const Shape& s, const float* x, const
     std::fill_n(dw, s.kd * s.kh * line, 0.0f);
     return;
   }
-  // With few input channels the products are not what takes the time.
-  const bool mixed = s.kh == 3 && s.c >= 4;
-  const Index tall = mixed ? kTall : 1, parts = mixed ? kMixed : s.kh;
+  const Seen seen_by{s};
+  const bool mixed = seen_by.mixed;
+  const Index parts = mixed ? kMixed : s.kh;
   const Index taps = s.kd * parts * s.kw, size = taps * s.c * s.o;
   const Panels& panels = PanelsFor<true>(s.o);
   const Index groups = CeilDiv(s.c, kGroup), wide = s.padded_width();
-  const Index fitting = kScratch / (s.kd * wide * std::min(s.c, kGroup));
-  const Index chunk = std::clamp(mixed ? fitting / kMixed * kTall : fitting - s.kh + 1, tall,
-                                 CeilDiv(s.h, tall) * tall);
+  const Index chunk = seen_by.Rows(kScratch / (s.kd * wide * std::min(s.c, kGroup)));
   const Index chunks = CeilDiv(s.h, chunk);
   // Slices of the pixels have sums of their own, which are added up in the end.
   const Index units = s.n * s.d * chunks;
@@ -104,9 +102,8 @@ void WeightGradient(ffi::ThreadPool& pool, const Shape& s, const float* x, const
     Index filled = 0;
     for (Index unit = first; unit < last; ++unit) {
       const Index n = unit / (s.d * chunks), y0 = unit / s.d % chunks * chunk, z = unit % s.d;
-      const Index rows = std::min(chunk, s.h - y0), count = CeilDiv(rows, tall);
-      // Lines of the input, of a plane that a tap sees.
-      const Index lines = mixed ? count * kMixed : rows + s.kh - 1;
+      const Index rows = std::min(chunk, s.h - y0), count = CeilDiv(rows, seen_by.tall);
+      const Index lines = seen_by.Lines(rows);
       scratch.resize(s.kd * lines * row_size);
       // The planes that are seen, each in the place of the one that is not seen any more.
       const auto seen = [&](Index i) {
@@ -115,11 +112,7 @@ void WeightGradient(ffi::ThreadPool& pool, const Shape& s, const float* x, const
       const Image image{{x, x}, {s.c, 0}};
       if (unit == first || z == 0) filled = z - s.kd / 2;
       for (; filled <= z + s.kd / 2; ++filled) {
-        if (mixed) {
-          MixedRows(s, image, n, filled, y0, count, c0, channels, seen(filled));
-        } else {
-          PaddedRows(s, image, n, filled, y0 - s.kh / 2, lines, c0, channels, seen(filled));
-        }
+        seen_by.Fill(image, n, filled, y0, rows, c0, channels, seen(filled));
       }
       if (mixed) {
         gradients.resize(lines * s.w * s.o);
