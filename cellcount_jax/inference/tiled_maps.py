@@ -188,7 +188,11 @@ def _on_device(run: Jitted, variables: Any, *inputs: np.ndarray) -> np.ndarray:
             with _shown():
                 compiled = run.lower(variables, *inputs).compile()
             _compiled[run, alike] = compiled
-        return np.asarray(compiled(variables, *inputs))
+        found = compiled(variables, *inputs)
+        if jax.default_backend() == "cpu":
+            found.block_until_ready()  # one takes all cores, and two the memory twice
+    # An accelerator has the next one to compute, while this one is fetched.
+    return np.asarray(found)
 
 
 def _attend(

@@ -191,3 +191,39 @@ def test_an_image_of_too_many_tiles_is_refused_before_they_are_listed(
     config = small_config(2, **{"model.norm": "batch", "model.attention": "none"})
     with pytest.raises(InputError, match=r"1e\+18 voxels, .* coarser level of it \(--level\)"):
         make_plan(config, (10**9, 10**9))
+
+
+class _Fetched:
+    """A result of a device, which tells whether another computation may begin."""
+
+    def __init__(self, seen: list[tuple[str, bool]]) -> None:
+        self.seen = seen
+
+    def block_until_ready(self) -> None:
+        self.seen.append(("waited for", tiled_maps._DEVICE.locked()))
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        self.seen.append(("fetched", tiled_maps._DEVICE.locked()))
+        return np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [("cpu", [("waited for", True), ("fetched", False)]), ("gpu", [("fetched", False)])],
+)
+def test_an_accelerator_computes_while_a_result_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, backend: str, expected: list[tuple[str, bool]]
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    class Run:
+        def lower(self, *_: Any) -> Any:
+            return self
+
+        def compile(self) -> Callable[..., _Fetched]:
+            return lambda *_: _Fetched(seen)
+
+    monkeypatch.setattr(tiled_maps, "_compiled", {})
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert tiled_maps._on_device(Run(), {}, np.zeros(2)).tolist() == [1, 1, 1]
+    assert seen == expected
