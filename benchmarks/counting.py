@@ -19,6 +19,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -182,15 +183,34 @@ def count_dense(
 
 
 def count(
-    folder: Path, file: Path, shape: tuple[int, ...], *, tile: int, features: int
+    folder: Path,
+    file: Path,
+    shape: tuple[int, ...],
+    *,
+    tile: int,
+    features: int,
+    anew: bool = False,
 ) -> tuple[dict[str, Any], dict[str, float], Path]:
-    """Runs the command: what it came to, what it had said, and the folder of its results."""
+    """Runs the command: what it came to, what it had said, and the folder of its results.
+
+    Args:
+      folder: for the results.
+      file: of the volume.
+      shape: of it.
+      tile: its voxels.
+      features: of the network.
+      anew: whether results of an earlier run are deleted first.
+    """
     output = folder / f"{file.stem}_{math.prod(shape)}_{tile}_{features}"
+    if anew:
+        shutil.rmtree(output, ignore_errors=True)
     arguments = [str(file), "--model", _model(folder, features), "--output", str(output)]
     command = [sys.executable, "-m", "cellcount_jax.cli", "count", *arguments]
+    command += ["--no-thorough", "--max-voxels", str(tile)]
+    estimate = said(subprocess.check_output([*command, "--dry-run"], cwd=ROOT, text=True))
     log, lines = folder / "log.txt", []
     started = time.perf_counter()
-    launch = [sys.executable, "-c", LAUNCH, *command, "--no-thorough", "--max-voxels", str(tile)]
+    launch = [sys.executable, "-c", LAUNCH, *command]
     with (
         log.open("w") as errors,
         subprocess.Popen(
@@ -212,19 +232,19 @@ def count(
         "features": features,
         "voxels of a tile": tile,
         "tiles": summary["tiles"],
-        "skipped": summary["tiles_constant"],
+        "skipped": summary["tiles_constant"] + summary["tiles_dark"],
         "cells": summary["count"],
         "seconds": ended - started,
         "from then": ended - promised,
         "CPU s": cpu,
         "peak GB": memory,
     }
-    return row, said("".join(lines)), output / file.stem
+    return row, estimate, output / file.stem
 
 
 def said(log: str) -> dict[str, float]:
     """What the command estimated: gigabytes and seconds."""
-    found = re.search(r"about ([\d.]+) GB of memory.*, about ([\d.]+) (s|min|h)$", log, re.M)
+    found = re.search(r"about ([\d.]+) GB of memory.*, about ([\d.]+) (s|min|h)\b", log)
     assert found is not None, log
     memory, duration, unit = found.groups()
     return {

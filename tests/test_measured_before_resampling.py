@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,14 @@ def test_the_survey_of_tiles_measures_the_original(name: str, untrained_model: A
     plan = make_plan(config, image.shape)
     assert not plan.whole
     made = survey.make(
-        image, plan, method_of(name), mask=None, image_margin=(8, 8), map_margin=(2, 2)
+        image,
+        plan,
+        method_of(name),
+        mask=None,
+        image_margin=(8, 8),
+        map_margin=(2, 2),
+        cell=(4, 4),
+        least=-math.inf,
     )
     values = image.read(all_of(image.shape))
     expected = values_of(method_of(name), image)

@@ -80,6 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " (default: as the model says; nuclei3d does without)",
     )
     parser.add_argument(
+        "--every-tile",
+        action="store_true",
+        help="compute the tiles of a large image, too, in which nothing is half as bright as the"
+        " faintest cells that the model knows",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="only say what would be done, and what it takes"
     )
     parser.add_argument(
@@ -174,6 +180,7 @@ def run(options: argparse.Namespace) -> int:
         options=wanted,
         max_voxels=options.max_voxels,
         thorough=options.thorough,
+        every_tile=options.every_tile,
         scheduler=options.scheduler,
         show=say,
         failed=functools.partial(_tell, debug=options.debug),

@@ -43,6 +43,8 @@ from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.progress import reading
 
+_TIMED_TILES = 16  # of fewer, to do one for its time would take too long
+
 
 def count_files(
     model: TrainedModel,
@@ -170,9 +172,10 @@ def _count_input(
         with batch.claiming():
             claim.check(folder, identity, overwrite=options.overwrite)
         if options.dry_run or not job.plan.whole:
-            # The speed of workers elsewhere is not known.
             here = options.dry_run or engine is engines.in_threads
-            show(announce.describe_job(job, timed=here))
+            many = len(job.plan.tiles) * len(job.plan.flips) >= _TIMED_TILES
+            timed = options.dry_run or (here and many)
+            show(announce.describe_job(job, here=here, timed=timed))
         if options.dry_run:
             return dict
         threshold = model.threshold_from(options.threshold)

@@ -36,6 +36,7 @@ def count_files(
     invert: bool | None = None,
     max_voxels: int | None = None,
     thorough: bool | None = None,
+    every_tile: bool = False,
     mask: str | os.PathLike[str] | None = None,
     regions: str | os.PathLike[str] | None = None,
     region_names: str | os.PathLike[str] | None = None,
@@ -65,6 +66,8 @@ def count_files(
       invert: whether cells are dark on bright; None: images that seem so are refused.
       max_voxels: cut a larger image in tiles of this size.
       thorough: take the mean over mirror images; None = as the model says.
+      every_tile: compute tiles too, in which nothing is half as bright as the faintest cells that
+        the model knows.
       mask: file of the tissue: cells are counted where it is not 0.
       regions: file of labels, of the image's extent: regions.csv, counts per region.
       region_names: CSV file with the columns id and name, for `regions`.
@@ -131,6 +134,7 @@ def count_files(
         options=options,
         max_voxels=max_voxels,
         thorough=thorough,
+        every_tile=every_tile,
         scheduler=scheduler,
         show=show,
     )

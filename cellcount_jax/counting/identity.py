@@ -55,6 +55,7 @@ def identity_of(
         "model": model_digest,
         "max_voxels": predict.max_voxels,
         "mirror_images": bool(predict.flips),
+        "every_tile": bool(predict.every_tile),
         "version": versions()["cellcount_jax"],
         **_files(source, job.mask),
     }

@@ -25,6 +25,7 @@ def count_paths(
     options: Options,
     max_voxels: int | None = None,
     thorough: bool | None = None,
+    every_tile: bool = False,
     scheduler: str | None = None,
     show: Callable[[str], None] = lambda line: None,
     failed: Callable[[Exception, str], None] = lambda *_: None,
@@ -38,6 +39,7 @@ def count_paths(
       options: likewise; the scene is that of each file.
       max_voxels: of a tile; None = as trained.
       thorough: whether to take the mean over mirror images; None = as the model says.
+      every_tile: whether tiles too dark for a cell are computed, see `faint.py`.
       scheduler: see `cluster.engines_on`; None = this process.
       show: see `count.count_files`.
       failed: likewise.
@@ -56,6 +58,8 @@ def count_paths(
         model = model.with_settings({"predict.max_voxels": max_voxels})
     if thorough is not None:
         model = model.with_settings({"predict.flips": thorough})
+    if every_tile:
+        model = model.with_settings({"predict.every_tile": True})
     selection = options.selection
     found = inputs.find_inputs(
         paths,

@@ -114,6 +114,7 @@ def summarise(source: Source, found: Found) -> dict[str, Any]:
         "tiles": found.tiles,
         "tiles_constant": found.constant,
         "tiles_outside_mask": found.outside,
+        "tiles_dark": found.dark,
         "versions": dict(versions()),
     }
 
@@ -260,7 +261,8 @@ def _facts(source: Source, found: Found, summary: Mapping[str, Any]) -> dict[str
         facts["Intensities"] = "dark and bright exchanged (--invert)"
     if summary["tiles"] > 1:
         facts["Tiles"] = (
-            f"{summary['tiles']}, of which {summary['tiles_constant']} constant and"
+            f"{summary['tiles']}, of which {summary['tiles_constant']} constant,"
+            f" {summary['tiles_dark']} too dark for a cell and"
             f" {summary['tiles_outside_mask']} outside the mask were skipped"
         )
     if summary["mask"]:

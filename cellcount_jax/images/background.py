@@ -10,12 +10,16 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from cellcount_jax.images.regions import Region, all_of, neighbours
+from cellcount_jax.images.regions import Region, all_of, neighbours, within
+from cellcount_jax.machine import core_count
 
 # A part of one channel, `(*region)`, or of all, `(*region, channels)`.
 Reader = Callable[[Region], np.ndarray]
@@ -39,6 +43,7 @@ _USUAL_BRIGHTNESS = 30.0
 _PLAUSIBLE_BRIGHTNESS = (8.0, 130.0)
 # Blocks are read together up to this size, since a chunk of a file lies in several blocks.
 _MAX_READ_VOXELS = 2**24
+_MAX_THREADS = 8  # each has such a group in memory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,6 +102,8 @@ def measure_channels(
 ) -> tuple[Blocks, ...]:
     """Measures the blocks of an image, reading each once, and neighbours together.
 
+    While one group of neighbours is read, others are measured.
+
     Args:
       read: gives a part of the image, `(*region, channels)`.
       shape: `(D,)` of the image.
@@ -110,17 +117,25 @@ def measure_channels(
     counts = [max(1, round(n / size)) for n, size in zip(shape, block, strict=True)]
     median, noise, padding = (np.zeros((channels, *counts)) for _ in range(3))
     ends = [np.linspace(0, n, c + 1).astype(int) for n, c in zip(shape, counts, strict=True)]
-    for group in _groups(counts, _together(shape, counts)):
-        region = _bounds(ends, group)
-        values = read(region)
+
+    def measure_group(group: Region, region: Region, values: np.ndarray) -> None:
         for index in itertools.product(*(range(g.start, g.stop) for g in group)):
-            place = _bounds(ends, [slice(i, i + 1) for i in index])
-            pairs = zip(place, region, strict=True)
-            part = values[tuple(slice(p.start - r.start, p.stop - r.start) for p, r in pairs)]
+            part = values[within(_bounds(ends, [slice(i, i + 1) for i in index]), region)]
             for channel in range(channels):
-                one = part[..., channel]
                 at = (channel, *index)
-                median[at], noise[at], padding[at] = _statistics(one)
+                median[at], noise[at], padding[at] = _statistics(part[..., channel])
+
+    threads = min(core_count(), _MAX_THREADS)
+    with ThreadPoolExecutor(threads) as pool:
+        running: deque[Future[None]] = deque()
+        for group in _groups(counts, _together(shape, counts)):
+            # Read by this thread, whose are the errors and the progress.
+            region = _bounds(ends, group)
+            running.append(pool.submit(measure_group, group, region, read(region)))
+            if len(running) > threads:
+                running.popleft().result()
+        for one in running:
+            one.result()
     return tuple(_blocks(shape, *one) for one in zip(median, noise, padding, strict=True))
 
 
@@ -209,8 +224,17 @@ def signal_to_noise(values: np.ndarray, blocks: Blocks, region: Region | None = 
     Returns:
       `(*region,)` float32; 0 where a whole image is constant.
     """
-    signal = _signal(values, blocks, region)
     noise = _between(blocks.usable_noise, blocks.shape, region)
+    return _in_deviations(_signal(values, blocks, region), noise)
+
+
+def most_signal_to_noise(intensity: float, blocks: Blocks, region: Region) -> float:
+    """What `signal_to_noise` of an intensity is at most, anywhere in a region."""
+    signal = intensity - _lowest(blocks.median, blocks.shape, region)
+    return float(_in_deviations(signal, _lowest(blocks.usable_noise, blocks.shape, region)))
+
+
+def _in_deviations(signal: Any, noise: Any) -> np.ndarray:
     return np.arcsinh(signal / (_KNEE * noise)).astype(np.float32)
 
 
@@ -234,8 +258,17 @@ def contrast(values: np.ndarray, blocks: Blocks, region: Region | None = None) -
     Returns:
       `(*region,)` float32; 0 where a whole image is constant.
     """
-    signal = _signal(values, blocks, region)
-    return (10 * np.arcsinh(signal / (2 * blocks.tissue))).astype(np.float32)
+    return _relative(_signal(values, blocks, region), blocks.tissue)
+
+
+def most_contrast(intensity: float, blocks: Blocks, region: Region) -> float:
+    """What `contrast` of an intensity is at most, anywhere in a region."""
+    signal = intensity - _lowest(blocks.median, blocks.shape, region)
+    return float(_relative(signal, blocks.tissue))
+
+
+def _relative(signal: Any, tissue: float) -> np.ndarray:
+    return (10 * np.arcsinh(signal / (2 * tissue))).astype(np.float32)
 
 
 def _together(shape: Sequence[int], counts: Sequence[int]) -> list[int]:
@@ -287,3 +320,12 @@ def _between(grid: np.ndarray, shape: Sequence[int], region: Region | None) -> n
         share = share.reshape(-1, *[1] * (grid.ndim - axis - 1))
         grid = np.take(grid, low, axis) * (1 - share) + np.take(grid, high, axis) * share
     return grid.astype(np.float32)
+
+
+def _lowest(grid: np.ndarray, shape: Sequence[int], region: Region) -> float:
+    """The lowest value of the blocks between which those of a region's voxels lie."""
+    around = []
+    for part, blocks, size in zip(region, grid.shape, shape, strict=True):
+        low, high, _ = neighbours(part, blocks, size)
+        around.append(slice(int(low[0]), int(high[-1]) + 1))
+    return float(grid[tuple(around)].min())

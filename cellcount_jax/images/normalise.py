@@ -23,8 +23,9 @@ from cellcount_jax.images.background import ROUNDING, Blocks
 from cellcount_jax.images.logarithms import median_and_spread
 from cellcount_jax.images.regions import Array, Readable, Reader, Region, Resampled, all_of, placed
 
-# The measures of every place against its surroundings, by name.
+# The measures of every place against its surroundings, by name, and what they are at most.
 _LOCAL = {"signal_to_noise": local.signal_to_noise, "contrast": local.contrast}
+_LOCAL_MOST = {"signal_to_noise": local.most_signal_to_noise, "contrast": local.most_contrast}
 _SLAB_VOXELS = 2**24  # about what is in memory while an image is measured
 _QUICK_VOXELS = 2**17
 # 'levels' is linear up to a quarter of the cells' height, and logarithmic above.
@@ -102,6 +103,19 @@ class Measured:
         if self.method == "levels":
             found = np.arcsinh(found / _LINEAR) / math.asinh(1 / _LINEAR)
         return found.astype(np.float32)
+
+    def most(self, intensity: float, region: Region) -> float:
+        """What voxels of up to an intensity become at most, in a part of a one-channel image.
+
+        Args:
+          intensity: raw.
+          region: `(D,)` slices with start and stop.
+        """
+        if self.blocks:
+            return _LOCAL_MOST[self.method](intensity, self.blocks[0], region)
+        # What lies below padding of this intensity is no padding.
+        all_alike = dataclasses.replace(self, padding=None)
+        return float(all_alike(np.full((1,) * (len(region) + 1), intensity, np.float32)).item())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Found:
       tiles: number of tiles of the image.
       constant: number of tiles that were left out, see `Survey`.
       outside: number of tiles outside the mask, likewise.
+      dark: number of tiles in which nothing is bright enough for a cell, likewise.
     """
 
     points: np.ndarray
@@ -40,6 +41,7 @@ class Found:
     tiles: int = 1
     constant: int = 0
     outside: int = 0
+    dark: int = 0
 
     def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> Found:
         """The same cells elsewhere."""
@@ -79,7 +81,8 @@ def choose(job: Job, searched: Search, *, threshold: float | None = None) -> Fou
     shape, rule = plan.shape, model.config.detect.rule
     candidates, skipped = searched.candidates, {}
     if not plan.whole:
-        skipped = {"constant": job.survey.constant, "outside": job.survey.outside}
+        names = ("constant", "outside", "dark")
+        skipped = {name: getattr(job.survey, name) for name in names}
     chosen = detect.choose(
         candidates,
         rule=rule,

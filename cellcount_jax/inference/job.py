@@ -92,6 +92,13 @@ class Model(Protocol):
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
+def cell_diameter(model: Model) -> float:
+    """The diameter of a cell that a model knows, about, in the unit of its spacing."""
+    known: float = model.config.data.diameter * model.spacing[-1]
+    # Without one: a cell is found within a distance of its dot that lies about in it.
+    return known or 4 / 3 * model.config.evaluation.max_distance
+
+
 class Task(NamedTuple):
     """A piece of the work: 'encode' (a tile of a mirror image), 'decode' or 'find' (a tile)."""
 

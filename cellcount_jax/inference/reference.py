@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from cellcount_jax.images.regions import Readable
-from cellcount_jax.inference import appearance
+from cellcount_jax.images.regions import Readable, all_of
+from cellcount_jax.inference import appearance, faint
 from cellcount_jax.inference.appearance import Statistics
 from cellcount_jax.inference.cells import Found
-from cellcount_jax.inference.job import Model
+from cellcount_jax.inference.job import Model, cell_diameter
 from cellcount_jax.inference.survey import Mask
 
 # The range `(lowest, highest)` of statistics over the images that a model was calibrated on, and
@@ -44,13 +44,6 @@ def measure(
     )
 
 
-def cell_diameter(model: Model) -> float:
-    """The diameter of a cell that a model knows, about, in the unit of its spacing."""
-    known: float = model.config.data.diameter * model.spacing[-1]
-    # Without one: a cell is found within a distance of its dot that lies about in it.
-    return known or 4 / 3 * model.config.evaluation.max_distance
-
-
 def is_bright(reference: Reference) -> bool:
     """Whether a model's cells are brighter than what is around them."""
     return reference.get("sign", (1.0, 1.0))[0] > 0
@@ -75,7 +68,19 @@ def of_images(
         # Where most are darker than their surroundings, cells are dark ones.
         if not dark or np.median(dark) < 0.5:
             break
-    return of_statistics(statistics, bright=bright)
+    found = of_statistics(statistics, bright=bright)
+    if bright and model.channels == 1 and counted:
+        faintest = [f for one in counted if math.isfinite(f := _faintest(model, *one))]
+        if faintest:
+            found[faint.NAME] = (float(f"{min(faintest):.4g}"), float(f"{max(faintest):.4g}"))
+    return found
+
+
+def _faintest(model: Model, image: Readable, found: Found) -> float:
+    """The normalised brightness of the faintest cells in an image, see `faint.py`."""
+    values = model.normalisation.measure_image(image)(image.read(all_of(image.shape)))[..., 0]
+    diameter = [cell_diameter(model) / edge for edge in model.spacing]
+    return faint.of_cells(values, found.points, diameter=diameter)
 
 
 def of_statistics(

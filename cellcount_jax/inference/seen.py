@@ -16,8 +16,7 @@ from cellcount_jax.inference.arrays import ArrayMask, check_sizes, image_of
 from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.fitted import Fitted, fit
-from cellcount_jax.inference.job import Job, Model, Progress, silent
-from cellcount_jax.inference.reference import cell_diameter
+from cellcount_jax.inference.job import Job, Model, Progress, cell_diameter, silent
 from cellcount_jax.inference.search import Search, search
 from cellcount_jax.inference.threshold import checked_threshold
 

@@ -18,9 +18,9 @@ from cellcount_jax.images.regions import (
     Resampled,
     around,
     extent,
-    within,
 )
 from cellcount_jax.inference.plan import Plan
+from cellcount_jax.inference.ranges import Ranges, overlapping, starts
 
 
 class Mask(Protocol):
@@ -51,12 +51,14 @@ class Survey:
       computed: `(tiles,)` bool, the tiles whose maps are computed.
       constant: number of tiles that are left out as they and their surroundings have one intensity.
       outside: number of tiles that are left out as they lie outside the mask.
+      dark: number of other tiles that are left out as nothing there is bright enough for a cell.
     """
 
     measured: Measured
     computed: np.ndarray
     constant: int
     outside: int
+    dark: int
 
 
 def make(
@@ -67,6 +69,8 @@ def make(
     mask: Mask | None,
     image_margin: Sequence[int],
     map_margin: Sequence[int],
+    cell: Sequence[int],
+    least: float,
     update: Callable[[int], object] = lambda voxels: None,
 ) -> Survey:
     """Reads an image, once, a part at a time.
@@ -78,13 +82,15 @@ def make(
       mask: where cells are counted; None = everywhere.
       image_margin: `(D,)` voxels around a core in which the image affects the cells found there.
       map_margin: `(D,)` voxels around a core in which the map affects the cells found there.
+      cell: `(D,)` voxels, a diameter.
+      least: normalised intensity that a cell reaches, see `faint.limit`.
       update: called with the number of voxels after each part, for a progress bar; in all
         `voxels_read`.
 
     Raises:
       InputError: the image cannot be read.
     """
-    ranges = _Ranges(plan)
+    ranges = Ranges(plan)
 
     def read(region: Region) -> np.ndarray:
         values = image.read(region)
@@ -99,13 +105,18 @@ def make(
         measured = normalisation.measure_image(watched)
         for core in plan.cores:
             read(core)
-    constant, outside = (np.zeros(len(plan.cores), bool) for _ in range(2))
+    is_dark = ranges.darker(measured, least)
+    constant, outside, dark = (np.zeros(len(plan.cores), bool) for _ in range(3))
     for i, core in enumerate(plan.cores):
         constant[i] = ranges.is_constant(around(core, image_margin, plan.shape))
         near = around(core, map_margin, plan.shape)
         outside[i] = mask is not None and not mask.touches(near, plan.shape)
+        # What affects a cell here, and the cells that reach as far.
+        dark[i] = is_dark(around(near, cell, plan.shape))
     constant &= ~outside
-    return Survey(measured, ~(constant | outside), int(constant.sum()), int(outside.sum()))
+    dark &= ~(constant | outside)
+    numbers = (int(some.sum()) for some in (constant, outside, dark))
+    return Survey(measured, ~(constant | outside | dark), *numbers)
 
 
 def voxels_read(image: Readable, normalisation: Normalisation) -> int:
@@ -120,24 +131,24 @@ def save(survey: Survey, path: Path) -> None:
     """Writes a survey, whole or not at all."""
     arrays: dict[str, Any] = {**survey.measured.to_arrays(), "computed": survey.computed}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, constant=survey.constant, outside=survey.outside, **arrays)
+        np.savez(file, constant=survey.constant, outside=survey.outside, dark=survey.dark, **arrays)
 
 
 def load(path: Path) -> Survey:
     """Reads a survey."""
     with np.load(path, allow_pickle=False) as stored:
         measured = Measured.from_arrays({name: stored[name] for name in stored.files})
-        skipped = (int(stored[name]) for name in ("constant", "outside"))
+        skipped = (int(stored[name]) for name in ("constant", "outside", "dark"))
         return Survey(measured, stored["computed"], *skipped)
 
 
 def tiles_to_encode(plan: Plan, decoded: Sequence[int], flip: tuple[int, ...]) -> list[int]:
     """The tiles of a mirror image whose coarsest level is needed to decode some tiles."""
-    voxels = _starts([tile.core for tile in plan.tiles])
-    starts = [start // step for start, step in zip(voxels, plan.stride, strict=True)]
-    needed = np.zeros([len(s) for s in starts], bool)
+    cores = [tile.core for tile in plan.tiles]
+    coarse = [starts(cores, axis) // step for axis, step in enumerate(plan.stride)]
+    needed = np.zeros([len(begin) for begin in coarse], bool)
     for i in decoded:
-        needed[_overlapping(starts, plan.coarse_needed(i, flip))] = True
+        needed[overlapping(coarse, plan.coarse_needed(i, flip))] = True
     return np.flatnonzero(needed).tolist()
 
 
@@ -166,44 +177,3 @@ class _Watched:
     def read(self, region: Region, /) -> np.ndarray:
         self.update(math.prod(extent(region)))
         return self.image.read(region)
-
-
-class _Ranges:
-    """The lowest and the highest intensity in each core of a plan."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._cores = plan.cores
-        self._starts = _starts(plan.cores)
-        grid = [len(s) for s in self._starts]
-        self._numbers = np.arange(len(plan.cores)).reshape(grid)
-        self._lowest, self._highest = np.full(grid, np.inf), np.full(grid, -np.inf)
-
-    def add(self, values: np.ndarray, region: Region) -> None:
-        """Adds the intensities `(*region, channels)` of a region."""
-        for i in self._numbers[_overlapping(self._starts, region)].ravel():
-            sides = zip(self._cores[i], region, strict=True)
-            shared = tuple(slice(max(c.start, r.start), min(c.stop, r.stop)) for c, r in sides)
-            part = values[within(shared, region)]
-            self._lowest.flat[i] = min(self._lowest.flat[i], part.min())
-            self._highest.flat[i] = max(self._highest.flat[i], part.max())
-
-    def is_constant(self, region: Region) -> bool:
-        """Whether all cores that a region overlaps have one intensity."""
-        cores = _overlapping(self._starts, region)
-        return bool(self._lowest[cores].min() == self._highest[cores].max())
-
-
-def _starts(cores: Sequence[Region]) -> list[np.ndarray]:
-    """The positions at which the cores of a grid begin, for each axis."""
-    return [np.unique([part.start for part in axis]) for axis in zip(*cores, strict=True)]
-
-
-def _overlapping(starts: Sequence[np.ndarray], region: Region) -> Region:
-    """The cores of a grid, along each axis, that a region overlaps."""
-    return tuple(
-        slice(
-            int(np.searchsorted(begin, part.start, "right")) - 1,
-            int(np.searchsorted(begin, part.stop, "left")),
-        )
-        for begin, part in zip(starts, region, strict=True)
-    )

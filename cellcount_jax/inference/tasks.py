@@ -20,8 +20,16 @@ from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images import files
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.regions import extent
-from cellcount_jax.inference import job_arrays, kept, survey, tiled_maps
-from cellcount_jax.inference.job import Engine, Job, Model, Progress, Task, silent
+from cellcount_jax.inference import faint, job_arrays, kept, survey, tiled_maps
+from cellcount_jax.inference.job import (
+    Engine,
+    Job,
+    Model,
+    Progress,
+    Task,
+    cell_diameter,
+    silent,
+)
 from cellcount_jax.maps import pieces
 
 FOLDERS = ("coarse", "map.zarr", "peaks", "done")
@@ -64,6 +72,7 @@ def prepare(job: Job, progress: Progress = silent) -> None:
     plan = job.plan
     if not (job.folder / "survey.npz").exists():
         map_margin = _map_margin(job.model)
+        diameter = cell_diameter(job.model)
         sizes = zip(plan.halo, plan.stride, map_margin, strict=True)
         voxels = survey.voxels_read(job.image, job.model.normalisation)
         with progress("reading", voxels) as bar:
@@ -74,6 +83,8 @@ def prepare(job: Job, progress: Progress = silent) -> None:
                 mask=job.mask,
                 image_margin=[halo + stride + margin for halo, stride, margin in sizes],
                 map_margin=map_margin,
+                cell=[math.ceil(diameter / edge) for edge in job.model.spacing],
+                least=least_brightness(job.model),
                 update=bar.update,
             )
         survey.save(made, job.folder / "survey.npz")
@@ -121,7 +132,7 @@ def pending(job: Job, kind: str) -> list[Task]:
 
 
 def computed_tiles(job: Job) -> list[int]:
-    """The tiles that are not left out as constant or outside the mask."""
+    """The tiles that are not left out as constant, dark or outside the mask."""
     return np.flatnonzero(job.survey.computed).tolist()
 
 
@@ -195,6 +206,11 @@ def integral(job: Job) -> float | None:
 def keeps_density(job: Job) -> bool:
     """Whether the density is needed after its sum: to split cells, or of a part of the image."""
     return job.model.splits or (job.mask is not None and job.model.has_density)
+
+
+def least_brightness(model: Model) -> float:
+    """The normalised intensity that every cell reaches; -inf for all tiles to be computed."""
+    return -math.inf if model.config.predict.every_tile else faint.limit(model.reference)
 
 
 def _map_margin(model: Model) -> list[int]:

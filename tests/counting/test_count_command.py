@@ -129,6 +129,7 @@ def test_the_command_on_a_png_image(
         "tiles": 1,
         "tiles_constant": 0,
         "tiles_outside_mask": 0,
+        "tiles_dark": 0,
         "shape": [40, 40],
         "spacing_um": None,
         "spacing_from": "unknown",

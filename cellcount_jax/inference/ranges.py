@@ -1,0 +1,93 @@
+"""The intensities of an image box by box, collected while it is read a region at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cellcount_jax.images.normalise import Measured
+from cellcount_jax.images.regions import Region, within
+from cellcount_jax.inference.faint import pairs
+from cellcount_jax.inference.plan import Plan
+
+_EDGE = 64  # voxels of a box, at most, along an axis
+
+
+class Ranges:
+    """The lowest and the highest intensity in each box of a grid that divides a plan's cores."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._shape = plan.shape
+        cores = [starts(plan.cores, axis) for axis in range(len(plan.shape))]
+        self._starts = [_divided(*axis) for axis in zip(cores, plan.shape, strict=True)]
+        grid = [len(s) for s in self._starts]
+        self._lowest, self._highest = np.full(grid, np.inf), np.full(grid, -np.inf)
+        self._paired = np.full(grid, -np.inf)
+
+    def add(self, values: np.ndarray, region: Region) -> None:
+        """Adds the intensities `(*region, channels)` of a region."""
+        boxes = overlapping(self._starts, region)
+        paired = pairs(values.max(-1))
+        for index in np.ndindex(*(part.stop - part.start for part in boxes)):
+            at = tuple(part.start + i for part, i in zip(boxes, index, strict=True))
+            sides = zip(self._box(at), region, strict=True)
+            shared = within(
+                tuple(slice(max(b.start, r.start), min(b.stop, r.stop)) for b, r in sides), region
+            )
+            self._lowest[at] = min(self._lowest[at], values[shared].min())
+            self._highest[at] = max(self._highest[at], values[shared].max())
+            self._paired[at] = max(self._paired[at], paired[shared].max())
+
+    def is_constant(self, region: Region) -> bool:
+        """Whether all boxes that a region overlaps have one intensity."""
+        boxes = overlapping(self._starts, region)
+        return bool(self._lowest[boxes].min() == self._highest[boxes].max())
+
+    def darker(self, measured: Measured, limit: float) -> Callable[[Region], bool]:
+        """Tells of a region whether in all boxes that it overlaps nothing is bright.
+
+        Args:
+          measured: what normalises the image.
+          limit: a normalised intensity, which a voxel and its neighbour are to reach, see
+            `faint.py`; -inf: all is bright.
+        """
+        dark = np.zeros(self._paired.shape, bool)
+        if limit > -math.inf:
+            for at in np.ndindex(*dark.shape):
+                dark[at] = measured.most(float(self._paired[at]), self._box(at)) < limit
+        return lambda region: bool(dark[overlapping(self._starts, region)].all())
+
+    def _box(self, at: Sequence[int]) -> Region:
+        sides = zip(self._starts, at, self._shape, strict=True)
+        return tuple(
+            slice(int(begin[i]), int(begin[i + 1]) if i + 1 < len(begin) else size)
+            for begin, i, size in sides
+        )
+
+
+def starts(regions: Sequence[Region], axis: int) -> np.ndarray:
+    """The positions at which the regions of a grid begin along an axis."""
+    return np.unique([region[axis].start for region in regions])
+
+
+def overlapping(starts: Sequence[np.ndarray], region: Region) -> Region:
+    """The parts of a grid, along each axis, that a region overlaps."""
+    return tuple(
+        slice(
+            int(np.searchsorted(begin, part.start, "right")) - 1,
+            int(np.searchsorted(begin, part.stop, "left")),
+        )
+        for begin, part in zip(starts, region, strict=True)
+    )
+
+
+def _divided(starts: np.ndarray, size: int) -> np.ndarray:
+    """The beginnings of equal boxes of up to `_EDGE` voxels between some beginnings and an end."""
+    ends = np.append(starts[1:], size)
+    parts = [
+        np.linspace(start, end, math.ceil((end - start) / _EDGE), endpoint=False).astype(int)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return np.concatenate(parts)
