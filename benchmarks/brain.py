@@ -44,14 +44,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--folder", type=Path, help="of the volume and its results (a temporary)")
     parser.add_argument("--output", type=Path, default=Path("results/brain.json"))
+    parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, metavar=("Z", "Y", "X"))
     parser.add_argument("--tiny", action="store_true", help="for a test")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cellcount_") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        shape, tile = SHAPE, model_file.load_model(counting.MODEL).config.predict.max_voxels
+        shape = tuple(options.shape)
+        tile = model_file.load_model(counting.MODEL).config.predict.max_voxels
         if options.tiny:
-            shape, tile = (64, 160, 320), 1_000_000
+            shape, tile = (32, 96, 224), 300_000
         file = make(folder, shape)
         row = measure(folder, file, shape, tile=tile)
     timing.tell(row)
@@ -120,6 +122,7 @@ def measure(folder: Path, file: Path, shape: tuple[int, ...], *, tile: int) -> d
         for chunk in chunks(shape)
     )
     row["computed"] = summary["tiles"] - summary["tiles_constant"] - summary["tiles_dark"]
+    row |= {"encoded": len(list((work / "done").glob("encode-*"))), "shape": list(shape)}
     row |= {"window": "x".join(map(str, plan.window_shape)), "tissue": tissue / math.prod(shape)}
     return (
         row

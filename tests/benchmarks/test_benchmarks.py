@@ -31,6 +31,7 @@ from cellcount_jax.training import parallel
 from cellcount_jax.training.step import create_train_state, train_step
 
 ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data"
 
 Run = Callable[..., tuple[dict[str, Any], str]]
 
@@ -108,6 +109,18 @@ def test_a_tiny_run(
         if row.get("size") == "exponent":
             # Operations do not depend on the machine's load.
             assert row["GFLOP"] == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+def test_a_tiny_brain(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    content, last = run("brain", "--tiny")
+    (row,) = content["rows"]
+    assert last == content["verdict"]
+    assert row["cells"] > 100 and 0 < row["computed"] <= row["tiles"]
+    assert row["tissue"] == pytest.approx(0.4, abs=0.02)
+    steps = [row[f"{name} s"] for name in ("survey", "encoding", "decoding", "searching")]
+    assert 0 < sum(steps) < row["seconds"]
 
 
 def test_the_parts_of_the_pipeline_fit_its_programs(

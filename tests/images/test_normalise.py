@@ -304,3 +304,14 @@ def test_too_many_different_intensities(monkeypatch: pytest.MonkeyPatch) -> None
     image = np.random.default_rng(0).random((40, 40, 1)).astype(np.float32)
     with pytest.raises(InputError, match="more than 1000 different intensities"):
         Normalisation("robust_log")(image)
+
+
+def test_arcsinh_is_that_of_numpy() -> None:
+    sizes = np.concatenate([[0.0], np.logspace(-12, 30, 400)])
+    x = np.concatenate([-sizes[::-1], sizes]).astype(np.float32)
+    for part in (x, x[np.abs(x) < 1e8]):
+        found = local._arcsinh(part)
+        assert found.dtype == np.float32
+        expected = np.arcsinh(part.astype(np.float64))
+        np.testing.assert_allclose(found, expected, rtol=3e-7, atol=2e-7)
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(part))
