@@ -25,9 +25,8 @@ from cellcount_jax.images.regions import Region, around
 from cellcount_jax.inference import model_file, survey, tiled_maps
 from cellcount_jax.inference.plan import make_plan
 
-# z, y, x, of voxels of 6 x 1.62 x 1.62 um: four times the measured one, a mouse brain in its box,
-# and the brain at half the resolution across.
-SHAPES = (brain.SHAPE, (1330, 8100, 7000), (1330, 4050, 3500))
+# z, y, x; the last is a mouse brain in its box, of voxels of 6 x 1.62 x 1.62 um.
+SHAPES = (brain.SHAPE, (1330, 4050, 3500), (1330, 8100, 7000))
 WORKERS = (1, 16)
 # Of a place that is looked at for tissue: the margins of a core and a box, see `survey.py`.
 MARGIN = (40, 40, 40)
@@ -87,8 +86,7 @@ def meets(core: Region, shape: tuple[int, ...]) -> bool:
     region = around(core, MARGIN, shape)
     middle = np.array(shape) / 2
     nearest = np.clip(middle, [p.start for p in region], [p.stop for p in region])
-    inside: bool = (((nearest - middle) / (brain.AXES * np.array(shape))) ** 2).sum() <= 1
-    return bool(inside)
+    return bool((((nearest - middle) / (brain.AXES * np.array(shape))) ** 2).sum() <= 1)
 
 
 if __name__ == "__main__":

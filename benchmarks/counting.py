@@ -244,7 +244,7 @@ def count(
 
 def said(log: str) -> dict[str, float]:
     """What the command estimated: gigabytes and seconds."""
-    found = re.search(r"about ([\d.]+) GB of memory.*, about ([\d.]+) (s|min|h)\b", log)
+    found = re.search(r"about ([\d.]+) GB of memory.*\nabout ([\d.]+) (s|min|h)\b", log)
     assert found is not None, log
     memory, duration, unit = found.groups()
     return {

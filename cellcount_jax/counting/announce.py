@@ -12,8 +12,10 @@ from cellcount_jax.images.remote_state import shows_changes
 from cellcount_jax.images.sources import Source
 from cellcount_jax.images.zarr_stores import Remote
 from cellcount_jax.inference import tasks, tiled_maps
+from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.job import Job
+from cellcount_jax.machine import memory_bytes
 from cellcount_jax.progress import duration
 
 # Memory of a process that has started and compiled, and per voxel of a tile and feature of the
@@ -73,28 +75,60 @@ def describe_doubts(path: Path, found: Sequence[Doubt]) -> str | None:
     return f"warning: {path}: do not trust this count: {texts}{hint}"
 
 
-def describe_job(job: Job, *, here: bool, timed: bool) -> str:
-    """The tiles of an image, and the memory, disk and time that they take, in a line.
+def describe_job(job: Job, *, here: bool) -> str:
+    """The tiles of an image, and the memory and disk that they take, in a line.
 
     Args:
       job: the job.
-      here: whether this process computes them, or workers do, whose speed is not known.
-      timed: whether to estimate the time, see `estimate.py`.
+      here: whether this process computes them, or workers do.
     """
-    plan, model = job.plan, job.model
+    plan = job.plan
     tiles = "in one piece"
     if not plan.whole:
         tiles = f"in {len(plan.tiles)} tiles of {size_text(plan.window_shape)} voxels"
     mirrored = f", each in {len(plan.flips)} mirror images" if len(plan.flips) > 1 else ""
-    voxel_bytes = _BYTES_PER_FEATURE * model.config.model.features + 16 * model.channels
-    memory = _PROCESS_BYTES + math.prod(plan.window_shape) * voxel_bytes
     disk = f", up to {_disk_bytes(job) / 1e9:.2g} GB on the disk while it runs"
     disk = "" if plan.whole else disk
-    taken = f", {duration(estimate.seconds(job))}" if timed else ""
-    if timed and not plan.whole and tasks.least_brightness(model) > -math.inf:
-        taken += " if no tile is too dark for a cell"
     each = "" if here else " for each worker"
-    return f"{tiles}{mirrored}: about {memory / 1e9:.1f} GB of memory{each}{disk}{taken}"
+    return f"{tiles}{mirrored}: about {_memory_bytes(job) / 1e9:.1f} GB of memory{each}{disk}"
+
+
+def describe_time(job: Job) -> str:
+    """How long the count of an image takes here, in a line; it computes a part, see `estimate.py`.
+
+    Args:
+      job: the job.
+
+    Raises:
+      InputError: the image cannot be read.
+    """
+    if _memory_bytes(job) > memory_bytes():
+        return "more memory than there is: smaller tiles, with --max-voxels, need less"
+    unless = ""
+    if not job.plan.whole and tasks.least_brightness(job.model) > -math.inf:
+        unless = ", less where tiles are too dark for a cell"
+    return f"{duration(estimate.seconds(job))}{unless}"
+
+
+def describe_dark(path: Path, found: Found) -> str | None:
+    """That tiles are missing in a count with a low threshold, in a line; None if none are.
+
+    Args:
+      path: of the image.
+      found: its cells, by a threshold below the model's own.
+    """
+    if not found.dark:
+        return None
+    return (
+        f"warning: {path}: {found.dark} of {found.tiles} tiles were left out as too dark for the"
+        " cells of the model's own threshold, which is higher; --every-tile computes them too"
+    )
+
+
+def _memory_bytes(job: Job) -> float:
+    model = job.model
+    voxel_bytes = _BYTES_PER_FEATURE * model.config.model.features + 16 * model.channels
+    return _PROCESS_BYTES + math.prod(job.plan.window_shape) * voxel_bytes
 
 
 def _disk_bytes(job: Job) -> float:

@@ -82,8 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every-tile",
         action="store_true",
-        help="compute the tiles of a large image, too, in which nothing is half as bright as the"
-        " faintest cells that the model knows",
+        help="compute also the tiles of a large image that are too dark for a cell"
+        " (docs/cluster.md)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="only say what would be done, and what it takes"

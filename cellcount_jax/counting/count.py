@@ -173,9 +173,12 @@ def _count_input(
             claim.check(folder, identity, overwrite=options.overwrite)
         if options.dry_run or not job.plan.whole:
             here = options.dry_run or engine is engines.in_threads
+            show(announce.describe_job(job, here=here))
+            # Of few tiles one takes long, and what has begun may be nearly done.
             many = len(job.plan.tiles) * len(job.plan.flips) >= _TIMED_TILES
-            timed = options.dry_run or (here and many)
-            show(announce.describe_job(job, here=here, timed=timed))
+            begun = (job.folder / "survey.npz").exists()
+            if options.dry_run or (here and many and not begun):
+                show(announce.describe_time(job))
         if options.dry_run:
             return dict
         threshold = model.threshold_from(options.threshold)
@@ -206,6 +209,9 @@ def _count_input(
         seconds = time.perf_counter() - started
         cells = "cell" if summary["count"] == 1 else "cells"
         show(f"{item.path}: {summary['count']} {cells} ({seconds:.1f} s)")
+        lower = threshold < model.threshold_from(None)
+        if lower and (line := announce.describe_dark(item.path, found)):
+            show(line)
         if line := announce.describe_doubts(item.path, reasons):
             show(line)
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ _PROBE_VOXELS = 2**17
 def seconds(job: Job) -> float:
     """The time of a count, if no tile is left out.
 
-    Each part is done twice, since the first time compiles.
+    What is compiled is done twice.
 
     Args:
       job: of the image, from the middle of which a tile is read.
@@ -56,28 +56,28 @@ def _seconds_of_a_voxel(job: Job) -> float:
 def _seconds_of_a_tile(job: Job) -> tuple[float, float]:
     """Of the network on a tile with all its mirror images, and of all that is done beside it."""
     model, plan = job.model, job.plan
-    index = len(plan.tiles) // 2
+    index = next(i for i, core in enumerate(plan.cores) if _in_the_middle(core, plan.shape))
     region = plan.window(plan.cores[index], ())
     region = tuple(slice(p.start, min(p.stop, n)) for p, n in zip(region, plan.shape, strict=True))
-    reading, values = _timed(lambda: job.image.read(region), times=1)
-
-    def zeros(part: Region) -> np.ndarray:
-        return np.zeros((*extent(part), model.channels), np.float32)
-
-    def coarse(_: int, part: Region) -> np.ndarray:
-        return np.zeros((*extent(part), tiled_maps.coarse_features(model.config)), np.float32)
-
+    reading, raw = _timed(lambda: job.image.read(region), times=1)
     measuring, measured = _timed(
         lambda: model.normalisation.measure(
-            lambda part: values[part], values.shape[:-1], channels=model.channels
+            lambda part: raw[part], raw.shape[:-1], channels=model.channels
         ),
         times=1,
     )
-    normalising, _ = _timed(lambda: measured(values), times=1)
-    network = model.config, model.variables, plan, zeros
-    encoding, _ = _timed(lambda: tiled_maps.encode(*network, index=index, flip=()))
-    one = plan._replace(flips=((),))
-    decode = (model.config, model.variables, one, zeros, coarse)
+    normalising, values = _timed(lambda: measured(raw), times=1)
+
+    def read(part: Region) -> np.ndarray:
+        return np.resize(values, (*extent(part), model.channels))
+
+    encode = (model.config, model.variables, plan, read)
+    encoding, level = _timed(lambda: tiled_maps.encode(*encode, index=index, flip=()))
+
+    def coarse(_: int, part: Region) -> np.ndarray:
+        return np.resize(level, (*extent(part), level.shape[-1]))
+
+    decode = (model.config, model.variables, plan._replace(flips=((),)), read, coarse)
     decoding, found = _timed(lambda: tiled_maps.decode(*decode, index=index))
     searching, _ = _timed(
         lambda: find_peaks(
@@ -91,6 +91,10 @@ def _seconds_of_a_tile(job: Job) -> tuple[float, float]:
     # Read to measure it, to encode and to decode it.
     rest = reading * (1 + 2 * flips) + measuring + normalising * 2 * flips + searching
     return (encoding + decoding) * flips, rest
+
+
+def _in_the_middle(core: Region, shape: Sequence[int]) -> bool:
+    return all(part.start <= n // 2 < part.stop for part, n in zip(core, shape, strict=True))
 
 
 def _timed(work: Callable[[], Any], *, times: int = 2) -> tuple[float, Any]:

@@ -55,7 +55,7 @@ def identity_of(
         "model": model_digest,
         "max_voxels": predict.max_voxels,
         "mirror_images": bool(predict.flips),
-        "every_tile": bool(predict.every_tile),
+        "every_tile": bool(predict.every_tile) or job.plan.whole,
         "version": versions()["cellcount_jax"],
         **_files(source, job.mask),
     }

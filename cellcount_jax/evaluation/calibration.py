@@ -15,6 +15,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.evaluation import metrics, threshold
 from cellcount_jax.evaluation.threshold import Certainty, Evidence
 from cellcount_jax.images.regions import Region, all_of, lies_in
+from cellcount_jax.inference import faint, reference
 from cellcount_jax.inference.fitted import Fitted
 from cellcount_jax.inference.job import Job, Progress, silent
 from cellcount_jax.inference.search import Search, search
@@ -102,15 +103,18 @@ def calibrate_on(
     peak = 1.0 if rule == "fidt" else model.target_peak
     tried = threshold.FRACTIONS * peak
     tried = tried[tried >= model.floor] if rule != "fidt" else tried
-    evidence, evidence_before, sums = [], [], []
+    # A threshold cannot bring back what is in no tile.
+    searching = model.with_settings({"predict.every_tile": True})
+    evidence, evidence_before, sums, faintest = [], [], [], []
     for image, known in zip(images, dots, strict=True):
         with tempfile.TemporaryDirectory(prefix="cellcount_") as folder:
             mask = _AreaMask(image, _reach(model, image))
-            job = Job(model, image.fitted.image, Path(folder), mask)
+            job = Job(searching, image.fitted.image, Path(folder), mask)
             searched = search(job, progress=progress)
             evidence.append(_evidence(model, image, searched, known, tried))
             evidence_before.append(_evidence(model, image, searched, known, np.array([before])))
             sums.append(_integral(model, image, searched))
+            faintest.append(_faintest(job, image, known))
     found, found_before = threshold.pooled(evidence), threshold.pooled(evidence_before)
     if found.f1.max() < _LEAST_F1:
         raise InputError(
@@ -128,6 +132,7 @@ def calibrate_on(
         model,
         thresholds={**model.thresholds, rule: after},
         count_factor=model.count_factor if factors is None else factors[1],
+        reference=faint.lowered(model.reference, float(np.nanmin([math.inf, *faintest]))),
     )
     return calibrated, Outcome(
         images=len(images),
@@ -139,6 +144,14 @@ def calibrate_on(
         certainty=threshold.certainty(found, chosen, seed=seed),
         lowest=chosen == 0,
     )
+
+
+def _faintest(job: Job, image: Dotted, dots: np.ndarray) -> float:
+    """The normalised brightness of the faintest cells with a dot, see `reference.faintest`."""
+    zoom = np.divide(job.image.shape, image.shape)
+    measured = None if job.plan.whole else job.survey.measured
+    points = (dots + 0.5) * zoom - 0.5
+    return reference.faintest(job.model, job.image, points, measured=measured)
 
 
 def lines(outcome: Outcome) -> list[str]:

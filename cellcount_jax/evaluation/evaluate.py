@@ -18,7 +18,7 @@ from cellcount_jax.evaluation import metrics, scoring
 from cellcount_jax.evaluation.threshold import FRACTIONS, calibrate_on_dots
 from cellcount_jax.images import files
 from cellcount_jax.images.points import write_points
-from cellcount_jax.images.regions import Array
+from cellcount_jax.images.regions import Array, Readable, Resampled
 from cellcount_jax.inference import model_file, reference
 from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.job import Maps
@@ -89,10 +89,17 @@ def calibrate(
 
 def _reference(model: TrainedModel, images: Sequence[Predicted]) -> reference.Reference:
     """What the calibration images look like where the model counts them."""
-    ndim = model.config.data.ndim
     return reference.of_images(
-        model, ((Array(image.sample.image, ndim), _found(model, image)) for image in images)
+        model, ((_readable(image.sample), _found(model, image)) for image in images)
     )
+
+
+def _readable(sample: Sample) -> Readable:
+    """A sample as the image that was counted: what was resampled is measured before that."""
+    ndim = len(sample.shape)
+    if sample.original is None:
+        return Array(sample.image, ndim)
+    return Resampled(Array(sample.original, ndim), sample.shape)
 
 
 def _found(model: TrainedModel, image: Predicted) -> Found:

@@ -1,6 +1,6 @@
 """Each place of an image against its surroundings: local background and noise, block by block.
 
-The statistics of blocks are measured once, one block in memory at a time; then any part of the
+The statistics of blocks are measured once, some blocks in memory at a time; then any part of the
 image can be normalised, with the same result as within the whole. Pure functions on one channel.
 """
 
@@ -42,9 +42,9 @@ _RECORDED_SHARE = 0.05  # the least share of what is no padding
 _USUAL_BRIGHTNESS = 30.0
 _PLAUSIBLE_BRIGHTNESS = (8.0, 130.0)
 # Blocks are read together up to this size, since a chunk of a file lies in several blocks.
-_MAX_READ_VOXELS = 2**24
-_MAX_THREADS = 8  # each has such a group in memory
-_LARGEST_SQUARED = 1e9  # in 32-bit floats, far from their end
+_MAX_READ_VOXELS = 2**23
+_MAX_THREADS = 4  # each has such a group in memory, and one more waits
+_LARGEST = 1e18  # times the tissue's brightness; its square is a 32-bit float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -230,7 +230,7 @@ def signal_to_noise(values: np.ndarray, blocks: Blocks, region: Region | None = 
 
 
 def most_signal_to_noise(intensity: float, blocks: Blocks, region: Region) -> float:
-    """What `signal_to_noise` of an intensity is at most, anywhere in a region."""
+    """What `signal_to_noise` of an intensity is at most in a region, where that is positive."""
     signal = intensity - _lowest(blocks.median, blocks.shape, region)
     return float(_in_deviations(signal, _lowest(blocks.usable_noise, blocks.shape, region)))
 
@@ -263,7 +263,7 @@ def contrast(values: np.ndarray, blocks: Blocks, region: Region | None = None) -
 
 
 def most_contrast(intensity: float, blocks: Blocks, region: Region) -> float:
-    """What `contrast` of an intensity is at most, anywhere in a region."""
+    """What `contrast` of an intensity is at most in a region, where that is positive."""
     signal = intensity - _lowest(blocks.median, blocks.shape, region)
     return float(_relative(signal, blocks.tissue))
 
@@ -337,9 +337,7 @@ def _arcsinh(x: Any) -> Any:
 
     Without AVX-512 it takes a fifth of the time.
     """
-    size = np.abs(x)
-    if np.max(size, initial=0) > _LARGEST_SQUARED:
-        return np.arcsinh(x)
+    size = np.minimum(np.abs(x), _LARGEST)
     root = np.sqrt(size * size + 1)
     root += size
     return np.copysign(np.log(root), x)

@@ -105,17 +105,15 @@ class Measured:
         return found.astype(np.float32)
 
     def most(self, intensity: float, region: Region) -> float:
-        """What voxels of up to an intensity become at most, in a part of a one-channel image.
+        """What voxels of up to an intensity become at most, where that is positive.
 
         Args:
           intensity: raw.
-          region: `(D,)` slices with start and stop.
+          region: `(D,)` slices with start and stop, of an image of one channel that is measured
+            against its surroundings.
         """
-        if self.blocks:
-            return _LOCAL_MOST[self.method](intensity, self.blocks[0], region)
-        # What lies below padding of this intensity is no padding.
-        all_alike = dataclasses.replace(self, padding=None)
-        return float(all_alike(np.full((1,) * (len(region) + 1), intensity, np.float32)).item())
+        (blocks,) = self.blocks
+        return _LOCAL_MOST[self.method](intensity, blocks, region)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from cellcount_jax.images.regions import Readable, all_of
+from cellcount_jax.images.normalise import Measured
+from cellcount_jax.images.regions import Readable
 from cellcount_jax.inference import appearance, faint
 from cellcount_jax.inference.appearance import Statistics
 from cellcount_jax.inference.cells import Found
@@ -69,18 +70,36 @@ def of_images(
         if not dark or np.median(dark) < 0.5:
             break
     found = of_statistics(statistics, bright=bright)
-    if bright and model.channels == 1 and counted:
-        faintest = [f for one in counted if math.isfinite(f := _faintest(model, *one))]
-        if faintest:
-            found[faint.NAME] = (float(f"{min(faintest):.4g}"), float(f"{max(faintest):.4g}"))
+    if bright and dark:
+        known = [faintest(model, image, one.points) for image, one in counted]
+        known = [value for value in known if math.isfinite(value)]
+        if known:
+            found[faint.NAME] = (float(f"{min(known):.4g}"), float(f"{max(known):.4g}"))
     return found
 
 
-def _faintest(model: Model, image: Readable, found: Found) -> float:
-    """The normalised brightness of the faintest cells in an image, see `faint.py`."""
-    values = model.normalisation.measure_image(image)(image.read(all_of(image.shape)))[..., 0]
+def faintest(
+    model: Model, image: Readable, points: np.ndarray, *, measured: Measured | None = None
+) -> float:
+    """The normalised brightness of the faintest cells in an image, see `faint.py`.
+
+    Args:
+      model: of cells brighter than what is around them.
+      image: as the model takes it.
+      points: `(N, D)` the cells.
+      measured: what normalises the image; None = it is measured.
+
+    Returns:
+      The brightness; NaN without cells, for several channels, and where intensities are not
+      measured against their surroundings.
+    """
+    if model.channels != 1 or not model.normalisation.block:
+        return math.nan
+    measure = measured or model.normalisation.measure_image(image)
     diameter = [cell_diameter(model) / edge for edge in model.spacing]
-    return faint.of_cells(values, found.points, diameter=diameter)
+    return faint.of_cells(
+        lambda region: measure(image.read(region), region), image.shape, points, diameter=diameter
+    )
 
 
 def of_statistics(

@@ -117,7 +117,9 @@ def look(
     fitted = fit(model, image, spacing=spacing, diameter=diameter, invert=invert)
     folder = tempfile.TemporaryDirectory(prefix="cellcount_")
     try:
-        job = Job(model, fitted.image, Path(folder.name), inside)
+        # Any threshold is to choose, also one far below the model's own.
+        every = model.with_settings({"predict.every_tile": True})
+        job = Job(every, fitted.image, Path(folder.name), inside)
         return Seen(model, fitted, job, search(job, progress=progress), folder)
     except BaseException:
         folder.cleanup()
