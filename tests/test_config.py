@@ -123,6 +123,7 @@ OTHERS = {
     "augment.transpose",
     "train.tensorboard",
     "predict.flips",
+    "predict.every_tile",
     "predict.estimate_diameter",
 }
 
