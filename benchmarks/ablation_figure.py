@@ -69,7 +69,7 @@ def draw(panels: Sequence[Panel], path: Path) -> bool:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6 * len(panels), 3.8), dpi=160, layout="constrained")
+    figure = Figure(figsize=(6 * len(panels), 4.4), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
@@ -108,4 +108,5 @@ def _draw_panel(panel: Panel, axes) -> None:
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", edgecolor="none", framealpha=0.9)
+    # Below, where it hides no bar.
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), edgecolor="none", borderaxespad=0)
