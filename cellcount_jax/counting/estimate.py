@@ -57,9 +57,8 @@ def _seconds_of_a_tile(job: Job) -> tuple[float, float]:
     """Of the network on a tile with all its mirror images, and of all that is done beside it."""
     model, plan = job.model, job.plan
     index = next(i for i, core in enumerate(plan.cores) if _in_the_middle(core, plan.shape))
-    region = plan.window(plan.cores[index], ())
-    region = tuple(slice(p.start, min(p.stop, n)) for p, n in zip(region, plan.shape, strict=True))
-    reading, raw = _timed(lambda: job.image.read(region), times=1)
+    window = plan.window(plan.cores[index], ())
+    reading, raw = _timed(lambda: plan.read_mirrored(job.image.read, (), window), times=1)
     measuring, measured = _timed(
         lambda: model.normalisation.measure(
             lambda part: raw[part], raw.shape[:-1], channels=model.channels

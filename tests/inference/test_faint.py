@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from cellcount_jax.inference.plan import make_plan
 from cellcount_jax.inference.ranges import Ranges
 
 _EDGES = (30, 70, 150)
+_CELLS = np.array(list(itertools.product((6, 15, 24), range(8, 66, 10), range(8, 60, 10))))
 
 
 def volume(*, dark: float = 200.0) -> np.ndarray:
@@ -29,8 +31,7 @@ def volume(*, dark: float = 200.0) -> np.ndarray:
     values = np.full((*_EDGES, 1), dark, np.float32)
     values[:, :, :70] = 2000.0
     spots = np.zeros(_EDGES, np.float32)
-    grid = np.meshgrid([6, 15, 24], np.arange(8, 66, 10), np.arange(8, 60, 10), indexing="ij")
-    spots[tuple(np.stack(grid).reshape(3, -1))] = 1.0
+    spots[tuple(_CELLS.T)] = 1.0
     spots = ndimage.gaussian_filter(spots, (0.6, 1.4, 1.4))
     values[..., 0] += 1500 * spots / spots.max()
     noise = np.where(np.arange(_EDGES[-1]) < 70, 60.0, 8.0)
@@ -120,8 +121,7 @@ def test_a_model_measures_its_faintest_cells(untrained_model: Callable[..., Any]
     model = dataclasses.replace(
         untrained_model(3), normalisation=Normalisation("contrast", block=(10, 20, 20))
     )
-    grid = np.meshgrid([6, 15, 24], np.arange(8, 66, 10), np.arange(8, 60, 10), indexing="ij")
-    points = np.stack(grid, -1).reshape(-1, 3).astype(np.float32)
+    points = _CELLS.astype(np.float32)
     scores = np.ones(len(points), np.float32)
     found = Found(points, scores, 0.3, points, scores, None)
     low, high = reference.of_images(model, [(Array(values, 3), found)])[faint.NAME]
