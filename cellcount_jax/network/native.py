@@ -56,8 +56,14 @@ def convolve(
     more: Array | None = None,
     size: Array | None = None,
     finish: Finish | None = None,
+    before: Array | None = None,
+    more_before: Array | None = None,
+    planes: Array | None = None,
 ) -> Array:
     """Convolution with stride 1 and zero padding to the same size; `available()` must be true.
+
+    An image may pass a few planes at a time, with those `before` them: then plane j of the result
+    is what the window, kd planes deep, makes of planes j ... j + kd - 1 of the sequence before, x.
 
     Args:
       x: `(batch, depth, height, width, in)` float32.
@@ -66,6 +72,12 @@ def convolve(
       size: `(3,)` int32, of the images, from the beginning of x: what is behind them does not
         count, takes no time, and is 0 in the result. None = all of x.
       finish: what becomes of the sums. None = they are the result.
+      before: `(batch, p, height, width, in)` float32, planes that come before those of x,
+        p >= kd - 1; with more than that the last planes of x are not seen. `size` then fills
+        the depth. None = x are all planes.
+      more_before: `(batch, q, height, width, in)` float32, q >= kd - 1, the same for `more`.
+      planes: `(2,)` int32, with `before`: the planes [begin, end) of the sequences are there, any
+        others count as zeros. Both may lie outside of the sequences.
 
     Returns:
       `(batch, depth, height, width, out)` float32.
@@ -73,8 +85,12 @@ def convolve(
     outputs = kernel.shape[-1]
     size = jnp.asarray(x.shape[1:-1], jnp.int32) if size is None else size
     more = jnp.zeros((*x.shape[:-1], 0), jnp.float32) if more is None else more
+    before = jnp.zeros((0,) * 5, jnp.float32) if before is None else before
+    more_before = before[..., :0] if more_before is None else more_before
+    planes = jnp.zeros(0, jnp.int32) if planes is None else planes
     last = jnp.zeros((0, outputs), jnp.float32) if finish is None else jnp.stack(finish)
-    return _call("convolve", (*x.shape[:-1], outputs), x, more, kernel, last, size)
+    operands = (x, more, before, more_before, kernel, last, size, planes)
+    return _call("convolve", (*x.shape[:-1], outputs), *operands)
 
 
 def weight_gradient(x: Array, dy: Array, window: tuple[int, ...]) -> Array:

@@ -124,6 +124,77 @@ def test_an_image_at_the_beginning_of_an_array(
     assert not found.any(), "what is behind the image is not 0"
 
 
+GARBAGE = 1e6
+
+
+def some(*shape: int, seed: int = 0) -> Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def any_finish(outputs: int) -> native.Finish:
+    return native.Finish(*some(3, outputs, seed=9))
+
+
+@pytest.mark.parametrize("window", [(3, 3, 3), (5, 3, 3), (3, 1, 5), (1, 3, 3)])
+@pytest.mark.parametrize("channels", [1, 8, 16])
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_image_that_passes_a_few_planes_at_a_time(
+    window: tuple[int, int, int], channels: int, fused: bool
+) -> None:
+    past = window[0] - 1
+    # What is not of the image is 0 for the whole, and not to be read where it passes.
+    around = ((0, 0), (past, past), (0, 0), (0, 0), (0, 0))
+    image, more = (some(2, 24, 9, 13, inputs, seed=inputs) for inputs in (channels, 6))
+    kernel = some(*window, channels + (6 if fused else 0), channels)
+    finish = any_finish(channels) if fused else None
+    padded, more_padded = (jnp.pad(a, around) for a in (image, more))
+    whole = native.convolve(padded, kernel, more=more_padded if fused else None, finish=finish)
+    padded, more_padded = (jnp.pad(a, around, constant_values=GARBAGE) for a in (image, more))
+    end = past
+    for depth in (1, 2, 18, 3, past):
+        begin, end = end, end + depth
+        found = native.convolve(
+            padded[:, begin:end],
+            kernel,
+            more=more_padded[:, begin:end] if fused else None,
+            finish=finish,
+            before=padded[:, begin - past : begin],
+            more_before=more_padded[:, begin - past : begin] if fused else None,
+            planes=jnp.asarray((2 * past - begin, 2 * past - begin + 24), jnp.int32),
+        )
+        expected = whole[:, begin - past // 2 : end - past // 2]
+        np.testing.assert_array_equal(found, expected, f"planes {begin} to {end}")
+    assert end == 24 + 2 * past, "some planes did not pass"
+
+
+@pytest.mark.parametrize("channels", [1, 8, 16])
+@pytest.mark.parametrize("planes", [(-7, 90), (1, 5), (0, 3)])
+def test_x_passes_later_than_more(channels: int, planes: tuple[int, int]) -> None:
+    kernel = some(3, 3, 3, channels + 3, 8)
+    x, more = some(2, 9, 7, 10, channels), some(2, 6, 7, 10, 3, seed=1)
+    found = native.convolve(
+        x[:, 5:],
+        kernel,
+        more=more[:, 2:],
+        before=x[:, :5],
+        more_before=more[:, :2],
+        planes=jnp.asarray(planes, jnp.int32),
+    )
+    both = np.concatenate([x[:, :6], more], -1)
+    both[:, : max(planes[0], 0)] = both[:, planes[1] :] = 0
+    np.testing.assert_array_equal(found, native.convolve(jnp.asarray(both), kernel)[:, 1:-1])
+
+
+@pytest.mark.parametrize("planes", [(0, 0), (4, 1), (-9, -2), (6, 60)])
+@pytest.mark.parametrize("channels", [1, 8])
+def test_none_of_the_planes_is_there(planes: tuple[int, int], channels: int) -> None:
+    x, kernel, finish = some(1, 4, 5, 6, channels), some(3, 3, 3, channels, 8), any_finish(8)
+    there = jnp.asarray(planes, jnp.int32)
+    found = native.convolve(x, kernel, finish=finish, before=x[:, :2] + GARBAGE, planes=there)
+    expected = native.convolve(jnp.zeros_like(x), kernel, finish=finish)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_nothing_gives_nothing() -> None:
     x = jnp.zeros((0, 2, 4, 4, 3))
     assert native.convolve(x, jnp.ones((1, 3, 3, 3, 5))).shape == (0, 2, 4, 4, 5)

@@ -9,6 +9,9 @@
 //
 // An image may fill only the beginning of its array: then the rest is as padding to it, and 0 in y.
 //
+// An image may pass a few planes at a time, with those that came before them in arrays of their own:
+// then plane j of y sees the planes from j on of both, one after the other.
+//
 // The work is cut in the same pieces, and summed in the same order, whatever the number of
 // threads: results are the same bits.
 
@@ -33,8 +36,10 @@ void ClearOutside(ffi::ThreadPool& pool, const Shape& s, float* y) {
 }
 
 // `more` has further channels of x, or none; `finish` is (3, o), bias, scale and shift, or (0, o).
-ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array more, Array kernel,
-                           Affine finish, Sizes size, Result y) {
+// `planes` is (2), which planes of before ++ x there are of an image that passes, or (0).
+ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array more, Array before,
+                           Array more_before, Array kernel, Affine finish, Sizes size,
+                           Sizes planes, Result y) {
   const auto a = x.dimensions(), k = kernel.dimensions();
   const Index further = more.dimensions()[4], o = k[4];
   Index filled[3];
@@ -43,7 +48,19 @@ ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array more, Array kern
                     k[0], k[1],      k[2],      a[1],      a[2],           a[3]};
   WantLargePages(y->typed_data(), y->size_bytes());
   ClearOutside(pool, shape, y->typed_data());
-  const Image image{{x.typed_data(), more.typed_data()}, {a[4], further}};
+  Image image{{x.typed_data(), more.typed_data()}, {a[4], further}, 0, shape.d};
+  if (planes.element_count() > 0) {
+    const Index p = before.dimensions()[1], q = more_before.dimensions()[1];
+    const int32_t* const there = planes.typed_data();
+    image.before[0] = before.typed_data();
+    image.before[1] = more_before.typed_data();
+    image.count[0] = p;
+    image.count[1] = q;
+    // The convolution begins with the plane -kd / 2.
+    image.lead = k[0] / 2;
+    image.begin = std::max<Index>(there[0], 0) - image.lead;
+    image.end = std::min<Index>(there[1], std::min(p, q) + a[1]) - image.lead;
+  }
   const float* const f = finish.typed_data();
   const Finish last = finish.dimensions()[0] ? Finish{f, f + o, f + 2 * o} : Finish{};
   Convolve(pool, shape, image, kernel.typed_data(), last, y->typed_data());
@@ -66,7 +83,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
         .Arg<Array>()
         .Arg<Array>()
         .Arg<Array>()
+        .Arg<Array>()
+        .Arg<Array>()
         .Arg<Affine>()
+        .Arg<Sizes>()
         .Arg<Sizes>()
         .Ret<Array>());
 

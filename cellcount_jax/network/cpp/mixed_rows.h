@@ -64,7 +64,7 @@ void Unmix(float (&m)[kMixed][size], Index count) {
 void MixedRows(const Shape& s, const Image& x, Index n, Index z, Index y0, Index count, Index c0,
                Index channels, float* to) {
   const Index row = s.padded_width() * channels, side = s.kw / 2 * channels;
-  if (z < 0 || z >= s.d) {
+  if (!x.Has(z)) {
     std::fill_n(to, count * kMixed * row, 0.0f);
     return;
   }
@@ -80,11 +80,11 @@ void MixedRows(const Shape& s, const Image& x, Index n, Index z, Index y0, Index
       const Index begin = std::max(c0 - before, Index{0});
       const Index end = std::min(c0 + channels - before, all);
       if (begin >= end) continue;
+      const float* const plane = x.Plane(s, part, n, z);
       const float* d[kMixed];
       for (Index i = 0; i < kMixed; ++i) {
         const Index y = y0 + kTall * tall - 1 + i;
-        d[i] = y < 0 || y >= s.h ? zeros.data()
-                                 : x.parts[part] + s.Row(n * s.d + z, y) * all + begin;
+        d[i] = y < 0 || y >= s.h ? zeros.data() : plane + y * s.all_w * all + begin;
       }
       float* const t = to + tall * kMixed * row + side + before + begin - c0;
       if (end - begin == channels && channels == all) {

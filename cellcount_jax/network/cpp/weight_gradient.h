@@ -109,7 +109,7 @@ void WeightGradient(ffi::ThreadPool& pool, const Shape& s, const float* x, const
       const auto seen = [&](Index i) {
         return scratch.data() + (i + s.kd) % s.kd * lines * row_size;
       };
-      const Image image{{x, x}, {s.c, 0}};
+      const Image image{{x, x}, {s.c, 0}, 0, s.d};
       if (unit == first || z == 0) filled = z - s.kd / 2;
       for (; filled <= z + s.kd / 2; ++filled) {
         seen_by.Fill(image, n, filled, y0, rows, c0, channels, seen(filled));
