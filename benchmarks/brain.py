@@ -28,7 +28,7 @@ import zarr
 
 from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.regions import Region, extent
-from cellcount_jax.inference import model_file
+from cellcount_jax.inference import model_file, survey
 from cellcount_jax.inference.plan import make_plan
 
 DATA = Path(__file__).parents[1] / "../shared/data/lightsheet_cfos"
@@ -37,7 +37,7 @@ MEDIUM = ("unlabeled/695u", 45)  # from this plane on there is no tissue
 SHAPE = (960, 2900, 2900)
 CHUNK = (64, 128, 128)
 AXES = 0.457  # half axes of the ellipsoid, in edges: 0.4 of the volume
-_KINDS = ("encode", "decode", "find")
+_KINDS = ("compute", "find")
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         shape = tuple(options.shape)
         tile = model_file.load_model(counting.MODEL).config.predict.max_voxels
         if options.tiny:
-            shape, tile = (32, 96, 224), 300_000
+            shape, tile = (32, 96, 224), 650_000
         file = make(folder, shape)
         row = measure(folder, file, shape, tile=tile)
     timing.tell(row)
@@ -118,9 +118,11 @@ def measure(folder: Path, file: Path, shape: tuple[int, ...], *, tile: int) -> d
     plan = make_plan(model.with_settings({"predict.max_voxels": tile}).config, shape)
     tissue = sum(int(inside(chunk, shape).sum()) for chunk in chunks(shape))
     row["computed"] = summary["tiles"] - summary["tiles_constant"] - summary["tiles_dark"]
-    row |= {"encoded": len(list((work / "done").glob("encode-*"))), "shape": list(shape)}
+    runs = plan.runs(np.flatnonzero(survey.load(work / "survey.npz").computed).tolist())
+    row |= {"slabs": sum(len(plan.slabs(plan.joined(run), ())) for run in runs)}
+    row |= {"runs": len(runs), "shape": list(shape)}
     row |= {"window": "x".join(map(str, plan.window_shape)), "tissue": tissue / math.prod(shape)}
-    names = ("survey s", "encoding s", "decoding s", "searching s")
+    names = ("survey s", "computing s", "searching s")
     return row | said | dict(zip(names, steps.tolist(), strict=True))
 
 

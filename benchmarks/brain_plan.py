@@ -2,10 +2,10 @@
 
     python benchmarks/brain_plan.py
 
-Tiles are those that the command would make; those that meet the ellipsoid of tissue are computed,
-and the others as far as attention needs them. All tiles of a step take as long as there, on as many
-workers as there are, each with the cores of the machine that was measured; the survey is one
-process's. The first row is the volume that was measured. A few seconds.
+Tiles are those that the command would make; those that meet the ellipsoid of tissue are computed.
+All slabs and tiles take as long as there, on as many workers as there are, each with the cores of
+the machine that was measured; the survey is one process's. The first row is the volume that was
+measured. A few seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import timing
 
 from cellcount_jax.images.regions import Region, around
-from cellcount_jax.inference import model_file, survey, tiled_maps
+from cellcount_jax.inference import model_file
 from cellcount_jax.inference.plan import make_plan
 
 # z, y, x; the last is a mouse brain in its box, of voxels of 6 x 1.62 x 1.62 um.
@@ -47,11 +47,10 @@ def main() -> None:
 
 
 def rates_of(measured: dict[str, Any]) -> dict[str, float]:
-    """Seconds of a voxel of the survey, and of a tile of each other step."""
+    """Seconds of a voxel of the survey, of a computed slab and of a searched tile."""
     return {
         "survey": measured["survey s"] / (measured["gigavoxels"] * 1e9),
-        "encoding": measured["encoding s"] / measured["encoded"],
-        "decoding": measured["decoding s"] / measured["computed"],
+        "computing": measured["computing s"] / measured["slabs"],
         "searching": measured["searching s"] / measured["computed"],
     }
 
@@ -61,22 +60,18 @@ def plan_row(shape: tuple[int, ...], workers: int, rates: dict[str, float]) -> d
     model = model_file.load_model(counting.MODEL)
     plan = make_plan(model.config, shape)
     computed = [i for i, core in enumerate(plan.cores) if meets(core, shape)]
-    encoded = survey.tiles_to_encode(plan, computed, ())
+    slabs = sum(len(plan.slabs(plan.joined(run), ())) for run in plan.runs(computed))
     once = rates["survey"] * math.prod(shape)
-    tiles = len(encoded) * rates["encoding"]
-    tiles += len(computed) * (rates["decoding"] + rates["searching"])
-    voxels = math.prod(plan.coarse_shape) * tiled_maps.coarse_features(model.config)
+    tiles = slabs * rates["computing"] + len(computed) * rates["searching"]
     return {
         "shape": "x".join(map(str, shape)),
         "gigavoxels": math.prod(shape) / 1e9,
         "workers": workers,
-        "tiles": len(plan.tiles),
-        "encoded": len(encoded) / len(plan.tiles),
-        "computed": len(computed) / len(plan.tiles),
+        "tiles": len(plan.cores),
+        "computed": len(computed) / len(plan.cores),
         "survey h": once / 3600,
         "tiles h": tiles / workers / 3600,
         "seconds": once + tiles / workers,
-        "coarse level GB": 4 * voxels / 1e9,
         "window": "x".join(map(str, plan.window_shape)),
     }
 

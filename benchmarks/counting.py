@@ -49,7 +49,7 @@ SPARSE = ((256, 1024, 1024), (512, 1408, 1408), (1024, 2048, 2048))
 DENSE = (128, 480, 480)
 TILES = (4_000_000, 8_000_000, 16_000_000)
 FEATURES = (8, 16)
-TINY = 250_000
+TINY = 650_000  # voxels of a tile for a test
 # Attention mixes a block, and a voxel of it acts on its surroundings: two blocks suffice.
 AROUND = (64, 128, 128)
 # Starts a process and prints what it took: of a child, Linux's largest memory is at least that of
@@ -78,7 +78,7 @@ def main() -> None:
         for shape in sparse if options.only != "dense" else ():
             rows.append(count_sparse(folder, shape, tile=TINY if options.tiny else TILES[-1]))
             timing.tell(rows[-1])
-        shape = (32, 100, 100) if options.tiny else DENSE
+        shape = (32, 100, 260) if options.tiny else DENSE
         for tile, features in dense if options.only != "sparse" else ():
             rows.append(count_dense(folder, shape, tile=tile, features=features))
             timing.tell(rows[-1])

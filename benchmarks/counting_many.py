@@ -109,7 +109,7 @@ def count(inputs: Path, output: Path, way: str, exact: int) -> None:
         sizes.append(least)
         return few(config, shape) if way == "padded" else least
 
-    count_each, on_device = batch.count_each, tiled_maps._on_device
+    count_each, compile = batch.count_each, tiled_maps._compile
 
     def timed(work: Callable[..., Any], sign: int = 1) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -118,12 +118,13 @@ def count(inputs: Path, output: Path, way: str, exact: int) -> None:
                 found = work(*arguments)
             finally:
                 rest.append(sign * (time.thread_time() - started))
-            return timed(found) if callable(found) else found
+            return timed(found) if sign > 0 and callable(found) else found
 
         return call
 
     plan.array_shape = array_shape
-    tiled_maps._on_device = timed(on_device, -1)
+    compiling = timed(compile, -1)
+    tiled_maps._compile = lambda *inputs: timed(compiling(*inputs), -1)
     batch.count_each = lambda items, table, count, **options: count_each(
         items, table, timed(count), **options
     )

@@ -85,7 +85,7 @@ def measure(
         train_once(config)
     else:
         what = f"map of {'x'.join(map(str, shape))}"
-        voxels, tiles = int(np.prod(shape)), len(make_plan(config, shape).tiles)
+        voxels, tiles = int(np.prod(shape)), len(make_plan(config, shape).cores)
         state = create_train_state(jax.random.key(0), config, channels=1)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         values = np.random.default_rng(0).normal(size=(*shape, 1)).astype(np.float32)

@@ -249,7 +249,7 @@ def count(folder: Path, keep: Callable[[dict[str, Any]], None], *, tiny: bool) -
                     "model": name,
                     "mirror images": len(job.plan.flips),
                     "megavoxels": megavoxels,
-                    "tiles": len(job.plan.tiles),
+                    "tiles": len(job.plan.cores),
                     "first s": seconds[0],
                     "seconds": seconds[1],
                     "megavoxels/s": megavoxels / seconds[1],

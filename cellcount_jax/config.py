@@ -238,7 +238,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "estimate_diameter": False,
         "every_tile": False,  # also those in which nothing is bright enough for a cell
         "flips": False,  # mean over all mirror images: sharper, 4 (3D: 8) times the work
-        "max_voxels": number(8_000_000, at_least=1),  # larger images are predicted in tiles of this
+        # Larger images are predicted in tiles, with up to so many voxels at a time.
+        "max_voxels": number(8_000_000, at_least=1),
     },
 }
 

@@ -54,8 +54,8 @@ def use_volumes(config: ml_collections.ConfigDict) -> None:
     config.train.steps = 600
     # Twice the steps of 16 features in the same time, and as good on what was not trained on.
     config.model.features = 8
-    # Under 2 GB of memory with these features, and less of the work is for halos.
-    config.predict.max_voxels = 12_000_000
+    # Under 3 GB of memory with these features, and less of the work is for surroundings.
+    config.predict.max_voxels = 20_000_000
 
 
 def use_gaussian(config: ml_collections.ConfigDict) -> None:
@@ -105,7 +105,8 @@ def use_paper_recipe(config: ml_collections.ConfigDict) -> None:
     config.train.batch_labelled = 1 if volumes else 8
     config.train.batch_unlabelled = 4 if volumes else 80
     config.model.features = 32
-    config.predict.max_voxels = 8_000_000
+    # Of volumes no less than what whole attention blocks of that size need.
+    config.predict.max_voxels = 22_000_000 if volumes else 8_000_000
     config.train.steps = 12_750
     config.train.scan_length = 50
     config.train.checkpoint_every = 750

@@ -178,12 +178,18 @@ def tiles() -> None:
     figure, axis = plt.subplots(figsize=(6, 4.2))
     for core in plan.cores:
         axis.add_patch(rectangle(core, ec="black", fc="none", lw=1))
-    axis.add_patch(rectangle(plan.window(chosen, ()), ec="none", fc=ORANGE, alpha=0.35))
+    needs = plan.needs(chosen, ())
+    blocks = [
+        slice(*(edge * step for edge in (need.blocks.start, need.blocks.stop)))
+        for need, step in zip(needs, plan.stride, strict=True)
+    ]
+    window = tuple(need.window for need in needs)
+    axis.add_patch(rectangle(window, ec="none", fc=ORANGE, alpha=0.35))
+    axis.add_patch(rectangle(tuple(blocks), ec=ORANGE, fc="none", lw=1.5, ls="--"))
     axis.add_patch(rectangle(chosen, ec=BLUE, fc=BLUE, alpha=0.5, lw=2))
-    halo = " x ".join(map(str, plan.halo))
     axis.set_title(
         f"{len(plan.cores)} tiles of {shape[0]} x {shape[1]} pixels: the map of the blue one is\n"
-        f"computed from the orange part, at least {halo} pixels more on each side",
+        "computed from the orange part, the attention blocks around it (dashed) and a margin",
         fontsize=9,
     )
     axis.set_xlim(-20, shape[1] + 20)

@@ -655,7 +655,7 @@ for _kind in ("tif", "npy", "zarr"):
             f"a.{_kind}",
             rf"at \([zyx, ]+\) = \({', '.join(map(str, _voxel))}\)",
             # The last pixel lies in another tile than the first.
-            *("--max-voxels", "1200"),
+            *("--max-voxels", "800"),
             ndim=len(_voxel),
         )
 add("1e300 in doubles", with_pixel(1e300, (3, 4), "npy", "float64"), "a.npy", "infinite or above")

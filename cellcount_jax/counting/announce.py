@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cellcount_jax.counting import estimate
-from cellcount_jax.images.regions import size_text
+from cellcount_jax.images.regions import extent, size_text
 from cellcount_jax.images.remote_state import shows_changes
 from cellcount_jax.images.sources import Source
 from cellcount_jax.images.zarr_stores import Remote
-from cellcount_jax.inference import tasks, tiled_maps
+from cellcount_jax.inference import tasks
 from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.job import Job
 from cellcount_jax.machine import memory_bytes
 from cellcount_jax.progress import duration
 
-# Memory of a process that has started and compiled, and per voxel of a tile and feature of the
-# network's first level: measured with benchmarks/counting.py.
+# Memory of a process that has started and compiled, and per voxel that is computed at a time and
+# feature of the network's first level; of planes that pass some are kept. Measured with
+# benchmarks/counting.py.
 _PROCESS_BYTES = 0.7e9
-_BYTES_PER_FEATURE = 12
+_BYTES_PER_FEATURE, _BYTES_PER_FEATURE_PASSING = 12, 22
 
 
 def describe_image(source: Source) -> str:
@@ -85,7 +86,7 @@ def describe_job(job: Job, *, here: bool) -> str:
     plan = job.plan
     tiles = "in one piece"
     if not plan.whole:
-        tiles = f"in {len(plan.tiles)} tiles of {size_text(plan.window_shape)} voxels"
+        tiles = f"in {len(plan.cores)} tiles, {size_text(plan.window_shape)} voxels at a time"
     mirrored = f", each in {len(plan.flips)} mirror images" if len(plan.flips) > 1 else ""
     disk = f", up to {_disk_bytes(job) / 1e9:.2g} GB on the disk while it runs"
     disk = "" if plan.whole else disk
@@ -127,13 +128,16 @@ def describe_dark(path: Path, found: Found) -> str | None:
 
 def _memory_bytes(job: Job) -> float:
     model = job.model
-    voxel_bytes = _BYTES_PER_FEATURE * model.config.model.features + 16 * model.channels
-    return _PROCESS_BYTES + math.prod(job.plan.window_shape) * voxel_bytes
+    each = _BYTES_PER_FEATURE if job.plan.lags is None else _BYTES_PER_FEATURE_PASSING
+    voxel_bytes = each * model.config.model.features + 16 * model.channels
+    kept = 0
+    if len(job.plan.flips) > 1 and not job.plan.whole:  # the maps of a run, until all are added
+        runs = map(job.plan.joined, job.plan.runs(range(len(job.plan.cores))))
+        voxels = max(math.prod(extent(run)) for run in runs)
+        kept = 4 * voxels * (1 + model.config.target.count_head)
+    return _PROCESS_BYTES + math.prod(job.plan.window_shape) * voxel_bytes + kept
 
 
 def _disk_bytes(job: Job) -> float:
-    """Size of the coarse levels and of the map, if no tile is skipped."""
-    plan = job.plan
-    features = tiled_maps.coarse_features(job.model.config)
-    coarse = math.prod(plan.coarse_shape) * features * len(plan.flips)
-    return 4.0 * (coarse + math.prod(plan.shape) * (1 + job.model.splits))
+    """Size of the map, if no tile is skipped."""
+    return 4.0 * math.prod(job.plan.shape) * (1 + tasks.keeps_density(job))

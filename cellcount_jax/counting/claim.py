@@ -20,9 +20,11 @@ WORK = "work"
 # Nothing else is ever removed. The claim goes last: a folder that has lost other files is still
 # known as that of a count.
 _REMOVABLE = (*results.FILES, WORK, FILE)
-_FOLDERS = ("density.zarr", WORK, *tasks.FOLDERS)
+# The last one is of counts that earlier versions began.
+_WORK_FOLDERS = (*tasks.FOLDERS, "coarse")
+_FOLDERS = ("density.zarr", WORK, *_WORK_FOLDERS)
 # The saved job first, so that workers which outlive a count write no more.
-_REMOVABLE_WORK = (*job_file.FILES, *tasks.FILES)
+_REMOVABLE_WORK = (*job_file.FILES, *tasks.FILES, "coarse")
 
 
 def folder_for(output: Path, name: str) -> Path:
@@ -46,8 +48,7 @@ def locked(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 def places(folder: Path) -> list[Path]:
     """The folder of results and what the links in it lead to, in which a count writes too."""
-    inside = [folder / WORK, *(folder / WORK / name for name in tasks.FOLDERS)]
-    inside += (folder / WORK / "coarse").glob("*")
+    inside = [folder / WORK, *(folder / WORK / name for name in _WORK_FOLDERS)]
     return [folder, *(Path(os.path.realpath(path)) for path in inside if path.is_symlink())]
 
 

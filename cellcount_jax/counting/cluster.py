@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 _MAX_SUBMITTED = 1000  # tasks at a time, enough for 100 workers to have some ahead
+_TASKS_PER_WORKER = 4  # at least, so that none waits long for the last one
+_LEAST_RUN = 4  # tiles; each run begins with planes that are computed for the next ones alone
 _RETRIES = 3  # of a task whose error may pass, such as a disk that does not answer
 _CORES_PER_WORKER = 4  # on a CPU
 _TIMEOUT_S = 20
@@ -124,22 +126,38 @@ def _run_all(
 
     function = _importing_function()
 
+    todo = _shared(todo, workers=len(client.nthreads()))
+    tiles: dict[Any, int] = {}
+
     def submit(task: Task) -> Future:
-        return client.submit(function, *job, tuple(task), pure=False, retries=_RETRIES)
+        future = client.submit(function, *job, tuple(task), pure=False, retries=_RETRIES)
+        tiles[future.key] = len(task.tiles)
+        return future
 
     waiting = iter(todo)
     running = as_completed(loop=client.loop)
     try:
         running.update([submit(task) for task in itertools.islice(waiting, _MAX_SUBMITTED)])
-        with progress(title, len(todo)) as bar:
+        with progress(title, sum(len(task.tiles) for task in todo)) as bar:
             for future in running:
                 _check(future, scheduler)
-                bar.update()
+                bar.update(tiles.pop(future.key))
                 running.update([submit(task) for task in itertools.islice(waiting, 1)])
     except BaseException:
         with contextlib.suppress(Exception):
             client.cancel(list(running.futures))
         raise
+
+
+def _shared(todo: Sequence[Task], *, workers: int) -> list[Task]:
+    """The tasks, long runs cut in parts, so that each worker has several."""
+    most = sum(len(task.tiles) for task in todo) // (_TASKS_PER_WORKER * max(workers, 1))
+    longest = max(most, _LEAST_RUN)
+    return [
+        task._replace(tiles=task.tiles[first : first + longest])
+        for task in todo
+        for first in range(0, len(task.tiles), longest)
+    ]
 
 
 def _importing_function() -> Callable[..., InputError | None]:
@@ -169,8 +187,8 @@ def _check(future: Future, scheduler: str) -> None:
         error_of_input = future.result()
     except KilledWorker as error:
         raise InputError(
-            f"--scheduler {scheduler}: a tile was given up as {error.allowed_failures + 1} workers"
-            " died while they had it, the last on"
+            f"--scheduler {scheduler}: tiles were given up as {error.allowed_failures + 1} workers"
+            " died while they had them, the last on"
             f" {error.last_worker.address}; if memory ran out, a smaller --max-voxels needs less"
         ) from error
     except CancelledError as error:

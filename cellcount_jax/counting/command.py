@@ -70,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-voxels",
         type=int,
-        help="cut a larger image in tiles of this size (default: as trained,"
-        " config.predict.max_voxels); more needs more memory",
+        help="cut a larger image in tiles, and compute up to so many voxels at a time (default: as"
+        " trained, config.predict.max_voxels); more needs more memory and is faster",
     )
     parser.add_argument(
         "--thorough",

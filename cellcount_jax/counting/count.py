@@ -17,6 +17,7 @@ from cellcount_jax.counting import (
     counts_page,
     counts_table,
     engines,
+    estimate,
     job_file,
     region_counts,
     results,
@@ -43,7 +44,7 @@ from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.progress import reading
 
-_TIMED_TILES = 16  # of fewer, to do one for its time would take too long
+_TIMED_WINDOWS = 50  # of fewer, to do one for its time would take too long
 
 
 def count_files(
@@ -175,7 +176,7 @@ def _count_input(
             here = options.dry_run or engine is engines.in_threads
             show(announce.describe_job(job, here=here))
             # Of few tiles one takes long, and what has begun may be nearly done.
-            many = len(job.plan.tiles) * len(job.plan.flips) >= _TIMED_TILES
+            many = estimate.windows(job.plan) >= _TIMED_WINDOWS
             begun = (job.folder / "survey.npz").exists()
             if options.dry_run or (here and many and not begun):
                 show(announce.describe_time(job))

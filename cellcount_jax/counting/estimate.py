@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from cellcount_jax.images.regions import Region, extent
+from cellcount_jax.images.regions import Region
 from cellcount_jax.inference import tiled_maps
 from cellcount_jax.inference.job import Job
+from cellcount_jax.inference.plan import Plan
 from cellcount_jax.machine import core_count
 from cellcount_jax.maps.detect import find_peaks
 
@@ -33,11 +34,22 @@ def seconds(job: Job) -> float:
     plan = job.plan
     if plan.whole:
         return _seconds_of_a_voxel(job) * math.prod(plan.padded_shape) * len(plan.flips)
-    network, rest = _seconds_of_a_tile(job)
+    window = _seconds_of_a_window(job)
+    voxels = math.prod(plan.shape)
     # On a processor both take its cores, elsewhere the slower one is waited for.
     shared = jax.default_backend() == "cpu"
-    each = network + rest / core_count() if shared else max(network, rest)
-    return each * len(plan.tiles)
+    beside = window.beside / core_count() if shared else window.beside
+    each = window.network + beside if shared else max(window.network, beside)
+    once = window.survey * voxels + window.search * voxels / core_count()
+    return each * windows(plan) + once
+
+
+def windows(plan: Plan) -> int:
+    """How many times the network computes something of an image, if no tile is left out."""
+    if plan.whole:
+        return len(plan.flips)
+    runs = map(plan.joined, plan.runs(range(len(plan.cores))))
+    return sum(len(plan.slabs(run, flip)) for run in runs for flip in plan.flips)
 
 
 def _seconds_of_a_voxel(job: Job) -> float:
@@ -53,11 +65,29 @@ def _seconds_of_a_voxel(job: Job) -> float:
     return taken / float(np.prod(shape))
 
 
-def _seconds_of_a_tile(job: Job) -> tuple[float, float]:
-    """Of the network on a tile with all its mirror images, and of all that is done beside it."""
+class _Window(NamedTuple):
+    """Seconds of what is computed at a time, and of what is done once for each voxel.
+
+    Attributes:
+      network: of the network.
+      beside: of reading and normalising it.
+      survey: of a voxel that is read and measured.
+      search: of a voxel in which peaks are searched.
+    """
+
+    network: float
+    beside: float
+    survey: float
+    search: float
+
+
+def _seconds_of_a_window(job: Job) -> _Window:
     model, plan = job.model, job.plan
-    index = next(i for i, core in enumerate(plan.cores) if _in_the_middle(core, plan.shape))
-    window = plan.window(plan.cores[index], ())
+    tile = next(i for i, core in enumerate(plan.cores) if _in_the_middle(core, plan.shape))
+    needs, core = plan.needs(plan.cores[tile], ()), plan.cores[tile]
+    first = core[0].start if plan.lags else needs[0].window.start
+    depth = slice(first, first + plan.window_shape[0])
+    window = (depth, *(need.window for need in needs[1:]))
     reading, raw = _timed(lambda: plan.read_mirrored(job.image.read, (), window), times=1)
     measuring, measured = _timed(
         lambda: model.normalisation.measure(
@@ -66,30 +96,18 @@ def _seconds_of_a_tile(job: Job) -> tuple[float, float]:
         times=1,
     )
     normalising, values = _timed(lambda: measured(raw), times=1)
-
-    def read(part: Region) -> np.ndarray:
-        return np.resize(values, (*extent(part), model.channels))
-
-    encode = (model.config, model.variables, plan, read)
-    encoding, level = _timed(lambda: tiled_maps.encode(*encode, index=index, flip=()))
-
-    def coarse(_: int, part: Region) -> np.ndarray:
-        return np.resize(level, (*extent(part), level.shape[-1]))
-
-    decode = (model.config, model.variables, plan._replace(flips=((),)), read, coarse)
-    decoding, found = _timed(lambda: tiled_maps.decode(*decode, index=index))
+    compute = tiled_maps.window_program(model.config, model.variables, plan, core, values)
+    network, maps = _timed(compute)
     searching, _ = _timed(
         lambda: find_peaks(
-            found[..., 0],
+            maps[..., 0],
             threshold_abs=model.floor,
             min_distance=tuple(model.config.detect.min_distance),
         ),
         times=1,
     )
-    flips = len(plan.flips)
-    # Read to measure it, to encode and to decode it.
-    rest = reading * (1 + 2 * flips) + measuring + normalising * 2 * flips + searching
-    return (encoding + decoding) * flips, rest
+    survey = (reading + measuring) / raw[..., 0].size
+    return _Window(network, reading + normalising, survey, searching / maps[..., 0].size)
 
 
 def _in_the_middle(core: Region, shape: Sequence[int]) -> bool:

@@ -64,7 +64,7 @@ def count_files(
       rescale: resample images to the voxels of the training.
       diameter: of the cells in pixels, to resample 2D images; None = a model that can measures it.
       invert: whether cells are dark on bright; None: images that seem so are refused.
-      max_voxels: cut a larger image in tiles of this size.
+      max_voxels: cut a larger image in tiles, and compute up to so many voxels at a time.
       thorough: take the mean over mirror images; None = as the model says.
       every_tile: compute tiles too, in which nothing is half as bright as the faintest cells that
         the model knows.

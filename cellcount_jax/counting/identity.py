@@ -54,6 +54,7 @@ def identity_of(
         "inverted_from": fitted.inverted_from,
         "model": model_digest,
         "max_voxels": predict.max_voxels,
+        "computed_at_a_time": None if job.plan.whole else list(job.plan.window_shape),
         "mirror_images": bool(predict.flips),
         "every_tile": bool(predict.every_tile) or job.plan.whole,
         "version": versions()["cellcount_jax"],

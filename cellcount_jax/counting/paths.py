@@ -37,7 +37,7 @@ def count_paths(
       paths: files and folders.
       output: see `count.count_files`.
       options: likewise; the scene is that of each file.
-      max_voxels: of a tile; None = as trained.
+      max_voxels: that are computed at a time; None = as trained.
       thorough: whether to take the mean over mirror images; None = as the model says.
       every_tile: whether tiles too dark for a cell are computed, see `faint.py`.
       scheduler: see `cluster.engines_on`; None = this process.

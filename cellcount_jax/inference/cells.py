@@ -102,7 +102,7 @@ def choose(job: Job, searched: Search, *, threshold: float | None = None) -> Fou
         near,
         near_scores,
         searched.integral if job.mask is None else _integral_inside(job, searched),
-        tiles=len(plan.tiles),
+        tiles=len(plan.cores),
         **skipped,
     )
 

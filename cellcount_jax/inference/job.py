@@ -100,11 +100,10 @@ def cell_diameter(model: Model) -> float:
 
 
 class Task(NamedTuple):
-    """A piece of the work: 'encode' (a tile of a mirror image), 'decode' or 'find' (a tile)."""
+    """A piece of the work: 'compute' the maps of a run of tiles, or 'find' the peaks of a tile."""
 
     kind: str
-    tile: int
-    flip: int = 0
+    tiles: tuple[int, ...]
 
 
 # Runs some tasks of one kind, in any order; the text is a title for the progress bar.
@@ -156,15 +155,11 @@ class Job:
 
     @functools.cached_property
     def map(self) -> Any:
-        """The model's maps `(*shape, 1 or 2)` of the tiles that are decoded.
+        """The model's maps `(*shape, 1 or 2)` of the tiles that are computed.
 
         Locations, 0 up to `model.floor`; then the density if the model splits cells by it.
         """
         return open_array(self.folder / "map.zarr")
-
-    def coarse(self, flip: int) -> Any:
-        """The coarsest level of a mirror image."""
-        return open_array(self.folder / "coarse" / f"{flip}.zarr")
 
     def read(self, region: Region) -> np.ndarray:
         """Normalised intensities of a part."""

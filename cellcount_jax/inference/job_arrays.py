@@ -19,7 +19,9 @@ _MAX_CHUNK_VOXELS = 64  # along an axis of the map in its file
 
 
 def chunk_edge(size: int) -> int:
-    """The longest chunk that divides a core."""
+    """The longest chunk that divides a size; 0 = any."""
+    if not size:
+        return _MAX_CHUNK_VOXELS
     return max(n for n in range(1, min(size, _MAX_CHUNK_VOXELS) + 1) if size % n == 0)
 
 

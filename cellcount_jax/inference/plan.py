@@ -1,7 +1,11 @@
-"""The plan of a prediction: tiles, mirror images, and the regions that each step reads.
+"""The plan of a prediction: tiles, mirror images, and what each of them reads and computes.
 
 Pure geometry. A mirror image is padded at its far ends to multiples of the network's stride, the
 grid of the coarsest level.
+
+An image has tiles along each axis. Those of a volume that lie behind each other, a run, are
+computed in one go, in slabs of planes (`network/passing.py`): along that axis nothing is computed
+twice then.
 """
 
 from __future__ import annotations
@@ -16,12 +20,21 @@ import numpy as np
 
 from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.regions import Reader, Region, all_of, extent, placed
+from cellcount_jax.images.regions import Reader, Region, all_of, extent
 from cellcount_jax.inference import tiles
 from cellcount_jax.inference.array_sizes import array_shape, rounded_up
-from cellcount_jax.network.sau_net import decoder_reach, tile_radius
+from cellcount_jax.inference.tiles import Axis, Needs, Sizes
+from cellcount_jax.network import passing
+from cellcount_jax.network.sau_net import decoder_reach, encoder_radius, tile_radius
 
 _MOST_TILES = 10**6  # they are listed in memory, and each leaves a file
+_SLAB = 32  # planes that pass at a time, at most about
+_DEPTH = 64  # planes of a tile of a volume, about
+# Of the voxels that may be computed at a time: what is kept for the next slab takes memory, too.
+_PASSING_SHARE = 0.57
+# Planes of a run, at most: many share what a run computes before its first plane. The maps of
+# mirror images are kept in memory until all are added.
+_RUN, _RUN_MIRRORED = 1024, 512
 
 
 class Plan(NamedTuple):
@@ -29,19 +42,19 @@ class Plan(NamedTuple):
 
     Attributes:
       shape: `(D,)` of the image.
-      whole: whether it is one piece, for which no coarse level is kept.
+      whole: whether it is one piece.
       flips: the axes along which each of the mirror images that are averaged is mirrored; `()`
         is the image itself.
       strides: `(D,)` of each level but the coarsest, to the next; finest first.
       block: `(D,)` voxels of the coarsest level that attend to each other; empty = none do.
-      tiles: to encode, on a mirror image padded to multiples of the stride.
       cores: `(*core,)` of each tile, the region of the image that its map covers.
-      halo: `(D,)` voxels that are read at least around a core.
-      window_shape: `(D,)` size of the region that is read to decode a core; of an image in one
-        piece that of the array in which it is computed, see `array_shape`.
-      reach: voxels of a level around a part that the decoder's convolutions see.
-      part_shapes: `(D,)` of the part of each level that is decoded for a core, finest first; of
-        an image in one piece, which is decoded as a whole, there are none.
+      halo: `(D,)` voxels around a core in which the image acts on its map by convolutions.
+      window_shape: `(D,)` of the region of the image that is computed at a time: for a core, or of
+        volumes for a slab of planes of a run; of an image in one piece that of the array in which
+        it is computed, see `array_shape`.
+      axes: along which there are tiles, and of what sizes what they need is; of an image in one
+        piece there are none.
+      lags: of the planes of a volume in tiles; None = planes do not pass.
     """
 
     shape: tuple[int, ...]
@@ -49,12 +62,11 @@ class Plan(NamedTuple):
     flips: tuple[tuple[int, ...], ...]
     strides: tuple[tuple[int, ...], ...]
     block: tuple[int, ...]
-    tiles: tuple[tiles.Tile, ...]
     cores: tuple[Region, ...]
     halo: tuple[int, ...]
     window_shape: tuple[int, ...]
-    reach: int = 0
-    part_shapes: tuple[tuple[int, ...], ...] = ()
+    axes: tuple[tuple[Axis, Sizes], ...] = ()
+    lags: passing.Lags | None = None
 
     @property
     def stride(self) -> tuple[int, ...]:
@@ -67,64 +79,84 @@ class Plan(NamedTuple):
         return rounded_up(self.shape, self.stride)
 
     @property
-    def coarse_shape(self) -> tuple[int, ...]:
-        """The size of the coarsest level."""
-        return tuple(n // s for n, s in zip(self.padded_shape, self.stride, strict=True))
+    def common_edges(self) -> tuple[int, ...]:
+        """The longest edges `(D,)` of boxes, from the image's origin on, none of which lies in two
+        cores; 0 = any."""
+        starts = ({core[axis].start for core in self.cores} for axis in range(len(self.shape)))
+        return tuple(math.gcd(*some) for some in starts)
 
-    def coarse_region(self, region: Region) -> Region:
-        """The part of the coarsest level that a region on its grid belongs to."""
-        pairs = zip(region, self.stride, strict=True)
-        return tuple(slice(part.start // step, part.stop // step) for part, step in pairs)
+    @property
+    def part_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """`(D,)` of the part of each level that is decoded at a time, finest first."""
+        return tuple(zip(*(sizes.parts for _, sizes in self.axes), strict=True))
 
-    def coarse_core(self, index: int) -> Region:
-        """The part of the coarsest level that a tile gives."""
-        return self.coarse_region(self.tiles[index].core)
+    @property
+    def blocks_shape(self) -> tuple[int, ...]:
+        """`(D,)` of the part of the coarsest level that attends at a time."""
+        return tuple(sizes.blocks for _, sizes in self.axes)
 
-    def coarse_needed(self, index: int, flip: tuple[int, ...]) -> Region:
-        """The part of the coarsest level of a mirror image that decoding a tile needs, with whole
-        blocks."""
-        region = self.coarse_part(self.cores[index], flip)
-        if not self.block:
-            return region
-        sizes = zip(region, self.block, self.coarse_shape, strict=True)
-        return tuple(
-            slice(part.start // step * step, min(-(-part.stop // step) * step, size))
-            for part, step, size in sizes
-        )
+    def needs(self, core: Region, flip: tuple[int, ...]) -> tuple[Needs, ...]:
+        """What the maps of a core, or of a run's, need of a mirror image, along each axis.
 
-    def window(self, core: Region, flip: tuple[int, ...]) -> Region:
-        """The region of a mirror image to read for a core: of one size, to compile once."""
-        if self.whole:
-            return core
-        read = zip(_with_halo(self, core, flip), self.window_shape, self.padded_shape, strict=True)
-        starts = [(min(part.start, size - length), length) for part, length, size in read]
-        return tuple(slice(start, start + length) for start, length in starts)
-
-    def parts(self, core: Region, flip: tuple[int, ...]) -> tuple[Region, ...]:
-        """The part of each level of a core's window that is decoded, finest first."""
-        sides = zip(
-            mirrored(core, self.shape, flip),
-            self.window(core, flip),
-            zip(*self.strides, strict=True),
-            zip(*self.part_shapes, strict=True),
-            strict=True,
-        )
-        axes = [
-            tiles.decoder_parts(core, window, strides=strides, reach=self.reach, lengths=lengths)
-            for core, window, strides, lengths in sides
+        Of planes that pass the window holds all slabs of the run, the other parts are those of
+        a slab.
+        """
+        found = [
+            tiles.needs(part, axis, sizes=sizes)
+            for part, (axis, sizes) in zip(mirrored(core, self.shape, flip), self.axes, strict=True)
         ]
-        return tuple(zip(*axes, strict=True))
+        if self.lags is not None:
+            depth, (axis, sizes) = mirrored(core, self.shape, flip)[0], self.axes[0]
+            first = tiles.needs(depth, axis).blocks.start * axis.stride - axis.radius
+            first = max(first, 0) // (axis.block * axis.stride) * axis.block * axis.stride
+            length = passing.rounded_up(depth.stop + self.lags.maps - first, sizes.window)
+            parts = tuple(slice(0, size) for size in sizes.parts)
+            found[0] = Needs(parts, slice(0, sizes.blocks), slice(first, first + length))
+        return tuple(found)
 
-    def coarse_part(self, core: Region, flip: tuple[int, ...]) -> Region:
-        """The part of the coarsest level of a mirror image that is decoded for a core."""
-        window = self.coarse_region(self.window(core, flip))
-        return placed(self.parts(core, flip)[-1], window)
+    def slabs(self, core: Region, flip: tuple[int, ...]) -> range:
+        """The first planes of the slabs that are computed for a run."""
+        window = self.needs(core, flip)[0].window
+        return range(window.start, window.stop, self.window_shape[0])
+
+    def runs(self, some: Sequence[int]) -> list[tuple[int, ...]]:
+        """Groups tiles into runs, which are computed in one go: those behind each other.
+
+        Args:
+          some: numbers of tiles.
+        """
+        if self.lags is None:
+            return [(tile,) for tile in some]
+        layers = len({core[0].start for core in self.cores})
+        column = len(self.cores) // layers
+        planes = _RUN_MIRRORED if len(self.flips) > 1 else _RUN
+        longest = max(planes // extent(self.cores[0])[0], 1)
+        found: list[list[int]] = []
+        for tile in sorted(some, key=lambda tile: (tile % column, tile)):
+            goes_on = found and tile == found[-1][-1] + column and len(found[-1]) < longest
+            if goes_on:
+                found[-1].append(tile)
+            else:
+                found.append([tile])
+        return [tuple(run) for run in found]
+
+    def joined(self, run: Sequence[int]) -> Region:
+        """The core of a run: those of its tiles."""
+        first, last = self.cores[run[0]], self.cores[run[-1]]
+        return (slice(first[0].start, last[0].stop), *first[1:])
 
     def read_mirrored(self, read: Reader, flip: tuple[int, ...], region: Region) -> np.ndarray:
         """A region of a mirror image, which is 0 beyond its ends."""
-        inside = _clipped(region, self.shape)
+        inside = tuple(
+            slice(min(p.start, n), min(p.stop, n)) for p, n in zip(region, self.shape, strict=True)
+        )
+        if 0 in extent(inside):
+            voxel = read((slice(0, 1),) * len(region))  # has the channels and the type
+            return np.zeros((*extent(region), voxel.shape[-1]), voxel.dtype)
         values = np.flip(read(mirrored(inside, self.shape, flip)), flip)
-        ends = [(0, part.stop - p.stop) for part, p in zip(region, inside, strict=True)]
+        ends = [
+            (0, size - found) for size, found in zip(extent(region), extent(inside), strict=True)
+        ]
         return np.pad(values, [*ends, (0, 0)]) if any(e for _, e in ends) else values
 
 
@@ -144,54 +176,131 @@ def make_plan(config: ml_collections.ConfigDict, shape: Sequence[int]) -> Plan:
     block: tuple[int, ...] = ()
     if config.model.attention != "none":
         block = tuple(crop // s for crop, s in zip(config.train.crop, stride, strict=True))
-    whole = all_of(shape)
     plan = Plan(
         shape=tuple(shape),
         whole=True,
         flips=mirror_images(range(len(shape)) if config.predict.flips else ()),
         strides=strides,
         block=block,
-        tiles=(tiles.Tile(whole, whole, whole),),
-        cores=(whole,),
+        cores=(all_of(shape),),
         halo=(0,) * len(shape),
         window_shape=array_shape(config, shape),
     )
-    if math.prod(shape) <= config.predict.max_voxels:
+    most = config.predict.max_voxels
+    if math.prod(shape) <= most:
         return plan
     if config.model.norm != "batch" or config.model.attention == "global":
         raise InputError(
             f"the image has {math.prod(shape)} voxels, more than config.predict.max_voxels ="
-            f" {config.predict.max_voxels}, and a model with model.norm ="
-            f" {config.model.norm!r} and model.attention = {config.model.attention!r} cannot be"
-            " predicted in tiles: its result would depend on them"
+            f" {most}, and a model with model.norm = {config.model.norm!r} and model.attention ="
+            f" {config.model.attention!r} cannot be predicted in tiles: its result would depend on"
+            " them"
         )
-    if math.prod(shape) > _MOST_TILES * config.predict.max_voxels:  # before cores are looked for
+    if math.prod(shape) > _MOST_TILES * most:  # before cores are looked for
         raise _too_many(config, shape, f"more than {_MOST_TILES} tiles")
-    halo, padded = tile_radius(strides), plan.padded_shape
-    core = tiles.choose_core(padded, halo=halo, block=stride, max_voxels=config.predict.max_voxels)
-    number = math.prod(-(-size // edge) for size, edge in zip(padded, core, strict=True))
+    return _in_tiles(plan, config)
+
+
+def _in_tiles(plan: Plan, config: ml_collections.ConfigDict) -> Plan:
+    """The plan for an image of several tiles."""
+    shape, most = plan.shape, config.predict.max_voxels
+    axes = [
+        Axis(size, along, block, decoder_reach(config), radius)
+        for size, along, block, radius in zip(
+            plan.padded_shape,
+            zip(*plan.strides, strict=True),
+            plan.block or (1,) * len(shape),
+            encoder_radius(plan.strides),
+            strict=True,
+        )
+    ]
+    mirror = len(plan.flips) > 1
+    options = [tiles.options(n, a, mirror=mirror) for n, a in zip(shape, axes, strict=True)]
+    branch = config.target.count_head and config.model.counter == "branch"
+    lags = passing.network_lags(axes[0].strides, block=axes[0].block, count_branch=branch)
+    # Windows that hold all that a tile needs; of volumes also slabs that pass: of thin ones these
+    # would be more work.
+    layouts = [_Layout(0, tiles.choose(options, max_voxels=most))]
+    for slab in _slabs(axes[0]) if len(shape) == 3 else []:
+        layouts.append(
+            _Layout(slab, tiles.choose(options[1:], max_voxels=_PASSING_SHARE * most / slab))
+        )
+    found = [layout for layout in layouts if layout.chosen is not None]
+    if not found:
+        least = [math.prod(_narrowest(options))]
+        narrowest = math.prod(_narrowest(options[1:]))
+        least += [math.ceil(slab * narrowest / _PASSING_SHARE) for slab, _ in layouts[1:]]
+        raise InputError(
+            f"config.predict.max_voxels = {most}: a tile of an image of shape {shape} needs at"
+            f" least {min(least)}, with the surroundings that the network sees; allow so many with"
+            " --max-voxels (max_voxels=), which takes more memory"
+        )
+    slab, chosen = min(found, key=lambda layout: layout.cost(shape[0], lags.maps))
+    assert chosen is not None
+    edges = [(option.cores, option.first) for option in chosen]
+    if slab:
+        depth = max(_DEPTH // slab, 1) * slab
+        edges.insert(0, (depth, depth))
+    number = math.prod(
+        1 + max(-(-(size - first) // core), 0)
+        for size, (core, first) in zip(shape, edges, strict=True)
+    )
     if number > _MOST_TILES:
         raise _too_many(config, shape, f"{number:.3g} tiles")
-    grid = tiles.tile_grid(padded, core=core, halo=halo, block=stride)
-    plan = plan._replace(
+    grids = [tiles.grid(size, *edge) for size, edge in zip(shape, edges, strict=True)]
+    sizes = [
+        tiles.sizes_of(tiles.different(grid, size, mirror=mirror), axis)
+        for grid, size, axis in zip(grids, shape, axes, strict=True)
+    ]
+    if slab:
+        sizes[0] = _of_slab(axes[0], slab)
+    return plan._replace(
         whole=False,
-        tiles=tuple(grid),
-        # Those of the grid within the image; few slices, as there may be a million of them.
-        cores=tuple(
-            itertools.product(
-                *(
-                    [slice(start, min(start + edge, size)) for start in range(0, size, edge)]
-                    for size, edge in zip(shape, core, strict=True)
-                )
-            )
-        ),
-        halo=halo,
-        reach=decoder_reach(config),
+        cores=tuple(itertools.product(*grids)),
+        halo=tile_radius(plan.strides),
+        window_shape=tuple(size.window for size in sizes),
+        axes=tuple(zip(axes, sizes, strict=True)),
+        lags=lags if slab else None,
     )
-    axes = range(len(shape))
-    plan = plan._replace(window_shape=tuple(_longest_window(plan, axis) for axis in axes))
-    lengths = [_longest_parts(plan, axis) for axis in axes]
-    return plan._replace(part_shapes=tuple(zip(*lengths, strict=True)))
+
+
+class _Layout(NamedTuple):
+    """A way to cut an image.
+
+    Attributes:
+      slab: planes that pass at a time; 0 = they do not pass.
+      chosen: the cores along each axis, but that of planes that pass; None = none are small enough.
+    """
+
+    slab: int
+    chosen: tuple[tiles.Option, ...] | None
+
+    def cost(self, depth: int, lag: int) -> float:
+        """The voxels that are computed, about, of an image with so many planes."""
+        assert self.chosen is not None
+        computed = tiles.computed(self.chosen)
+        if not self.slab:
+            return computed
+        # What a slab takes from the one before is prepared again: that of two planes, about.
+        planes = passing.rounded_up(depth + lag, self.slab)
+        return computed * planes * (1 + 2 / self.slab)
+
+
+def _narrowest(options: Sequence[Sequence[tiles.Option]]) -> list[int]:
+    return [min(option.window for option in of_axis) for of_axis in options]
+
+
+def _slabs(axis: Axis) -> list[int]:
+    """The numbers of planes that a slab may have, in whole blocks, the largest first."""
+    unit = axis.block * axis.stride
+    most = min(max(_SLAB // unit, 1), -(-axis.size // unit))
+    return [unit * n for n in range(most, 0, -1)]
+
+
+def _of_slab(axis: Axis, planes: int) -> Sizes:
+    """The sizes of all that is computed with a slab."""
+    steps = itertools.accumulate((1, *axis.strides), lambda a, b: a * b)
+    return Sizes(tuple(planes // step for step in steps), planes // axis.stride, planes)
 
 
 def _too_many(config: ml_collections.ConfigDict, shape: Sequence[int], number: str) -> InputError:
@@ -209,48 +318,3 @@ def mirrored(region: Region, shape: Sequence[int], flip: Sequence[int]) -> Regio
         slice(size - part.stop, size - part.start) if axis in flip else part
         for axis, (part, size) in enumerate(zip(region, shape, strict=True))
     )
-
-
-def _longest_window(plan: Plan, axis: int) -> int:
-    """The longest region that decoding any core reads along an axis, whatever the other axes."""
-    pairs = itertools.product(_different(plan, axis), plan.flips)
-    return max(extent(_with_halo(plan, core, flip))[axis] for core, flip in pairs)
-
-
-def _longest_parts(plan: Plan, axis: int) -> list[int]:
-    """The longest part of each level that decoding any core needs along an axis."""
-    strides = [stride[axis] for stride in plan.strides]
-    sides = [
-        (mirrored(core, plan.shape, flip)[axis], plan.window(core, flip)[axis])
-        for core, flip in itertools.product(_different(plan, axis), plan.flips)
-    ]
-    lengths: list[int] = []
-    for level in range(len(strides) + 1):
-        parts = (
-            tiles.decoder_parts(*pair, strides=strides, reach=plan.reach, lengths=lengths)
-            for pair in sides
-        )
-        lengths.append(max(part[level].stop - part[level].start for part in parts))
-    return lengths
-
-
-def _different(plan: Plan, axis: int) -> list[Region]:
-    """A core for each range of them along an axis."""
-    return list({(core[axis].start, core[axis].stop): core for core in plan.cores}.values())
-
-
-def _with_halo(plan: Plan, core: Region, flip: tuple[int, ...]) -> Region:
-    """A core with its halo in a mirror image, on the grid of the coarsest level."""
-    region = mirrored(core, plan.shape, flip)
-    sizes = zip(region, plan.halo, plan.stride, plan.padded_shape, strict=True)
-    return tuple(
-        slice(
-            max((part.start - halo) // step * step, 0),
-            min(-(-(part.stop + halo) // step) * step, size),
-        )
-        for part, halo, step, size in sizes
-    )
-
-
-def _clipped(region: Region, shape: Sequence[int]) -> Region:
-    return tuple(slice(p.start, min(p.stop, n)) for p, n in zip(region, shape, strict=True))

@@ -20,7 +20,7 @@ from cellcount_jax.images.regions import (
     extent,
 )
 from cellcount_jax.inference.plan import Plan
-from cellcount_jax.inference.ranges import Ranges, overlapping, starts
+from cellcount_jax.inference.ranges import Ranges
 
 
 class Mask(Protocol):
@@ -140,16 +140,6 @@ def load(path: Path) -> Survey:
         measured = Measured.from_arrays({name: stored[name] for name in stored.files})
         skipped = (int(stored[name]) for name in ("constant", "outside", "dark"))
         return Survey(measured, stored["computed"], *skipped)
-
-
-def tiles_to_encode(plan: Plan, decoded: Sequence[int], flip: tuple[int, ...]) -> list[int]:
-    """The tiles of a mirror image whose coarsest level is needed to decode some tiles."""
-    cores = [tile.core for tile in plan.tiles]
-    coarse = [starts(cores, axis) // step for axis, step in enumerate(plan.stride)]
-    needed = np.zeros([len(begin) for begin in coarse], bool)
-    for i in decoded:
-        needed[overlapping(coarse, plan.coarse_needed(i, flip))] = True
-    return np.flatnonzero(needed).tolist()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """Tasks that compute an image's map tile by tile in a folder, and can stop and resume at any time.
 
-Each tile is encoded, decoded and searched for peaks (`tiled_maps.py`, `maps/pieces.py`); the
+The map of each tile is computed and searched for peaks (`tiled_maps.py`, `maps/pieces.py`); the
 results are in the folder. A task depends only on the image, the model and the results of earlier
-kinds of tasks, and is marked as done at its end: so tasks of one kind run in any order, in any
+kinds of tasks, and its tiles are marked as done: so tasks of one kind run in any order, in any
 process, and again after a crash, and the result has the same bytes.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ import numpy as np
 from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images import files
 from cellcount_jax.images.files import replacing
-from cellcount_jax.images.regions import extent
 from cellcount_jax.inference import faint, job_arrays, kept, survey, tiled_maps
 from cellcount_jax.inference.job import (
     Engine,
@@ -32,7 +30,7 @@ from cellcount_jax.inference.job import (
 )
 from cellcount_jax.maps import pieces
 
-FOLDERS = ("coarse", "map.zarr", "peaks", "done")
+FOLDERS = ("map.zarr", "peaks", "done")
 FILES = ("survey.npz", kept.FILE, *FOLDERS)  # all that is kept in a job's folder
 
 
@@ -50,19 +48,17 @@ def complete(job: Job, engine: Engine, progress: Progress) -> None:
     """
     try:
         prepare(job, progress)
-        for kind, title in (("encode", "encoding"), ("decode", "decoding"), ("find", "searching")):
+        for kind, title in (("compute", "computing"), ("find", "searching")):
             if todo := pending(job, kind):
                 engine(todo, title)
-                _check_kept(job, kind)
+                if kind == "find":
+                    _check_kept(job)
     except OSError as error:
         # Errors of reading the image are input errors already.
         raise InputError(
             f"{job.folder}: cannot be written or read ({in_words(error)}); what is done is kept,"
             " and the same command goes on once that is mended"
         ) from error
-    for flip in range(len(job.plan.flips)):
-        job_arrays.remove_array(_coarse_path(job, flip))
-    shutil.rmtree(job.folder / "coarse", ignore_errors=True)
     if not _map_stays(job):
         job_arrays.remove_array(_map_path(job))
 
@@ -93,42 +89,25 @@ def prepare(job: Job, progress: Progress = silent) -> None:
     # Of what is marked as done the result may be gone.
     if _map_stays(job) or pending(job, "find"):
         if job_arrays.is_array(_map_path(job)):
-            _forget_lost(job, "decode")
+            _forget_lost(job)
         else:
-            _forget(job, "decode")
+            _forget(job, "compute")
             job_arrays.make_array(
                 _map_path(job),
                 (*plan.shape, 1 + keeps_density(job)),
-                (*(job_arrays.chunk_edge(size) for size in extent(plan.tiles[0].core)), 1),
+                (*map(job_arrays.chunk_edge, plan.common_edges), 1),
             )
-    if pending(job, "decode"):
-        chunk = extent(plan.coarse_core(0))
-        features = tiled_maps.coarse_features(job.model.config)
-        for flip in range(len(plan.flips)):
-            path = _coarse_path(job, flip)
-            if job_arrays.is_array(path):
-                _forget_lost(job, "encode", flip)
-            else:
-                _forget(job, f"encode-{flip}")
-                job_arrays.make_array(path, (*plan.coarse_shape, features), (*chunk, features))
 
 
 def pending(job: Job, kind: str) -> list[Task]:
     """The tasks of a kind that are not done."""
-    tiles = computed_tiles(job)
-    if kind == "encode":
-        wanted = [
-            Task(kind, tile, number)
-            for number, flip in enumerate(job.plan.flips)
-            for tile in survey.tiles_to_encode(job.plan, tiles, flip)
-        ]
-    else:
-        wanted = [Task(kind, tile) for tile in tiles]
     done = {path.name for path in (job.folder / "done").glob(f"{kind}-*")}
-    if kind == "find":
-        found = {path.name for path in (job.folder / "peaks").glob("*.npz")}
-        return [t for t in wanted if _name(t) not in done or f"{t.tile}.npz" not in found]
-    return [task for task in wanted if _name(task) not in done]
+    todo = [tile for tile in computed_tiles(job) if _name(kind, tile) not in done]
+    if kind == "compute":
+        return [Task(kind, run) for run in job.plan.runs(todo)]
+    found = {path.name for path in (job.folder / "peaks").glob("*.npz")}
+    lost = [tile for tile in computed_tiles(job) if f"{tile}.npz" not in found]
+    return [Task(kind, (tile,)) for tile in sorted({*todo, *lost})]
 
 
 def computed_tiles(job: Job) -> list[int]:
@@ -136,49 +115,46 @@ def computed_tiles(job: Job) -> list[int]:
     return np.flatnonzero(job.survey.computed).tolist()
 
 
-def run(job: Job, task: Task) -> None:
-    """Runs a task and marks it as done.
+def run(job: Job, task: Task, update: Callable[[int], object] = lambda tiles: None) -> None:
+    """Runs a task and marks its tiles as done.
+
+    Args:
+      job: the job.
+      task: one of its tasks.
+      update: called with the number of tiles, 1, after each, and with 0 after parts of them; what
+        it raises ends the task.
 
     Raises:
       InputError: the folder is of another count now, or what the task has read was removed.
     """
-    model, plan = job.model, job.plan
-    network = model.config, model.variables
-    result: dict[str, float] = {}
-    if task.kind == "encode":
-        flip = plan.flips[task.flip]
-        part = tiled_maps.encode(*network, plan, job.read, index=task.tile, flip=flip)
-        job.check()
-        job.coarse(task.flip)[plan.coarse_core(task.tile)] = part
-    elif task.kind == "decode":
-        maps = tiled_maps.decode(
-            *network,
-            plan,
-            job.read,
-            lambda flip, region: np.asarray(job.coarse(flip)[region]),
-            index=task.tile,
-        )
-        _check_read(job, [_coarse_path(job, number) for number in range(len(plan.flips))])
-        if model.has_density:
-            result["density"] = float(maps[..., -1].sum(dtype=np.float64))
+    if task.kind == "find":
+        for tile in task.tiles:
+            _find_peaks(job, tile)
+            _mark(job, task.kind, tile)
+            update(1)
+        return
+    model = job.model
+    network = model.config, model.variables, job.plan
+    computed = tiled_maps.maps(*network, job.read, run=task.tiles, update=lambda _: update(0))
+    for tile, maps in computed:
+        density = float(maps[..., -1].sum(dtype=np.float64)) if model.has_density else None
         if maps.shape[-1] < job.map.shape[-1]:  # one map that is both
             maps = np.repeat(maps, 2, -1)
         # Zeros take next to no room in the file.
         maps[..., 0][maps[..., 0] <= model.floor] = 0
-        job.map[plan.cores[task.tile]] = maps[..., : job.map.shape[-1]]
-    else:
-        _find_peaks(job, task.tile)
-    files.write_json(job.folder / "done" / _name(task), result)
+        job.check()
+        job.map[job.plan.cores[tile]] = maps[..., : job.map.shape[-1]]
+        _mark(job, task.kind, tile, **({} if density is None else {"density": density}))
+        update(1)
 
 
 def one_by_one(job: Job, progress: Progress = silent) -> Engine:
     """The engine that runs the tasks of a job in turn."""
 
     def engine(todo: Sequence[Task], title: str) -> None:
-        with progress(title, len(todo)) as bar:
+        with progress(title, sum(len(task.tiles) for task in todo)) as bar:
             for task in todo:
-                run(job, task)
-                bar.update(1)
+                run(job, task, bar.update)
 
     return engine
 
@@ -198,7 +174,7 @@ def integral(job: Job) -> float | None:
     """The number of cells by the integral of the density; None for a model without a density."""
     if not job.model.has_density:
         return None
-    names = (_name(Task("decode", tile)) for tile in computed_tiles(job))
+    names = (_name("compute", tile) for tile in computed_tiles(job))
     sums = (json.loads((job.folder / "done" / name).read_text())["density"] for name in names)
     return job.model.count_factor * math.fsum(sums)
 
@@ -231,21 +207,21 @@ def _find_peaks(job: Job, tile: int) -> None:
         threshold_abs=job.model.floor,
         min_distance=tuple(job.model.config.detect.min_distance),
     )
-    _check_read(job, [_map_path(job)])
+    _check_read(job)
     with replacing(job.folder / "peaks" / f"{tile}.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, places=places, scores=scores)
 
 
-def _name(task: Task) -> str:
-    return f"{task.kind}-{task.flip}-{task.tile}"
+def _name(kind: str, tile: int) -> str:
+    return f"{kind}-{tile}"
+
+
+def _mark(job: Job, kind: str, tile: int, **result: float) -> None:
+    files.write_json(job.folder / "done" / _name(kind, tile), result)
 
 
 def _map_path(job: Job) -> Path:
     return job.folder / "map.zarr"
-
-
-def _coarse_path(job: Job, flip: int) -> Path:
-    return job.folder / "coarse" / f"{flip}.zarr"
 
 
 def _map_stays(job: Job) -> bool:
@@ -254,20 +230,20 @@ def _map_stays(job: Job) -> bool:
     return bool(job.model.config.detect.rule == "components" or keeps_density(job))
 
 
-def _check_read(job: Job, arrays: Sequence[Path]) -> None:
-    """Makes sure, before the result of a task is written, that what it was made from was there.
+def _check_read(job: Job) -> None:
+    """Makes sure, before a tile is marked as searched, that there was a map to search.
 
     What is missing in an array reads as zeros, as if there were no cells.
 
     Raises:
-      InputError: an array is gone, or the folder is of another count now.
+      InputError: the map is gone, or the folder is of another count now.
     """
     job.check()
-    for path in arrays:
-        if not job_arrays.is_array(path):
-            raise InputError(
-                f"{path}: was removed while it was needed; the same command computes it anew"
-            )
+    path = _map_path(job)
+    if not job_arrays.is_array(path):
+        raise InputError(
+            f"{path}: was removed while it was needed; the same command computes it anew"
+        )
 
 
 def _forget(job: Job, prefix: str) -> None:
@@ -276,39 +252,32 @@ def _forget(job: Job, prefix: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _forget_lost(job: Job, kind: str, flip: int = 0) -> bool:
-    """Removes the marks of tasks of whose part of an array a chunk is gone.
+def _forget_lost(job: Job) -> bool:
+    """Removes the marks of tiles of whose part of the map a chunk is gone.
 
     Returns:
       whether there are any.
     """
-    encoded = kind == "encode"
-    is_stored = job_arrays.stored_parts(_coarse_path(job, flip) if encoded else _map_path(job))
-    lost = []
-    for mark in (job.folder / "done").glob(f"{kind}-{flip}-*"):
-        tile = int(mark.name.rpartition("-")[2])
-        if not is_stored(job.plan.coarse_core(tile) if encoded else job.plan.cores[tile]):
-            lost.append(mark)
+    is_stored = job_arrays.stored_parts(_map_path(job))
+    marks = list((job.folder / "done").glob("compute-*"))
+    tiles = (int(mark.name.rpartition("-")[2]) for mark in marks)
+    lost = [
+        mark for mark, tile in zip(marks, tiles, strict=True) if not is_stored(job.plan.cores[tile])
+    ]
     for mark in lost:
         mark.unlink(missing_ok=True)
     return bool(lost)
 
 
-def _check_kept(job: Job, kind: str) -> None:
-    """Makes sure, after all tasks of a kind, that no chunk that they have read was removed.
+def _check_kept(job: Job) -> None:
+    """Makes sure, after all tiles were searched, that no chunk of the map was removed before.
 
     Raises:
       InputError: some were; the marks of all that may be wrong are removed.
     """
-    lost = []
-    if kind == "decode":
-        flips = range(len(job.plan.flips))
-        lost = [_coarse_path(job, flip) for flip in flips if _forget_lost(job, "encode", flip)]
-    elif kind == "find" and _forget_lost(job, "decode"):
-        lost = [_map_path(job)]
-    if lost:
-        _forget(job, kind)
+    if _forget_lost(job):
+        _forget(job, "find")
         raise InputError(
-            f"{lost[0]}: a part of it was removed while it was needed; the same command computes"
-            " it anew"
+            f"{_map_path(job)}: a part of it was removed while it was needed; the same command"
+            " computes it anew"
         )

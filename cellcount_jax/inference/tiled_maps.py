@@ -1,37 +1,38 @@
 """The network's maps of an image, in tiles if it is large, equal to those of one piece.
 
-Convolutions need a halo of some voxels around a tile, attention whole blocks of the coarsest
-level. That level is small, so it is computed first, tile by tile, for the whole image
-(`encode`); then the map, tile by tile, from the tile's own finer levels and the coarse one, with
-attention on the blocks that the tile meets (`decode`). The halo is that of the convolutions
-alone, and a level of the decoder computes no more of it than the next finer one needs. The caller
-reads the image and keeps the coarse level: in memory (`compute`) or on a disk (`tasks.py`).
+A tile is computed once, from a window around it: the encoder on the window, attention on the whole
+blocks of the coarsest level that the tile needs, and the decoder on the parts of its levels from
+which the tile's maps come, a level no more than the next finer one needs. The tiles of a
+volume behind each other are computed in one go, slab by slab of its planes
+(`network/passing.py`). The caller reads the image and takes the maps: in memory (`compute`) or on a
+disk (`tasks.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax import Array
 
-from cellcount_jax import config as settings
-from cellcount_jax.images.regions import Reader, Region, extent, placed, within
+from cellcount_jax.images.regions import Reader, Region, extent, within
 from cellcount_jax.inference.plan import Plan, make_plan, mirrored
+from cellcount_jax.inference.tiles import Needs
+from cellcount_jax.network.passing import COLLECTION, Lags, Passing
 from cellcount_jax.network.sau_net import SAUNet, create_model
 from cellcount_jax.network.unet import Parts
 
 Jitted = Any  # a function that `jax.jit` gave
-_ATTENTION_BLOCKS = 16  # in one call
-# While one thread computes, others read and write.
+# On a CPU one image in one piece, or tile of planes, is computed at a time: it takes all cores, and
+# two would take the memory twice.
 _DEVICE = threading.Lock()
 # Programs by their function and the arrays that they take.
 _compiled: dict[tuple[Jitted, Any], Any] = {}
@@ -57,7 +58,7 @@ def compute(
       config: of the experiment.
       variables: `params` and `batch_stats` of its network.
       values: `(*spatial, channels)` normalised intensities.
-      update: called with the number of voxels after each mirror image of a tile, for a bar; in
+      update: called with the number of voxels after each mirror image of a part, for a bar; in
         all those of the image once for each mirror image.
 
     Returns:
@@ -69,168 +70,223 @@ def compute(
       InputError: see `plan.make_plan`.
     """
     plan = make_plan(config, values.shape[:-1])
-    read = values.__getitem__
     found = np.empty((*plan.shape, 1 + config.target.count_head), np.float32)
-    coarse: list[np.ndarray] = []
-    for flip in () if plan.whole else plan.flips:
-        level = np.empty((*plan.coarse_shape, coarse_features(config)), np.float32)
-        for index in range(len(plan.tiles)):
-            part = encode(config, variables, plan, read, index=index, flip=flip)
-            level[plan.coarse_core(index)] = part
-        coarse.append(level)
-    for index, core in enumerate(plan.cores):
-        found[core] = decode(
-            config,
-            variables,
-            plan,
-            read,
-            lambda flip, region: coarse[flip][region],
-            index=index,
-            update=update,
-        )
+    for run in plan.runs(range(len(plan.cores))):
+        of_tiles = maps(config, variables, plan, values.__getitem__, run=run, update=update)
+        for tile, part in of_tiles:
+            found[plan.cores[tile]] = part
     return found
 
 
-def coarse_features(config: ml_collections.ConfigDict) -> int:
-    """The channels of the coarsest level."""
-    features: int = config.model.features * 2 ** len(settings.strides(config))
-    return features
-
-
-def encode(
+def maps(
     config: ml_collections.ConfigDict,
     variables: Any,
     plan: Plan,
     read: Reader,
     *,
-    index: int,
-    flip: tuple[int, ...],
-) -> np.ndarray:
-    """A tile's part of the coarsest level of a mirror image.
-
-    Args:
-      config: of the experiment.
-      variables: of its network.
-      plan: of the image.
-      read: gives parts of the image.
-      index: of the tile.
-      flip: the axes along which the image is mirrored.
-
-    Returns:
-      `(*coarse core, channels)` float32, for `Plan.coarse_core`.
-    """
-    tile = plan.tiles[index]
-    run = _encoded(ml_collections.FrozenConfigDict(config))
-    found = _on_device(run, variables, plan.read_mirrored(read, flip, tile.outer)[None])[0]
-    return found[plan.coarse_region(tile.inner)]
-
-
-def decode(
-    config: ml_collections.ConfigDict,
-    variables: Any,
-    plan: Plan,
-    read: Reader,
-    read_coarse: Callable[[int, Region], np.ndarray],
-    *,
-    index: int,
+    run: Sequence[int],
     update: Callable[[int], object] = lambda voxels: None,
-) -> np.ndarray:
-    """The maps of a tile's core.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The maps of the tiles of a run, each as soon as it is complete.
 
     Args:
       config: of the experiment.
       variables: of its network.
       plan: of the image.
       read: gives parts of the image.
-      read_coarse: gives a region of the coarsest level, `(*region, channels)`, of the mirror image
-        with a number; called with `Plan.coarse_needed`, not for an image in one piece.
-      index: of the tile.
+      run: numbers of tiles, see `Plan.runs`.
       update: see `compute`.
 
-    Returns:
-      `(*core, 1 or 2)` float32, see `compute`.
+    Yields:
+      The number of a tile, and `(*core, 1 or 2)` float32, see `compute`.
     """
-    frozen = ml_collections.FrozenConfigDict(config)
-    core = plan.cores[index]
-    mean = np.zeros((*extent(core), 1 + config.target.count_head), np.float32)
-    whole = read(core) if plan.whole else None
+    core = plan.joined(run)
+    sums: dict[int, np.ndarray] = {}
     for number, flip in enumerate(plan.flips):
-        window = plan.window(core, flip)
-        if whole is not None:
-            values = np.zeros((*plan.window_shape, whole.shape[-1]), whole.dtype)
-            values[core] = np.flip(whole, flip)
-            size = np.asarray(plan.padded_shape, np.int32)
-            found = _on_device(_whole(frozen), variables, values[None], size)[0]
-        else:
-            region = plan.coarse_needed(index, flip)
-            level = _attend(frozen, variables, read_coarse(number, region), plan.block)
-            parts = plan.parts(core, flip)
-            coarse = level[within(plan.coarse_part(core, flip), region)]
-            starts = np.array([[p.start for p in part] for part in parts], np.int32)
-            values = plan.read_mirrored(read, flip, window)
-            run = _decoded(frozen, plan.part_shapes)
-            found = _on_device(run, variables, values[None], coarse[None], starts)[0]
-            window = placed(parts[0], window)
-        part = found[within(mirrored(core, plan.shape, flip), window)]
-        if config.target.kernel == "mask":
-            part = 1 / (1 + np.exp(-part))
-        mean += np.flip(part, flip)
-        update(math.prod(extent(core)))
-    return mean / len(plan.flips)
+        left = {tile: extent(plan.cores[tile])[0] for tile in run}
+        parts = _whole if plan.whole else _passed
+        for place, found in parts(config, variables, plan, read, core, flip):
+            part, region = np.flip(found, flip), mirrored(place, plan.shape, flip)
+            if config.target.kernel == "mask":
+                part = 1 / (1 + np.exp(-part))
+            update(math.prod(extent(region)))
+            for tile in [t for t in left if _meet(plan.cores[t][0], region[0])]:
+                of_tile = plan.cores[tile][0]
+                if tile not in sums:
+                    sums[tile] = np.zeros((*extent(plan.cores[tile]), part.shape[-1]), np.float32)
+                start, stop = max(of_tile.start, region[0].start), min(of_tile.stop, region[0].stop)
+                here = slice(start - of_tile.start, stop - of_tile.start)
+                sums[tile][here] += part[start - region[0].start : stop - region[0].start]
+                left[tile] -= stop - start
+                if not left[tile]:
+                    del left[tile]
+                    if number == len(plan.flips) - 1:
+                        yield tile, sums.pop(tile) / len(plan.flips)
 
 
-def _on_device(run: Jitted, variables: Any, *inputs: np.ndarray) -> np.ndarray:
-    with _DEVICE:
-        leaves = jax.tree.leaves((variables, inputs))
-        alike = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves)
-        compiled = _compiled.get((run, alike))
-        if compiled is None:
-            with _shown():
-                compiled = run.lower(variables, *inputs).compile()
-            _compiled[run, alike] = compiled
-        found = compiled(variables, *inputs)
-        if jax.default_backend() == "cpu":
-            found.block_until_ready()  # one takes all cores, and two the memory twice
-    # An accelerator has the next one to compute, while this one is fetched.
-    return np.asarray(found)
+def _meet(one: slice, other: slice) -> bool:
+    return bool(one.start < other.stop and other.start < one.stop)
 
 
-def _attend(
-    config: ml_collections.FrozenConfigDict,
+def _whole(
+    config: ml_collections.ConfigDict,
     variables: Any,
-    coarse: np.ndarray,
-    block: Sequence[int],
-) -> np.ndarray:
-    """Attention on whole blocks of the coarsest level."""
-    if not block:
-        return coarse
-    run = _attended(config)
-    attended = np.empty_like(coarse)
-    alike: dict[tuple[int, ...], list[Region]] = {}
-    for region in _blocks(coarse.shape[:-1], block):
-        alike.setdefault(coarse[region].shape, []).append(region)
-    for shape, regions in alike.items():
-        # Batches have one size, to compile once; blocks at the image's end are computed one by one.
-        size = _ATTENTION_BLOCKS if shape[:-1] == tuple(block) else 1
-        for first in range(0, len(regions), size):
-            some = regions[first : first + size]
-            batch = np.zeros((size, *shape), coarse.dtype)
-            for i, region in enumerate(some):
-                batch[i] = coarse[region]
-            for region, result in zip(some, _on_device(run, variables, batch), strict=False):
-                attended[region] = result
-    return attended
+    plan: Plan,
+    read: Reader,
+    core: Region,
+    flip: tuple[int, ...],
+) -> Iterator[tuple[Region, np.ndarray]]:
+    """The maps of a mirror image in one piece, and where they are."""
+    whole = read(core)
+    values = np.zeros((*plan.window_shape, whole.shape[-1]), whole.dtype)
+    values[core] = np.flip(whole, flip)
+    size = np.asarray(plan.padded_shape, np.int32)
+    run = _of_one_piece(ml_collections.FrozenConfigDict(config))
+    with _DEVICE:
+        found = _compile(run, variables, values[None], size)(variables, values[None], size)
+        if jax.default_backend() == "cpu":
+            found.block_until_ready()
+    yield core, np.asarray(found)[0][core]
 
 
-def _blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Region]:
-    starts = [range(0, size, step) for size, step in zip(shape, block, strict=True)]
-    for corner in itertools.product(*starts):
-        ends = zip(corner, block, shape, strict=True)
-        yield tuple(slice(start, min(start + step, size)) for start, step, size in ends)
+class _Place(NamedTuple):
+    """Where in a mirror image lies what `_step` computes.
+
+    Attributes:
+      starts: `(levels, D)` int32, of the parts of the levels in the window, finest first.
+      blocks: `(D,)` int32, of the blocks that attend in the window's coarsest level.
+      origin: `(D,)` int32, of the same in the image's.
+      size: `(D,)` int32, of the image.
+      filled: `(D,)` int32, how much of the window the image fills, from its beginning.
+      first: `()` int32, the first plane of the slab.
+    """
+
+    starts: Any
+    blocks: Any
+    origin: Any
+    size: Any
+    filled: Any
+    first: Any
+
+
+def _passed(
+    config: ml_collections.ConfigDict,
+    variables: Any,
+    plan: Plan,
+    read: Reader,
+    core: Region,
+    flip: tuple[int, ...],
+) -> Iterator[tuple[Region, np.ndarray]]:
+    """The maps of a run in a mirror image, slab by slab, and where they are."""
+    needs, wanted = plan.needs(core, flip), mirrored(core, plan.shape, flip)
+    lags, planes = plan.lags, plan.window_shape[0]
+    run, place = _step_of(config, plan), _placed(plan, needs)
+    state: Any = {}
+    on_cpu = jax.default_backend() == "cpu"
+    waiting: tuple[Region, Region, Array] | None = None
+    for first in plan.slabs(core, flip):
+        window = (slice(first, first + planes), *(need.window for need in needs[1:]))
+        values = plan.read_mirrored(read, flip, window)[None]
+        inputs = values, place._replace(first=np.int32(first))
+        if lags is not None and not state:
+            state = _nothing_before(run, variables, inputs)
+        with _DEVICE:
+            if on_cpu:
+                jax.block_until_ready(state)  # two at once would take the memory twice
+            found, state = _compile(run, variables, state, *inputs)(variables, state, *inputs)
+            if on_cpu and lags is None:
+                found.block_until_ready()
+        # While a slab is computed, the maps of the one before are used, and the next one is read.
+        if waiting is not None:
+            yield _taken(*waiting)
+        part = tuple(need.parts[0] for need in needs)
+        if lags is not None:
+            part = (slice(first - lags.maps, first - lags.maps + planes), *part[1:])
+        depth = slice(max(part[0].start, wanted[0].start), min(part[0].stop, wanted[0].stop))
+        waiting = ((depth, *wanted[1:]), part, found) if depth.start < depth.stop else None
+    if waiting is not None:
+        yield _taken(*waiting)
+
+
+def window_program(
+    config: ml_collections.ConfigDict,
+    variables: Any,
+    plan: Plan,
+    core: Region,
+    values: np.ndarray,
+) -> Callable[[], np.ndarray]:
+    """What computes something once for the maps of a core, to see how long it takes.
+
+    Args:
+      config: of the experiment.
+      variables: of its network.
+      plan: of an image in tiles.
+      core: one of its cores.
+      values: `(*window, channels)` normalised intensities, see `Plan.window_shape`.
+
+    Returns:
+      A function that gives `(*part, 1 or 2)` maps.
+    """
+    run = _step_of(config, plan)
+    inputs = values[None], _placed(plan, plan.needs(core, ()))
+
+    def compute() -> np.ndarray:
+        state = _nothing_before(run, variables, inputs) if plan.lags else {}
+        found, _ = _compile(run, variables, state, *inputs)(variables, state, *inputs)
+        return np.asarray(found)[0]
+
+    return compute
+
+
+def _step_of(config: ml_collections.ConfigDict, plan: Plan) -> Jitted:
+    frozen = ml_collections.FrozenConfigDict(config)
+    return _step(frozen, plan.part_shapes, plan.blocks_shape, plan.lags)
+
+
+def _nothing_before(run: Jitted, variables: Any, inputs: Any) -> Any:
+    """What is left of the slab before the first one."""
+    _, shape = jax.eval_shape(run, variables, {}, *inputs)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
+
+
+def _placed(plan: Plan, needs: Sequence[Needs]) -> _Place:
+    windows = np.array([need.window.start for need in needs])
+    filled = np.array(plan.padded_shape) - windows
+    if plan.lags is not None:
+        # What planes that pass need is counted from the slab on, and each slab is full.
+        windows[0], filled[0] = 0, plan.window_shape[0]
+    steps = np.cumprod([(1,) * len(needs), *plan.strides], axis=0)
+    starts = np.array([[part.start for part in need.parts] for need in needs]).T
+    origin = np.array([need.blocks.start for need in needs])
+    return _Place(
+        np.asarray(starts - windows // steps, np.int32),
+        np.asarray(origin - windows // steps[-1], np.int32),
+        np.asarray(origin, np.int32),
+        np.asarray(plan.padded_shape, np.int32),
+        np.asarray(filled, np.int32),
+        np.int32(0),
+    )
+
+
+def _taken(region: Region, part: Region, found: Array) -> tuple[Region, np.ndarray]:
+    """A region and its maps, from those of a part."""
+    return region, np.asarray(found)[0][within(region, part)]
+
+
+def _compile(run: Jitted, *inputs: Any) -> Any:
+    """The program of a function for inputs of such shapes."""
+    leaves = jax.tree.leaves(inputs)
+    alike = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves)
+    compiled = _compiled.get((run, alike))
+    if compiled is None:
+        with _shown():
+            compiled = run.lower(*inputs).compile()
+        _compiled[run, alike] = compiled
+    return compiled
 
 
 @functools.cache
-def _whole(config: ml_collections.FrozenConfigDict) -> Jitted:
+def _of_one_piece(config: ml_collections.FrozenConfigDict) -> Jitted:
     """Image, at the beginning of an array, to the map."""
     model = create_model(config, trained=True)
 
@@ -241,35 +297,38 @@ def _whole(config: ml_collections.FrozenConfigDict) -> Jitted:
 
 
 @functools.cache
-def _encoded(config: ml_collections.FrozenConfigDict) -> Jitted:
-    """Image to the coarsest level."""
-    model = create_model(config, trained=True)
-    return jax.jit(lambda variables, x: model.apply(variables, x, method=SAUNet.encode)[-1])
-
-
-@functools.cache
-def _attended(config: ml_collections.FrozenConfigDict) -> Jitted:
-    """The coarsest level after attention."""
-    model = create_model(config, trained=True)
-
-    def run(variables: Any, x: Array) -> Any:
-        # The level is stored as float32, whatever type it was computed in.
-        return model.apply(variables, (x.astype(model.dtype),), method=SAUNet.attend)[-1]
-
-    return jax.jit(run)
-
-
-@functools.cache
-def _decoded(
-    config: ml_collections.FrozenConfigDict, shapes: tuple[tuple[int, ...], ...]
+def _step(
+    config: ml_collections.FrozenConfigDict,
+    part_shapes: tuple[tuple[int, ...], ...],
+    blocks_shape: tuple[int, ...],
+    lags: Lags | None,
 ) -> Jitted:
-    """Image, a part of the attended coarsest level and where parts begin, to the map of a part."""
+    """A window and what is left of the slab before, to the maps of a part and what is left."""
     model = create_model(config, trained=True)
 
-    def run(variables: Any, x: Array, attended: Array, starts: Array) -> Any:
-        levels = model.apply(variables, x, method=SAUNet.encode)
-        levels = (*levels[:-1], attended.astype(model.dtype))
-        parts = Parts(starts, shapes)
-        return model.apply(variables, levels, parts=parts, method=SAUNet.decode)
+    def run(variables: Any, state: Any, x: Array, place: _Place) -> Any:
+        passing = None if lags is None else Passing(place.first, place.size[0], lags)
 
-    return jax.jit(run)
+        def apply(method: Any, x: Any, **options: Any) -> Any:
+            nonlocal state
+            given = {**variables, **state}
+            options |= {"method": method, "passing": passing}
+            found, state = model.apply(given, x, mutable=[COLLECTION], **options)
+            return found
+
+        *finer, coarse = apply(SAUNet.encode, x, size=place.filled)
+        # The blocks, and what is computed, may go beyond the image.
+        beyond = [(0, size) for size in blocks_shape]
+        coarse = jnp.pad(coarse, ((0, 0), *beyond, (0, 0)))
+        coarse = _cut(coarse, place.blocks, blocks_shape)
+        (coarse,) = apply(SAUNet.attend, (coarse,), size=place.size, origin=place.origin)
+        coarse = _cut(coarse, place.starts[-1] - place.blocks, part_shapes[-1])
+        parts = Parts(place.starts, part_shapes)
+        return apply(SAUNet.decode, (*finer, coarse), size=place.filled, parts=parts), state
+
+    return jax.jit(run, donate_argnums=1)
+
+
+def _cut(x: Array, start: Array, shape: Sequence[int]) -> Array:
+    """A part of an array `(batch, *spatial, channels)`."""
+    return jax.lax.dynamic_slice(x, (0, *start, 0), (x.shape[0], *shape, x.shape[-1]))

@@ -1,207 +1,227 @@
-"""Grids of overlapping tiles, for images that do not fit the accelerator at once.
+"""Tiles along an axis of an image: cores, and what the network needs around each of them.
 
-Every tile reads its outer region, a core and a halo around it; the cores tile the image exactly
-once. Regions are half-open slices in image coordinates, one per spatial axis. Pure
-functions, 2D and 3D alike.
-
-Outer regions start on the block grid, anchored at the image's origin, on which pooling (or
-attention) lies: so a tile is computed on the same grid as the whole image, and with a halo of
-at least the network's radius its core equals the whole image's map.
+The cores tile an axis exactly once. Regions are half-open slices. The maps of a core need parts
+of the decoder's levels, these a part of the coarsest level; attention mixes whole blocks of
+it, and the encoder sees some of the image around these. Pure functions of one axis, 2D and 3D
+alike.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from cellcount_jax.errors import InputError
-from cellcount_jax.images.regions import Region
+from cellcount_jax.network.passing import rounded_up as up
+
+_ENDS = 10  # cores at each end of an axis for which what they need may end with the image, at most
 
 
-class Tile(NamedTuple):
-    """One tile.
+class Axis(NamedTuple):
+    """An axis of an image, as the network sees it.
 
     Attributes:
-      outer: the region that is read, in image coordinates.
-      core: the region for which the tile gives the result, in image coordinates.
-      inner: the core, relative to the outer region.
+      size: voxels, a multiple of the stride.
+      strides: of the levels, finest first, each to the next.
+      block: voxels of the coarsest level that attend to each other; 1 = none do.
+      reach: voxels of a level that the decoder's convolutions see on each side.
+      radius: voxels of the image that the encoder sees on each side of one of the coarsest level.
     """
 
-    outer: Region
-    core: Region
-    inner: Region
+    size: int
+    strides: tuple[int, ...]
+    block: int
+    reach: int
+    radius: int
+
+    @property
+    def stride(self) -> int:
+        """Voxels of the image for one of the coarsest level."""
+        return int(np.prod(self.strides, dtype=int))
 
 
-def tile_grid(
-    shape: Sequence[int], *, core: Sequence[int], halo: Sequence[int], block: Sequence[int]
-) -> list[Tile]:
-    """Lays tiles over an image.
+class Sizes(NamedTuple):
+    """Sizes of what cores need that are enough for each of them, so that one program is compiled.
 
-    Args:
-      shape: `(D,)` spatial shape of the image, in voxels.
-      core: `(D,)` size of the cores, multiples of `block`; the last ones end with the image.
-      halo: `(D,)` voxels that a tile reads at least on each side of its core, except
-        beyond the image.
-      block: `(D,)` the grid on which outer regions start, and end unless the image ends. An
-        image that ends on it gets outer regions of one shape.
-
-    Returns:
-      The tiles, in index order of their cores.
-
-    Raises:
-      InputError: if the sizes are not D whole numbers, not positive (`halo`: negative), or
-        a core is no multiple of the block.
+    Attributes:
+      parts: of each level, finest first.
+      blocks: of the coarsest level.
+      window: of the image.
     """
-    _check_sizes(shape, halo, block)
-    _check_size("core", core, len(shape), least=1)
-    for axis, (size, step) in enumerate(zip(core, block, strict=True)):
-        if size % step:
-            raise InputError(
-                f"core is {size} on axis {axis}; it must be a multiple of the block of {step}."
-            )
-    axes = [_axis_tiles(*sizes) for sizes in zip(shape, core, halo, block, strict=True)]
-    return [
-        Tile(*(tuple(regions) for regions in zip(*parts, strict=True)))
-        for parts in itertools.product(*axes)
-    ]
+
+    parts: tuple[int, ...]
+    blocks: int
+    window: int
 
 
-def decoder_parts(
-    core: slice, window: slice, *, strides: Sequence[int], reach: int, lengths: Sequence[int] = ()
-) -> list[slice]:
-    """The part of each level that a decoder needs along one axis, for the maps of a core.
+class Needs(NamedTuple):
+    """What the maps of a core need.
+
+    Attributes:
+      parts: a part of each level, finest first, in voxels of the level.
+      blocks: the whole blocks of the coarsest level in which the coarsest part lies.
+      window: of the image, on the grid of the coarsest level; it holds the others, as far as the
+        image goes.
+    """
+
+    parts: tuple[slice, ...]
+    blocks: slice
+    window: slice
+
+
+def needs(core: slice, axis: Axis, *, sizes: Sizes | None = None) -> Needs:
+    """What the maps of a core need along an axis.
 
     Args:
       core: the voxels whose maps are wanted.
-      window: the voxels that the encoder sees, on the grid of the coarsest level.
-      strides: of the levels, finest first, each to the next.
-      reach: voxels of a level that its convolutions see on each side, but beyond the window.
-      lengths: of the parts of the finest levels, as far as they are fixed.
-
-    Returns:
-      A part a level, in voxels of the level from the beginning of the window.
+      axis: in which it lies.
+      sizes: of what is needed, which then may go beyond the image; None = no more than that.
     """
-    start, stop = core.start - window.start, core.stop - window.start
-    size = window.stop - window.start
+    parts = _decoder_parts(core, axis, sizes.parts if sizes else ())
+    start = parts[-1].start // axis.block * axis.block
+    blocks = slice(start, start + sizes.blocks if sizes else up(parts[-1].stop, axis.block))
+    first, last = _seen(blocks, axis)
+    window = slice(first, first + sizes.window if sizes else last)
+    return Needs(tuple(parts), blocks, window)
+
+
+def sizes_of(cores: Sequence[slice], axis: Axis) -> Sizes:
+    """The sizes that are enough for some cores."""
+    lengths: list[int] = []
+    for level in range(len(axis.strides) + 1):
+        parts = (_decoder_parts(core, axis, lengths)[level] for core in cores)
+        lengths.append(max(part.stop - part.start for part in parts))
+    blocks = window = 0
+    for core in cores:
+        coarse = _decoder_parts(core, axis, lengths)[-1]
+        start = coarse.start // axis.block * axis.block
+        blocks = max(blocks, up(coarse.stop, axis.block) - start)
+    for core in cores:
+        coarse = _decoder_parts(core, axis, lengths)[-1]
+        start = coarse.start // axis.block * axis.block
+        first, last = _seen(slice(start, start + blocks), axis)
+        # A part that goes beyond the image lies in the window, too: it is cut from there.
+        window = max(window, max(last, coarse.stop * axis.stride) - first)
+    return Sizes(tuple(lengths), blocks, window)
+
+
+def _seen(blocks: slice, axis: Axis) -> tuple[int, int]:
+    """Where the part of an image that the encoder sees for blocks begins and ends."""
+    step = axis.stride
+    first = max((blocks.start * step - axis.radius) // step * step, 0)
+    return first, min(up(blocks.stop * step + axis.radius, step), axis.size)
+
+
+def _decoder_parts(core: slice, axis: Axis, lengths: Sequence[int]) -> list[slice]:
+    """The part of each level, in its voxels, that a decoder needs for the maps of a core.
+
+    Args:
+      core: the voxels whose maps are wanted.
+      axis: in which it lies.
+      lengths: of the parts of the finest levels, as far as they are fixed.
+    """
+    start, stop, size = core.start, core.stop, axis.size
     parts = []
-    for level in range(len(strides) + 1):
+    for level in range(len(axis.strides) + 1):
         # Of the coarsest level voxels alone are needed: it is given, and upsampled.
-        margin, step = (reach, strides[level]) if level < len(strides) else (0, 1)
+        margin, step = (axis.reach, axis.strides[level]) if level < len(axis.strides) else (0, 1)
         start = max((start - margin) // step * step, 0)
-        stop = min(-(-(stop + margin) // step) * step, size)
+        stop = max(min(up(stop + margin, step), size), up(stop, step))
         if level < len(lengths):
-            start = min(start, size - lengths[level])
             stop = start + lengths[level]
         parts.append(slice(start, stop))
-        start, stop, size = start // step, stop // step, size // step
+        start, stop, size = start // step, up(stop, step) // step, size // step
     return parts
 
 
-def choose_core(
-    shape: Sequence[int], *, halo: Sequence[int], block: Sequence[int], max_voxels: int
-) -> tuple[int, ...]:
-    """Chooses the core whose tiles compute the fewest voxels in all.
+def grid(size: int, core: int, first: int) -> tuple[slice, ...]:
+    """The cores along an axis: the first one, those of one length after it, and what is left."""
+    starts = (0, *range(first, size, core))
+    return tuple(slice(*pair) for pair in zip(starts, (*starts[1:], size), strict=True))
 
-    Halos are computed again by each tile, and so is what the last tiles along an axis read
-    beyond their need, as all are of one size: large cores waste little, and equal ones.
+
+class Option(NamedTuple):
+    """The smallest cores that give a number of tiles along an axis.
+
+    Attributes:
+      cores: their length but the first one's.
+      first: that of the first one.
+      tiles: their number.
+      window: what is read for each, see `Sizes`.
+    """
+
+    cores: int
+    first: int
+    tiles: int
+    window: int
+
+
+def options(size: int, axis: Axis, *, mirror: bool) -> list[Option]:
+    """The cores to choose from along an axis.
+
+    They end in the middle of attention blocks, about, so that what they need around lies in the
+    same; and at multiples of many voxels, as the map is stored in chunks that none of them shares.
 
     Args:
-      shape: `(D,)` spatial shape of the image, in voxels.
-      halo: `(D,)`, as for `tile_grid`.
-      block: `(D,)`, as for `tile_grid`.
-      max_voxels: the most voxels that an outer region may have.
+      size: voxels of the image itself.
+      axis: of the image.
+      mirror: whether mirror images are computed as well.
+    """
+    unit, shift = axis.block * axis.stride, _middle(axis.block) * axis.stride
+    found: dict[int, Option] = {}
+    for core in range(unit, size + shift + unit, unit):  # the last one is one tile
+        first = core - shift
+        tiles = 1 + max(-(-(size - first) // core), 0)
+        if tiles not in found:
+            some = different(grid(size, core, first), size, mirror=mirror)
+            found[tiles] = Option(core, first, tiles, sizes_of(some, axis).window)
+    return list(found.values())
+
+
+def _middle(block: int) -> int:
+    """The multiple of the largest divisor of a block that is nearest to its middle; 0 of primes."""
+    divisor = max((n for n in range(1, block // 2 + 1) if block % n == 0), default=1)
+    return 0 if divisor == 1 and block > 2 else round(block / 2 / divisor) * divisor
+
+
+def choose(axes: Sequence[Sequence[Option]], *, max_voxels: float) -> tuple[Option, ...] | None:
+    """The options of some axes whose tiles compute the fewest voxels in all.
+
+    What is around cores is computed again by each tile: large cores waste little, and equal ones.
+
+    Args:
+      axes: options of each; among equals the last axes, along which images are read, get the
+        longest cores.
+      max_voxels: the most voxels of a window.
 
     Returns:
-      The core for `tile_grid`, multiples of `block`; where the whole image fits, the image
-      rounded up to blocks.
-
-    Raises:
-      InputError: if the sizes are not D whole numbers in range, or if not even cores of
-        one block fit; the message has the voxels that they need.
+      One option an axis; None if even the smallest have more voxels.
     """
-    _check_sizes(shape, halo, block)
-    axes = [_axis_options(*sizes) for sizes in zip(shape, halo, block, strict=True)]
-    least = math.prod(min(option.width for option in options) for options in axes)
-    if least > max_voxels:
-        raise InputError(
-            f"config.predict.max_voxels = {max_voxels}: a tile of an image of shape"
-            f" {tuple(shape)} needs at least {least}, with a halo of {tuple(halo)} and blocks of"
-            f" {tuple(block)}."
-        )
-    widths = _products([[option.width for option in options] for options in axes])
-    computed = _products([[option.width * option.tiles for option in options] for options in axes])
-    best = np.argmin(np.where(widths <= max_voxels, computed, np.inf))
-    chosen = np.unravel_index(best, widths.shape)
-    return tuple(options[int(i)].core for options, i in zip(axes, chosen, strict=True))
+    windows = _products([[option.window for option in of_axis] for of_axis in axes])
+    computed = _products([[o.window * o.tiles for o in of_axis] for of_axis in axes])
+    if windows.min() > max_voxels:
+        return None
+    best = np.argmin(np.where(windows <= max_voxels, computed, np.inf))
+    chosen = np.unravel_index(best, windows.shape)
+    return tuple(of_axis[int(i)] for of_axis, i in zip(axes, chosen, strict=True))
+
+
+def computed(chosen: Sequence[Option]) -> int:
+    """The voxels that are computed with an option for each axis."""
+    return math.prod(option.window * option.tiles for option in chosen)
+
+
+def different(cores: Sequence[slice], size: int, *, mirror: bool) -> list[slice]:
+    """The cores of a grid that may differ in what they need, with those of the mirror image."""
+    middle = len(cores) // 2
+    some = [*cores[:_ENDS], *cores[middle : middle + 1], *cores[-_ENDS:]]
+    mirrored = [slice(size - core.stop, size - core.start) for core in some]
+    return [*some, *mirrored] if mirror else some
 
 
 def _products(sizes: Sequence[Sequence[int]]) -> np.ndarray:
     """The products of one number of each axis, an array of as many axes."""
     return functools.reduce(np.multiply.outer, [np.array(of_axis, float) for of_axis in sizes])
-
-
-class _Option(NamedTuple):
-    """The smallest core that gives a number of tiles along an axis.
-
-    Attributes:
-      core: its length.
-      tiles: their number.
-      width: of an outer region.
-    """
-
-    core: int
-    tiles: int
-    width: int
-
-
-def _axis_options(size: int, halo: int, block: int) -> list[_Option]:
-    """The cores to choose from along an axis, smallest first: among equals the last axes, along
-    which images are read, get the longest."""
-    options: dict[int, _Option] = {}
-    for core in range(block, size + block, block):
-        tiles = _axis_tiles(size, core, halo, block)
-        if len(tiles) not in options:
-            width = max(outer.stop - outer.start for outer, _, _ in tiles)
-            options[len(tiles)] = _Option(core, len(tiles), width)
-    return list(options.values())
-
-
-def _axis_tiles(size: int, core: int, halo: int, block: int) -> list[tuple[slice, slice, slice]]:
-    """Outer, core and inner slices along one axis; on the block grid, outer ones of one length."""
-    cores = [(start, min(start + core, size)) for start in range(0, size, core)]
-    needed = [
-        (max((start - halo) // block * block, 0), min(-(-(stop + halo) // block) * block, size))
-        for start, stop in cores
-    ]
-    length = -(-max(stop - start for start, stop in needed) // block) * block
-    tiles = []
-    for (start, stop), (first, _) in zip(cores, needed, strict=True):
-        # At the far end a tile reads more than it needs, so that it is compiled with the others.
-        outer = min(first, -(-(size - length) // block) * block)
-        tiles.append(
-            (
-                slice(outer, min(outer + length, size)),
-                slice(start, stop),
-                slice(start - outer, stop - outer),
-            )
-        )
-    return tiles
-
-
-def _check_sizes(shape: Sequence[int], halo: Sequence[int], block: Sequence[int]) -> None:
-    _check_size("shape", shape, len(shape), least=1)
-    _check_size("halo", halo, len(shape), least=0)
-    _check_size("block", block, len(shape), least=1)
-
-
-def _check_size(name: str, sizes: Sequence[int], ndim: int, *, least: int) -> None:
-    if ndim == 0 or len(sizes) != ndim or any(size != int(size) or size < least for size in sizes):
-        raise InputError(
-            f"{name} is {tuple(sizes)}; it must be {max(ndim, 1)} whole numbers, "
-            f"each at least {least}."
-        )

@@ -6,6 +6,7 @@ Otsu's threshold needs cells that are brighter than their surroundings.
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from cellcount_jax.inference import model_file
 from cellcount_jax.inference.fitted import Fitted
 from cellcount_jax.inference.job import Progress, silent
 from cellcount_jax.inference.threshold import checked_threshold
-from cellcount_jax.inference.tiles import tile_grid
+from cellcount_jax.inference.tiles import grid
 from cellcount_jax.inference.trained_model import TrainedModel
 from cellcount_jax.label import blobs
 from cellcount_jax.label.blobs import BlobSettings
@@ -71,10 +72,8 @@ def otsu_image(
     halo = np.ceil(_HALO_RADII * session.radius / session.edges).astype(int)
     reach = halo + settings.margin + settings.filter_reach
     core = _core(shape, reach, max_voxels)
-    cores = [
-        tile.core
-        for tile in tile_grid(shape, core=core, halo=[0] * len(shape), block=[1] * len(shape))
-    ]
+    sides = zip(shape, core, strict=True)
+    cores = list(itertools.product(*(grid(size, edge, edge) for size, edge in sides)))
     if len(cores) == 1:
         with (progress or silent)("proposing", math.prod(shape)) as bar:
             found = blobs.otsu(session.intensities(all_of(shape)), settings)

@@ -17,6 +17,7 @@ from jax import Array
 
 from cellcount_jax.network.convolutions import at_least_float32, inside
 from cellcount_jax.network.layers import Conv, Norm
+from cellcount_jax.network.passing import Passing, delayed
 
 
 class SelfAttention(nn.Module):
@@ -31,8 +32,9 @@ class SelfAttention(nn.Module):
         None = the whole image is one block.
       dropout: rate on the attention weights, where `keys` are given.
 
-    With a `size`, `(D,)` int32, the image is that large, from the beginning of x; a voxel does not
-    look at what is behind it.
+    With a `size`, `(D,)` int32, the image is that large, and x begins at an `origin` in it, on the
+    grid of the blocks, by default where the image does; a voxel does not look at what is outside of
+    it. Planes that are `passing` wait until their blocks are whole.
 
     Examples:
       >>> import jax
@@ -53,9 +55,20 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, *, train: bool, keys: Array | None = None, size: Array | None = None
+        self,
+        x: Array,
+        *,
+        train: bool,
+        keys: Array | None = None,
+        size: Array | None = None,
+        origin: Array | None = None,
+        passing: Passing | None = None,
     ) -> Array:
         batch, *grid, features = x.shape
+        if passing is not None and origin is not None:
+            lags = passing.lags
+            x = delayed(self, "x", x, lags.attended - lags.encoder[-1])
+            origin = origin.at[0].set(passing.first - lags.attended)
         window = (1,) * len(grid)
         block = [min(b, g) for b, g in zip(self.block or grid, grid, strict=True)]
 
@@ -63,7 +76,7 @@ class SelfAttention(nn.Module):
             return to_blocks(Conv(features, window, dtype=self.dtype, name=name)(x), block)
 
         theta, phi, g = projected("theta"), projected("phi"), projected("g")
-        filled = jnp.ones(grid, bool) if size is None else inside(grid, size)
+        filled = jnp.ones(grid, bool) if size is None else inside(grid, size, origin=origin)
         seen_in = to_blocks(filled[None, ..., None], block)[..., 0]
         # Where nothing is, the result does not matter, but that it is a number.
         seen_in = seen_in | ~seen_in.any(-1, keepdims=True)

@@ -57,11 +57,15 @@ def convolve(x: Array, kernel: Array, *, size: Array | None = None) -> Array:
     return _convolve_plane(x, kernel) if len(window) == 2 else _convolve_by_depth(x, kernel)
 
 
-def inside(shape: Sequence[int], size: Array) -> Array:
-    """`(*shape,)` bool: where an array is filled by an image `(D,)` large, from its beginning."""
+def inside(shape: Sequence[int], size: Array, *, origin: Array | None = None) -> Array:
+    """`(*shape,)` bool: where an array, which begins at an origin, is filled by an image `(D,)`
+    large."""
     within = jnp.ones((), bool)
     for axis in range(len(shape)):
         at = jax.lax.broadcasted_iota(jnp.int32, tuple(shape), axis)
+        if origin is not None:
+            at = at + origin[axis]
+            within = within & (at >= 0)
         within = within & (at < size[axis])
     return within
 
@@ -82,10 +86,13 @@ def convolve_trained(
     more: Array | None = None,
     size: Array | None = None,
     finish: native.Finish | None = None,
+    **passing: Array,
 ) -> Array:
-    """`native.convolve`, of planes too: without a gradient, and where `can_fuse` allows it."""
+    """`native.convolve`, of planes too, which do not pass: without a gradient, and where `can_fuse`
+    allows it."""
     if kernel.ndim == 5:
-        return native.convolve(x, kernel, more=more, size=size, finish=finish)
+        return native.convolve(x, kernel, more=more, size=size, finish=finish, **passing)
+    assert not passing
     size = None if size is None else jnp.concatenate([jnp.ones(1, size.dtype), size])
     more = None if more is None else more[:, None]
     y = native.convolve(x[:, None], kernel[None], more=more, size=size, finish=finish)

@@ -24,6 +24,7 @@ from cellcount_jax.network.convolutions import (
     symmetric,
     upsample,
 )
+from cellcount_jax.network.passing import Passing, before
 
 # Uniform: a truncated normal takes XLA seconds to compile for every shape.
 _INIT = nn.initializers.he_uniform()
@@ -67,6 +68,8 @@ class Conv(_Affine):
 
     Further input channels may be in `more`. With `norm`, the scale and the shift of a batch norm,
     the result is normed after a ReLU, all in one pass; it has no gradient, and needs `can_fuse`.
+    Of planes that are `passing` the lags are needed, of x, of `more`, if there is, and of the
+    result.
     """
 
     @nn.compact
@@ -77,13 +80,45 @@ class Conv(_Affine):
         more: Array | None = None,
         size: Array | None = None,
         norm: tuple[Array, Array] | None = None,
+        passing: Passing | None = None,
+        lags: Sequence[int] = (),
     ) -> Array:
+        planes: dict[str, Array] = {}
+        if passing is not None:
+            # The results see one plane more than lies between them.
+            *ins, out = lags
+            planes["before"] = before(self, "x", x, out + 1 - ins[0])
+            if more is not None:
+                planes["more_before"] = before(self, "more", more, out + 1 - ins[1])
+            planes["planes"] = passing.seen(out)
         if norm is None:
+            if planes:
+                size = None if size is None else size.at[0].add(2)
+                x = _sequence(x, more, planes.pop("before"), **planes)
+                return self.apply_kernel(x, functools.partial(convolve, size=size))[:, 1:-1]
             x = x if more is None else jnp.concatenate([x, more], axis=-1)
             return self.apply_kernel(x, functools.partial(convolve, size=size))
         kernel, bias = self.weights(x.shape[-1] + (0 if more is None else more.shape[-1]))
         finish = native.Finish(bias, *norm)
-        return convolve_trained(x, kernel, more=more, size=size, finish=finish)
+        return convolve_trained(x, kernel, more=more, size=size, finish=finish, **planes)
+
+
+def _sequence(
+    x: Array,
+    more: Array | None,
+    x_before: Array,
+    *,
+    planes: Array,
+    more_before: Array | None = None,
+) -> Array:
+    """All that the results of a convolution on passing planes see, see `native.convolve`."""
+    depth = x.shape[1] + 2
+    parts = [jnp.concatenate([x_before, x], axis=1)[:, :depth]]
+    if more is not None and more_before is not None:
+        parts.append(jnp.concatenate([more_before, more], axis=1)[:, :depth])
+    number = jnp.arange(depth)[None, :, None, None, None]
+    there = (number >= planes[0]) & (number < planes[1])
+    return jnp.where(there, jnp.concatenate(parts, axis=-1), 0)
 
 
 class ConvTranspose(_Affine):

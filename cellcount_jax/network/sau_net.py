@@ -26,6 +26,7 @@ from jax import Array
 from cellcount_jax import config as settings
 from cellcount_jax.network.attention import SelfAttention
 from cellcount_jax.network.convolutions import can_fuse
+from cellcount_jax.network.passing import Passing
 from cellcount_jax.network.unet import Decoder, Encoder, Levels, Parts, pooled
 
 
@@ -110,9 +111,16 @@ class SAUNet(nn.Module):
             count_branch=self.count_branch,
         )
 
-    def encode(self, x: Array, *, train: bool = False, size: Array | None = None) -> Levels:
+    def encode(
+        self,
+        x: Array,
+        *,
+        train: bool = False,
+        size: Array | None = None,
+        passing: Passing | None = None,
+    ) -> Levels:
         """The encoder's levels, finest first; the spatial sizes must divide by the stride."""
-        return self.encoder(x, train=train, size=size)
+        return self.encoder(x, train=train, size=size, passing=passing)
 
     def attend(
         self,
@@ -121,12 +129,27 @@ class SAUNet(nn.Module):
         train: bool = False,
         keys: Array | None = None,
         size: Array | None = None,
+        origin: Array | None = None,
+        passing: Passing | None = None,
     ) -> Levels:
-        """Self-attention on the coarsest level; `keys` `(batch,)` switch dropout on."""
+        """Self-attention on the coarsest level; `keys` `(batch,)` switch dropout on.
+
+        Of a part of that level `origin` `(D,)` says where it begins, on the grid of the blocks.
+        """
         if self.block == ():
             return levels
-        size = pooled(size, self._total_stride())
-        return (*levels[:-1], self.attention(levels[-1], train=train, keys=keys, size=size))
+        stride = self._total_stride()
+        if passing is not None:
+            passing = passing.pooled(stride[0])
+        attended = self.attention(
+            levels[-1],
+            train=train,
+            keys=keys,
+            size=pooled(size, stride),
+            origin=origin,
+            passing=passing,
+        )
+        return (*levels[:-1], attended)
 
     def decode(
         self,
@@ -135,9 +158,10 @@ class SAUNet(nn.Module):
         train: bool = False,
         size: Array | None = None,
         parts: Parts | None = None,
+        passing: Passing | None = None,
     ) -> Array:
         """The maps from attended levels, of all or a part of the image; see `Decoder`."""
-        return self.decoder(levels, train=train, size=size, parts=parts)
+        return self.decoder(levels, train=train, size=size, parts=parts, passing=passing)
 
     def __call__(
         self,
@@ -225,12 +249,18 @@ def tile_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
     the ends of their windows.
     """
     radii = []
-    for column in zip(*strides, strict=True):
-        *finer, coarsest = (math.prod(column[:i]) for i in range(len(column) + 1))
-        on_coarsest = 2 * (sum(finer) + coarsest)
-        on_map = 4 * sum(finer) + finer[-1] - 1
-        radii.append(max(on_coarsest, on_map))
+    for column, on_coarsest in zip(
+        zip(*strides, strict=True), encoder_radius(strides), strict=True
+    ):
+        finer = [math.prod(column[:i]) for i in range(len(column))]
+        radii.append(max(on_coarsest, 4 * sum(finer) + finer[-1] - 1))
     return tuple(radii)
+
+
+def encoder_radius(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The same of a region's part of the coarsest level alone."""
+    columns = zip(*strides, strict=True)
+    return tuple(2 * sum(math.prod(c[:i]) for i in range(len(c) + 1)) for c in columns)
 
 
 def decoder_reach(config: ml_collections.ConfigDict) -> int:

@@ -16,6 +16,7 @@ from jax import Array
 
 from cellcount_jax.network.convolutions import at_least_float32
 from cellcount_jax.network.layers import Conv, ConvTranspose, Norm, max_pool
+from cellcount_jax.network.passing import Passing, delayed
 
 Levels = tuple[Array, ...]
 
@@ -46,6 +47,8 @@ class Parts(NamedTuple):
 class ConvLevel(nn.Module):
     """Twice: 3-wide convolution, ReLU, norm.
 
+    Of planes that are `passing` the lags are needed, see `Conv`.
+
     Attributes:
       fused: whether that is one pass, where it is not trained; see `Conv`.
     """
@@ -57,14 +60,28 @@ class ConvLevel(nn.Module):
     fused: bool
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, size: Array | None, more: Array | None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        train: bool,
+        size: Array | None,
+        more: Array | None,
+        *,
+        passing: Passing | None = None,
+        lags: tuple[int, ...] = (),
+    ) -> Array:
         for i in range(2):
             conv = Conv(self.features, (3,) * self.ndim, **self.conv, name=f"conv_{i}")
             norm = Norm(**self.norm, name=f"norm_{i}")
+            seen: dict[str, Any] = {"more": more, "size": size}
+            if passing is not None:
+                *ins, out = lags
+                first = max(ins) + 1
+                seen |= {"passing": passing, "lags": (first, out) if i else (*ins, first)}
             if self.fused and not train:
-                x = conv(x, more=more, size=size, norm=norm.affine())
+                x = conv(x, norm=norm.affine(), **seen)
             else:
-                x = norm(nn.relu(conv(x, more=more, size=size)), train=train)
+                x = norm(nn.relu(conv(x, **seen)), train=train)
             more = None
         return x
 
@@ -98,17 +115,32 @@ class Encoder(nn.Module):
     fused: bool
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool, size: Array | None = None) -> Levels:
+    def __call__(
+        self,
+        x: Array,
+        *,
+        train: bool,
+        size: Array | None = None,
+        passing: Passing | None = None,
+    ) -> Levels:
         levels: Levels = ()
         ndim = x.ndim - 2
-        level = _level(self.remat)
+        level = _level(self.remat and passing is None)
+        lag = 0
         for i in range(len(self.strides) + 1):
             if i:
-                x = max_pool(x, self.strides[i - 1])
-                size = pooled(size, self.strides[i - 1])
+                stride = self.strides[i - 1]
+                x = max_pool(x, stride)
+                size = pooled(size, stride)
             features = self.features * 2**i
             made = level(features, ndim, self.norm, self.conv, self.fused, name=f"level_{i}")
-            x = made(x, train, size, None)
+            if passing is None:
+                x = made(x, train, size, None)
+            else:
+                if i:
+                    passing, lag = passing.pooled(stride[0]), lag // stride[0]
+                out = passing.lags.encoder[i]
+                x, lag = made(x, train, size, None, passing=passing, lags=(lag, out)), out
             levels += (x,)
         return levels
 
@@ -162,13 +194,19 @@ class Decoder(nn.Module):
         train: bool,
         size: Array | None = None,
         parts: Parts | None = None,
+        passing: Passing | None = None,
     ) -> Array:
         x = levels[-1]
-        sizes = [size]
+        sizes, passed = [size], [passing]
         for stride in self.strides:
             sizes.append(pooled(sizes[-1], stride))
+            at = passed[-1]
+            passed.append(None if at is None else at.pooled(stride[0]))
+        if size is not None and parts:
+            sizes = [of_level - start for of_level, start in zip(sizes, parts.starts, strict=True)]
         ndim = x.ndim - 2
-        level = _level(self.remat)
+        level = _level(self.remat and passing is None)
+        lag = 0 if passing is None else passing.lags.attended
         for i in reversed(range(len(self.strides))):
             features = levels[i].shape[-1]
             x = ConvTranspose(features, self.strides[i], **self.conv, name=f"up_{i}")(x)
@@ -177,9 +215,14 @@ class Decoder(nn.Module):
             if parts:
                 fine, x = parts.cut(fine, i), parts.cut_upsampled(x, i, self.strides[i])
             made = level(features, ndim, self.norm, self.conv, self.fused, name=f"level_{i}")
-            x = made(fine, train, sizes[i], x)
+            if passing is None:
+                x = made(fine, train, sizes[i], x)
+            else:
+                lag *= self.strides[i][0]
+                lags = (passing.lags.encoder[i], lag, lag + 2)
+                x, lag = made(fine, train, sizes[i], x, passing=passed[i], lags=lags), lag + 2
             if i == 1 or len(self.strides) == 1:
-                second = x, sizes[i], self.strides[0] if i else (1,) * ndim
+                second = i, x, self.strides[0] if i else (1,) * ndim, lag
         # Not in bfloat16: neighbours on a peak would come out equal.
         exact = at_least_float32(self.conv["dtype"])
         bias = nn.initializers.constant(self.head_bias)
@@ -188,9 +231,14 @@ class Decoder(nn.Module):
         if not self.count_scale:
             return map
         if self.count_branch:
-            x, size, stride = second
+            i, x, stride, lag_there = second
+            seen: dict[str, Any] = {"size": sizes[i]}
+            if passing is not None:
+                out = passing.lags.maps
+                seen |= {"passing": passed[i], "lags": (lag_there, out // stride[0])}
+                map = delayed(self, "map", map, out - lag)
             conv = Conv(x.shape[-1], (3,) * ndim, **self.conv, name="count_conv")
-            x = Norm(**self.norm, name="count_norm")(nn.relu(conv(x, size=size)), train=train)
+            x = Norm(**self.norm, name="count_norm")(nn.relu(conv(x, **seen)), train=train)
         density = Conv(1, (1,) * ndim, dtype=exact, name="count_head")(x) / self.count_scale
         if self.count_branch:
             for axis, times in enumerate(stride, start=1):

@@ -119,7 +119,7 @@ def test_a_tiny_brain(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert last == content["verdict"]
     assert row["cells"] > 100 and 0 < row["computed"] <= row["tiles"]
     assert row["tissue"] == pytest.approx(0.4, abs=0.02)
-    steps = [row[f"{name} s"] for name in ("survey", "encoding", "decoding", "searching")]
+    steps = [row[f"{name} s"] for name in ("survey", "computing", "searching")]
     assert 0 < sum(steps) < row["seconds"]
 
 

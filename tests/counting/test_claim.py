@@ -118,10 +118,13 @@ def test_results_that_meet_what_is_read_are_refused_and_nothing_is_lost(
 def test_overwrite_deletes_the_results_and_nothing_of_the_users(
     tmp_path: Path, run_2d: Path, cells_2d: Path, call: Call
 ) -> None:
-    image, output = cells_2d / "test" / "t0.png", tmp_path / "out"
+    image, output = tmp_path / "t0.png", tmp_path / "out"
+    pixels = read_image(cells_2d / "test" / "t0.png").pixels[..., 0].astype(np.uint8)
+    write_image(image, np.tile(pixels, (2, 2)))
     command = ("count", image, "--model", run_2d, "--output", output)
-    assert call(*command, "--density", "10", "--napari", "--max-voxels", "1300") == 0
+    assert call(*command, "--density", "10", "--napari", "--max-voxels", "3000") == 0
     folder = output / "t0"
+    assert (folder / "work" / "peaks").is_dir(), "in tiles"
     (folder / "thesis.txt").write_text("precious")
     (folder / "figures").mkdir()
     (folder / "figures" / "one.png").write_bytes(b"picture")

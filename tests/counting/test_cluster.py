@@ -31,8 +31,8 @@ from cellcount_jax.inference import model_file, tasks
 from cellcount_jax.inference.job import Engine, Job, Task
 from cellcount_jax.inference.trained_model import TrainedModel
 
-LIMIT = 12 * 32 * 32
-TASKS = 3 * 16  # of the volume, a third of them to encode its tiles
+LIMIT = 1500
+TILES = 40  # of the volume, beside each other; each is computed and searched
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -86,7 +86,7 @@ def count(model: TrainedModel, volume: Path) -> Callable[..., bytes]:
 
 
 class Watched:
-    """A progress bar that calls a function after each task."""
+    """A progress bar that calls a function after each task, with the number of its tiles."""
 
     def __init__(self, update: Callable[..., None]) -> None:
         self.update = update
@@ -99,11 +99,11 @@ class Watched:
 
 
 def after(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]) -> list[int]:
-    """Does something when a number of tasks are done; gives the number that is done, in a list."""
+    """Does something when a number of tiles are done; gives the number that is done, in a list."""
     done = [0]
 
-    def update() -> None:
-        done[0] += 1
+    def update(tiles: int) -> None:
+        done[0] += tiles
         if done[0] == number:
             do()
 
@@ -117,11 +117,11 @@ def test_a_worker_that_is_killed_changes_no_byte(
 ) -> None:
     expected = count(tmp_path / "threads")
     before = [nanny.pid for nanny in workers.workers.values()]
-    done = after(monkeypatch, TASKS // 2, lambda: os.kill(before[0], signal.SIGKILL))
+    done = after(monkeypatch, TILES // 2, lambda: os.kill(before[0], signal.SIGKILL))
     with cluster.engines_on(workers.scheduler_address) as engine:
         found = count(tmp_path / "dask", engine)
     assert found == expected and found.count(b"\n") > 50
-    assert done == [TASKS]
+    assert done == [2 * TILES]
     for name in ("job.json", "model.zip"):
         assert (tmp_path / "dask" / "a" / "work" / name).exists()
     end = time.monotonic() + 30
@@ -138,7 +138,7 @@ def test_a_count_that_is_stopped_leaves_no_task_and_goes_on(
     def stop() -> None:
         raise KeyboardInterrupt
 
-    after(monkeypatch, TASKS // 3 + 2, stop)
+    after(monkeypatch, TILES // 2, stop)
     with cluster.engines_on(workers.scheduler_address) as engine:
         with pytest.raises(KeyboardInterrupt):
             count(tmp_path / "dask", engine)
@@ -149,7 +149,7 @@ def test_a_count_that_is_stopped_leaves_no_task_and_goes_on(
         done = after(monkeypatch, -1, stop)
         monkeypatch.setattr(cluster, "_MAX_SUBMITTED", 3)
         found = count(tmp_path / "dask", engine)
-    assert TASKS // 3 < done[0] < TASKS * 2 // 3
+    assert TILES <= done[0] <= TILES + TILES // 2, "what is computed is not computed again"
     assert found == count(tmp_path / "threads")
 
 
@@ -175,16 +175,16 @@ def test_an_error_on_a_worker_is_the_same_error_here(
         values = np.load(path)
         values[5, 40, 60] = np.nan
         np.save(path, values)
-        todo = tasks.pending(job, "encode")
+        todo = tasks.pending(job, "compute")
         with cluster.engines_on(workers.scheduler_address) as engine:
             with pytest.raises(InputError, match=r"a\.npy: NaN, infinite") as there:
-                engine(job)(todo, "encoding")
+                engine(job)(todo, "computing")
             path.unlink()
             with pytest.raises(InputError, match=r"worker on .*a\.npy: no such file"):
-                engine(job)(todo, "encoding")
+                engine(job)(todo, "computing")
     np.save(path, values)
     with sources.open_source(path) as source, pytest.raises(InputError) as here:
-        engines.in_threads(dataclasses.replace(job, image=source))(todo, "encoding")
+        engines.in_threads(dataclasses.replace(job, image=source))(todo, "computing")
     first, second = (str(error.value).split(" at (z, y, x)")[0] for error in (here, there))
     assert first == second
 
@@ -197,7 +197,7 @@ def test_a_task_that_ends_its_workers_is_given_up(workers: Any) -> None:
     try:
         with Client(workers, set_as_default=False) as client:
             future = client.submit(os._exit, 1, pure=False, retries=cluster._RETRIES)
-            with pytest.raises(InputError, match="a tile was given up as 1 workers died"):
+            with pytest.raises(InputError, match="tiles were given up as 1 workers died"):
                 cluster._check(future, "local")
             client.wait_for_workers(2, timeout=30)
     finally:
@@ -244,7 +244,7 @@ def test_the_command_with_processes_of_its_own(
     )
     assert status == 0, errors
     assert (tmp_path / "out" / "a" / "points.csv").read_bytes() == expected
-    assert f"in {TASKS // 3} tiles of" in out and "of memory for each worker" in out
+    assert f"in {TILES} tiles, " in out and "of memory for each worker" in out
     lines = [line for line in errors.replace("\r", "\n").splitlines() if "/s]" not in line]
     assert not [line for line in lines if line and "does not give the voxel size" not in line]
 
@@ -329,7 +329,7 @@ def test_a_job_comes_back_from_its_folder(tmp_path: Path, model: TrainedModel) -
 
 
 def test_a_job_that_cannot_be_opened(tmp_path: Path, model: TrainedModel, volume: Path) -> None:
-    task = Task("encode", 0)
+    task = Task("compute", (0,))
     pytest.importorskip("dask", reason="distributed is not installed")
     missing = cluster.run_on_worker(str(tmp_path / "none"), "1", task)
     assert isinstance(missing, InputError)

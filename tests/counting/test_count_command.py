@@ -315,7 +315,7 @@ def test_all_outputs_of_a_volume_in_tiles(
     np.save(tmp_path / "labels.npy", labels)
     (tmp_path / "names.csv").write_text("id,name\n1,left\n614454277,right\n")
     options: list[str | Path] = [
-        *("--model", run_3d, "--output", output, "--max-voxels", "12000", "--density", "10"),
+        *("--model", run_3d, "--output", output, "--max-voxels", "1000", "--density", "10"),
         *("--regions", tmp_path / "labels.npy", "--region-names", tmp_path / "names.csv"),
         *(
             "--mask",

@@ -96,10 +96,10 @@ def test_tiles_give_the_same_and_only_those_of_the_region_are_computed(
     whole = calibration.calibrate_on(model, [dotted(model, dots, "x<30")])[1]
     run, tiles = search.tasks.run, set()
 
-    def counting(job: Any, task: Any) -> None:
-        if task.kind == "decode":
-            tiles.add(task.tile)
-        run(job, task)
+    def counting(job: Any, task: Any, *update: Any) -> None:
+        if task.kind == "compute":
+            tiles.update(task.tiles)
+        run(job, task, *update)
 
     monkeypatch.setattr(search.tasks, "run", counting)
     assert calibration.calibrate_on(in_tiles, [dotted(in_tiles, dots, "x<30")])[1] == whole

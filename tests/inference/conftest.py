@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from scipy import ndimage
 
 from cellcount_jax.config import default_config
 from cellcount_jax.images.regions import Array
+from cellcount_jax.inference import plan, tiles
 from cellcount_jax.network.sau_net import create_model
 from cellcount_jax.variants import use_volumes
 
@@ -30,13 +32,25 @@ def small_config() -> Callable[..., ml_collections.ConfigDict]:
         if ndim == 3:
             use_volumes(config)
             config.model.strides = ((1, 2, 2), (2, 2, 2))
-        config.train.crop = {2: (16, 24), 3: (4, 16, 8)}[ndim]
+        config.train.crop = {2: (8, 12), 3: (4, 8, 8)}[ndim]
         config.model.update({"levels": 3, "features": 2})
         config.predict.flips = False
         config.update_from_flattened_dict(changed)
         return config
 
     return make
+
+
+@pytest.fixture
+def volumes_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volumes in tiles pass plane by plane however small they are, and in slabs of any size."""
+
+    def cost(layout: Any, depth: int, lag: int) -> float:
+        return tiles.computed(layout.chosen) * (1 + 2 / layout.slab) if layout.slab else math.inf
+
+    monkeypatch.setattr(plan._Layout, "cost", cost)
+    monkeypatch.setattr(plan, "_PASSING_SHARE", 1.0)
+    monkeypatch.setattr(plan, "_DEPTH", 8)
 
 
 @pytest.fixture

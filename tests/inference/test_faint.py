@@ -84,7 +84,7 @@ def test_nothing_in_a_region_is_above_its_most(method: str) -> None:
 
 def test_dark_boxes_hold_no_bright_pair(small_config: Callable[..., Any]) -> None:
     image = Array(volume(), 3)
-    config = small_config(3, **{"predict.max_voxels": 60_000})
+    config = small_config(3, **{"predict.max_voxels": 30_000})
     plan = make_plan(config, image.shape)
     ranges = Ranges(plan)
     # In parts that have nothing to do with tiles; so pairs are cut, which leave one voxel alone.
@@ -106,7 +106,7 @@ def test_tiles_that_are_too_dark_are_left_out_and_no_cell_is(tmp_path: Path) -> 
     """With a trained model, which finds the same cells as with all tiles."""
     values = np.concatenate([volume(), volume()[:, :, 75:]], axis=2)
     values[:, 40, 200] = 60_000.0  # a hot pixel of the camera
-    model = model_file.load_model("nuclei3d").with_settings({"predict.max_voxels": 260_000})
+    model = model_file.load_model("nuclei3d").with_settings({"predict.max_voxels": 450_000})
     found = cells.find(Job(model, Array(values, 3), tmp_path / "some"))
     every = model.with_settings({"predict.every_tile": True})
     expected = cells.find(Job(every, Array(values, 3), tmp_path / "every"))

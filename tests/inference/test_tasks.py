@@ -20,14 +20,21 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.regions import Array
 from cellcount_jax.inference import cells, survey, tasks
+from cellcount_jax.inference import plan as plans
 from cellcount_jax.inference.job import Engine, Job, Task
 from cellcount_jax.inference.trained_model import TrainedModel
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = pytest.mark.usefixtures("quick_compiling", "volumes_pass")
 
-LIMITS = {2: (56 * 64, 80 * 64), 3: (46_000, 60_000)}
+LIMITS = {2: (6_600, 9_000), 3: (13_600, 26_000)}
 Make = Callable[..., TrainedModel]
 Picture = Callable[[int], Array]
+
+
+@pytest.fixture(autouse=True)
+def flat_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some tiles of a volume lie behind each other."""
+    monkeypatch.setattr(plans, "_DEPTH", 8)
 
 
 @pytest.fixture
@@ -86,9 +93,14 @@ def test_tiles_find_what_the_whole_image_has(
     assert whole.tiles == 1 and len(whole.points) > 10 and len(whole.candidates) > 20
     if "target.count_head" in changed:
         assert len(np.unique(whole.scores)) < len(whole.points), "some must be split"
-    # Mirror images of volumes take long.
-    for limit in LIMITS[ndim][: 1 if ndim == 3 and "predict.flips" in changed else 2]:
-        found = located(job_of(model, image, tmp_path / str(limit), limit))
+    smaller, larger = LIMITS[ndim]
+    if "model.attention" in changed:
+        smaller //= 2  # tiles hold no blocks
+    columns = []
+    for limit in (smaller, larger):
+        job = job_of(model, image, tmp_path / str(limit), limit)
+        columns.append(len({str(core[1:]) for core in job.plan.cores}))
+        found = located(job)
         assert found.tiles >= 4 and found.constant == found.outside == 0
         tolerance = 1e-4 if "target.count_head" in changed else 0
         np.testing.assert_allclose(found.points, whole.points, atol=tolerance)
@@ -98,12 +110,14 @@ def test_tiles_find_what_the_whole_image_has(
             assert found.integral is None
         else:
             assert found.integral == pytest.approx(whole.integral, rel=1e-4)
+    assert columns[0] > 1, "tiles beside each other"
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
 def test_the_order_of_tasks_and_doing_them_twice_change_no_bit(
-    tmp_path: Path, a_model: Make, picture: Picture
+    tmp_path: Path, a_model: Make, picture: Picture, ndim: int
 ) -> None:
-    model, image = a_model(2), picture(2)
+    model, image = a_model(ndim), picture(ndim)
 
     def at_random(job: Job) -> Engine:
         def engine(todo: Sequence[Task], title: str) -> None:
@@ -113,9 +127,9 @@ def test_the_order_of_tasks_and_doing_them_twice_change_no_bit(
 
         return engine
 
-    job = job_of(model, image, tmp_path / "a", LIMITS[2][0])
+    job = job_of(model, image, tmp_path / "a", LIMITS[ndim][0])
     expected = located(job)
-    job = job_of(model, image, tmp_path / "b", LIMITS[2][0])
+    job = job_of(model, image, tmp_path / "b", LIMITS[ndim][0])
     found = cells.find(job, engine=at_random(job))
     np.testing.assert_array_equal(found.points, expected.points)
     np.testing.assert_array_equal(found.scores, expected.scores)
@@ -138,16 +152,53 @@ def test_a_count_that_is_stopped_again_and_again_goes_on(
 
         return engine
 
-    total = 36
-    for stop in (0, 3, 14, 30, 35):
+    total = 22
+    for stop in (0, 3, 11, 14, 21):
         job = job_of(model, image, tmp_path / "b", LIMITS[2][0])
-        assert total == 3 * len(job.plan.tiles)
+        assert total == 2 * len(job.plan.cores)
         with pytest.raises(KeyboardInterrupt):
             cells.find(job, engine=limited(job, stop))
         assert len(done) == stop
     job = job_of(model, image, tmp_path / "b", LIMITS[2][0])
     found = cells.find(job, engine=limited(job, total))
     assert len(done) == len(set(done)) == total
+    np.testing.assert_array_equal(found.points, expected.points)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("flips", [False, True], ids=["", "mirror images"])
+def test_a_run_of_tiles_that_is_stopped_goes_on_with_the_next_tile(
+    tmp_path: Path, a_model: Make, picture: Picture, flips: bool
+) -> None:
+    model, image = a_model(3, **{"predict.flips": flips}), picture(3)
+    expected = located(job_of(model, image, tmp_path / "a", LIMITS[3][0]))
+    done = 0
+
+    def limited(job: Job, most: int) -> Engine:
+        def engine(todo: Sequence[Task], title: str) -> None:
+            def update(tiles: int) -> None:
+                nonlocal done
+                done += tiles if title == "computing" else 0
+                if done == most:
+                    raise KeyboardInterrupt
+
+            for task in todo:
+                tasks.run(job, task, update)
+
+        return engine
+
+    for stop in (1, 3):
+        job = job_of(model, image, tmp_path / "b", LIMITS[3][0])
+        runs = job.plan.runs(range(len(job.plan.cores)))
+        assert len(runs) > 1 and len(runs[0]) == 4, "tiles beside and behind each other"
+        with pytest.raises(KeyboardInterrupt):
+            cells.find(job, engine=limited(job, stop))
+        # The last mirror image, in which planes pass from the last on, completes maps.
+        left = runs[0][:-stop] if flips else runs[0][stop:]
+        assert done == stop and tasks.pending(job, "compute")[0].tiles == left
+    job = job_of(model, image, tmp_path / "b", LIMITS[3][0])
+    found = cells.find(job, engine=limited(job, -1))
+    assert done == len(job.plan.cores), "none is computed twice"
     np.testing.assert_array_equal(found.points, expected.points)
     np.testing.assert_array_equal(found.scores, expected.scores)
 
@@ -160,14 +211,14 @@ def test_a_full_disk_is_one_line_and_the_count_goes_on(
     job = job_of(model, image, tmp_path / "b", LIMITS[2][0])
 
     def full(todo: Sequence[Task], title: str) -> None:
-        if title == "decoding":
+        if title == "computing":
             tasks.run(job, todo[0])
             raise OSError(errno.ENOSPC, "No space left on device")
         tasks.one_by_one(job)(todo, title)
 
     with pytest.raises(InputError, match=r"/b: cannot be .*\(no space left .*goes on once"):
         cells.find(job, engine=full)
-    assert len(tasks.pending(job, "decode")) == len(job.plan.tiles) - 1
+    assert len(tasks.pending(job, "compute")) == len(job.plan.cores) - 1
     np.testing.assert_array_equal(located(job).points, expected.points)
 
 
@@ -199,7 +250,6 @@ def test_another_threshold_needs_no_second_computation(
         found = cells.find(job, threshold=threshold, engine=none)
         whole = model.find(image, threshold=threshold)
         np.testing.assert_array_equal(found.points, whole.points)
-    assert not (tmp_path / "coarse").exists()
     assert (tmp_path / "map.zarr").exists() == (rule == "components")
 
 
@@ -265,7 +315,7 @@ def test_a_survey_comes_back_from_its_file(tmp_path: Path, a_model: Make, pictur
         region = (slice(3, 20), slice(10, 40), slice(0, 50))
         np.testing.assert_array_equal(job.read(region), normalisation(values)[region])
         stored = survey.load(job.folder / "survey.npz")
-        assert stored.computed.all() and len(stored.computed) == len(job.plan.tiles)
+        assert stored.computed.all() and len(stored.computed) == len(job.plan.cores)
 
 
 class Watched(Array):
@@ -312,7 +362,7 @@ def test_a_survey_reads_every_voxel_once_and_shows_its_progress(
         around = [values[slice(*r[:2]), slice(*r[2:])] for r in (near, far)]
         assert busy or np.ptp(around[0]) == 0
         assert not busy or np.ptp(around[1]) > 0
-    assert 0 < job.survey.constant < len(job.plan.tiles)
+    assert 0 < job.survey.constant < len(job.plan.cores)
 
 
 def test_an_image_that_does_not_fit_the_model(tmp_path: Path, a_model: Make) -> None:

@@ -20,9 +20,9 @@ from cellcount_jax.inference.array_sizes import array_shape
 from cellcount_jax.inference.plan import make_plan
 from cellcount_jax.network.sau_net import create_model
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = pytest.mark.usefixtures("quick_compiling", "volumes_pass")
 
-LIMITS = {2: 48 * 60, 3: 46_000}
+LIMIT = 6600  # voxels of a tile of a plane
 
 
 @dataclasses.dataclass
@@ -72,18 +72,41 @@ BRANCH = {**DENSITY, "model.counter": "branch"}
     ids=str,
 )
 def test_tiles_give_the_maps_of_one_piece(
-    network: Callable[..., Network], ndim: int, changed: dict[str, Any]
+    network: Callable[..., Network],
+    ndim: int,
+    changed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = network(ndim, **changed)
     shape = one.values.shape[:-1]
-    assert len(make_plan(one.config, shape).tiles) == 1
+    assert make_plan(one.config, shape).whole
     whole = one.map()
-    one.config.predict.max_voxels = LIMITS[ndim]
-    grid = make_plan(one.config, shape).tiles
-    sizes = [np.prod([s.stop - s.start for s in tile.outer]) for tile in grid]
-    assert len(grid) > 4 and max(sizes) <= LIMITS[ndim]
     assert whole.shape == (*shape, 1 + ("target.count_head" in changed))
     assert (whole.std(tuple(range(ndim))) > 1e-3).all()
+    # Runs of tiles of a volume, of one slab each, or of several; and of one tile.
+    for planes, longest in ((8, 1024), (4, 1024), (8, 8)) if ndim == 3 else ((0, 8),):
+        one.config.predict.max_voxels = planes * 3400 or LIMIT
+        monkeypatch.setattr(plans, "_slabs", lambda axis, planes=planes: [planes])
+        monkeypatch.setattr(plans, "_RUN", longest)
+        monkeypatch.setattr(plans, "_RUN_MIRRORED", longest)
+        plan = make_plan(one.config, shape)
+        tiles, runs = len(plan.cores), len(plan.runs(range(len(plan.cores))))
+        assert tiles >= 2 and np.prod(plan.window_shape) <= one.config.predict.max_voxels
+        assert (plan.lags is not None) == (planes > 0) and (runs < tiles) == (longest == 1024)
+        np.testing.assert_allclose(one.map(), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [{}, {**BRANCH, "predict.flips": True}], ids=str)
+def test_windows_of_a_thin_volume_give_its_maps(
+    network: Callable[..., Network], changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = network(3, **changed)
+    one.values = np.tile(one.values, (1, 1, 4, 1))
+    whole = one.map()
+    one.config.predict.max_voxels = 160_000
+    monkeypatch.setattr(plans, "_slabs", lambda axis: [])
+    plan = make_plan(one.config, one.values.shape[:-1])
+    assert plan.lags is None and len(plan.cores) >= 3
     np.testing.assert_allclose(one.map(), whole, atol=1e-5)
 
 
@@ -141,8 +164,8 @@ def test_the_tiles_need_their_halo(
 ) -> None:
     one = network(2)
     whole = one.map()
-    one.config.predict.max_voxels = LIMITS[2]
-    monkeypatch.setattr(plans, "tile_radius", lambda strides: (0, 0))
+    one.config.predict.max_voxels = LIMIT
+    monkeypatch.setattr(plans, "encoder_radius", lambda strides: (0, 0))
     assert np.abs(one.map() - whole).max() > 1e-3
 
 
@@ -151,9 +174,10 @@ def test_the_decoder_computes_what_it_needs_around_a_core_and_no_more(
 ) -> None:
     one = network(2)
     whole = one.map()
-    one.config.predict.max_voxels = LIMITS[2]
+    one.config.predict.max_voxels = 4700
     plan = make_plan(one.config, one.values.shape[:-1])
-    sides = zip(plan.part_shapes[0], extent(plan.cores[0]), plan.window_shape, strict=True)
+    middle = plan.cores[len(plan.cores) // 2]
+    sides = zip(plan.part_shapes[0], extent(middle), plan.window_shape, strict=True)
     assert all(part <= core + 8 < window for part, core, window in sides)
     monkeypatch.setattr(plans, "decoder_reach", lambda config: 1)
     assert np.abs(one.map() - whole).max() > 1e-3
@@ -161,12 +185,13 @@ def test_the_decoder_computes_what_it_needs_around_a_core_and_no_more(
 
 def test_attention_reaches_beyond_a_tile_and_its_halo(network: Callable[..., Network]) -> None:
     """An image far outside of a tile, but in the same attention block, affects its map."""
-    one = network(2, **{"train.crop": (16, 96), "predict.max_voxels": 16 * 48})
-    one.values = one.values[:16, :96]
+    one = network(2, **{"train.crop": (16, 96), "predict.max_voxels": 16 * 240})
+    one.values = np.tile(one.values[:16, :96], (1, 5, 1))
     before = one.map()
+    core = make_plan(one.config, one.values.shape[:-1]).cores[0][1]
     one.values = one.values.copy()
-    one.values[:, 48:] *= -1
-    assert np.abs((one.map() - before)[:, :8]).max() > 1e-4
+    one.values[:, core.stop + 32 : 96] = 9
+    assert core.stop + 32 < 88 and np.abs((one.map() - before)[:, :8]).max() > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -193,37 +218,30 @@ def test_an_image_of_too_many_tiles_is_refused_before_they_are_listed(
         make_plan(config, (10**9, 10**9))
 
 
-class _Fetched:
-    """A result of a device, which tells whether another computation may begin."""
-
-    def __init__(self, seen: list[tuple[str, bool]]) -> None:
-        self.seen = seen
-
-    def block_until_ready(self) -> None:
-        self.seen.append(("waited for", tiled_maps._DEVICE.locked()))
-
-    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
-        self.seen.append(("fetched", tiled_maps._DEVICE.locked()))
-        return np.ones(3)
-
-
-@pytest.mark.parametrize(
-    ("backend", "expected"),
-    [("cpu", [("waited for", True), ("fetched", False)]), ("gpu", [("fetched", False)])],
-)
-def test_an_accelerator_computes_while_a_result_is_fetched(
-    monkeypatch: pytest.MonkeyPatch, backend: str, expected: list[tuple[str, bool]]
+def test_a_slab_is_read_while_the_one_before_is_computed(
+    network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[str, bool]] = []
+    one = network(3)
+    one.config.predict.max_voxels = 4 * 3400
+    monkeypatch.setattr(plans, "_slabs", lambda axis: [4])
+    seen: list[str] = []
+    compiled, taken = tiled_maps._compile, tiled_maps._taken
 
-    class Run:
-        def lower(self, *_: Any) -> Any:
-            return self
+    def watched(run: Any, *inputs: Any) -> Any:
+        seen.append("begun")
+        return compiled(run, *inputs)
 
-        def compile(self) -> Callable[..., _Fetched]:
-            return lambda *_: _Fetched(seen)
+    def take(*arguments: Any) -> Any:
+        seen.append("taken")
+        return taken(*arguments)
 
-    monkeypatch.setattr(tiled_maps, "_compiled", {})
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert tiled_maps._on_device(Run(), {}, np.zeros(2)).tolist() == [1, 1, 1]
-    assert seen == expected
+    monkeypatch.setattr(tiled_maps, "_compile", watched)
+    monkeypatch.setattr(tiled_maps, "_taken", take)
+    one.map()
+    # The first slabs of a run have no maps yet; from then on each is taken after the next began.
+    first = seen.index("taken")
+    lags = make_plan(one.config, one.values.shape[:-1]).lags
+    assert lags is not None
+    lag = lags.maps
+    assert seen[:first] == ["begun"] * (lag // 4 + 2)
+    assert seen[first : first + 4] == ["taken", "begun"] * 2

@@ -1,4 +1,4 @@
-"""Tile grids as properties: coverage, alignment, halos, and the largest core that fits."""
+"""Tiles as properties: coverage, what they need around, and the cores that compute the least."""
 
 from __future__ import annotations
 
@@ -6,97 +6,169 @@ import itertools
 import math
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
 
-from cellcount_jax.errors import InputError
 from cellcount_jax.images.regions import around, within
-from cellcount_jax.inference.tiles import choose_core, tile_grid
+from cellcount_jax.inference import tiles
+from cellcount_jax.inference.tiles import Axis
+from cellcount_jax.network.sau_net import encoder_radius
+
+
+@st.composite
+def axes(draw):
+    """The size of an image along an axis, and the axis, padded to the network's stride."""
+    strides = tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))
+    size, stride = draw(st.integers(1, 130)), math.prod(strides)
+    (radius,) = encoder_radius([(step,) for step in strides])
+    padded = -(-size // stride) * stride
+    block, reach = draw(st.integers(1, 5)), draw(st.integers(2, 3))
+    return size, Axis(padded, strides, block, reach, radius)
 
 
 @st.composite
 def grids(draw):
-    """A shape with halo, block and core, in 1 to 3 dimensions."""
-    ndim = draw(st.integers(1, 3))
+    """As `axes`, and the cores along it."""
+    size, axis = draw(axes())
+    core = draw(st.integers(1, 8)) * axis.block * axis.stride
+    first = core - draw(st.sampled_from([0, axis.block // 2 * axis.stride]))
+    return size, axis, tiles.grid(size, core, first)
 
-    def sizes(low, high):
-        return tuple(draw(st.lists(st.integers(low, high), min_size=ndim, max_size=ndim)))
 
-    block = sizes(1, 4)
-    core = tuple(b * n for b, n in zip(block, sizes(1, 4), strict=True))
-    return sizes(1, 23), {"core": core, "halo": sizes(0, 7), "block": block}
+def mirrored(cores, size):
+    return [slice(size - core.stop, size - core.start) for core in cores]
+
+
+def length(part):
+    return part.stop - part.start
+
+
+def holds(part, other):
+    return part.start <= other.start and other.stop <= part.stop
 
 
 @settings(deadline=None)
-@given(grids())
-def test_cores_cover_every_voxel_once(grid):
-    shape, options = grid
-    covered = np.zeros(shape, int)
-    for tile in tile_grid(shape, **options):
-        covered[tile.core] += 1
+@given(st.integers(1, 100), st.integers(1, 30), st.integers(1, 30))
+def test_cores_cover_every_voxel_once(size, core, first):
+    covered = np.zeros(size, int)
+    grid = tiles.grid(size, core, first)
+    for part in grid:
+        covered[part] += 1
     assert (covered == 1).all()
+    assert all(length(part) == core for part in grid[1:-1])
+    assert 0 < length(grid[-1]) <= (core if len(grid) > 1 else first)
+    assert length(grid[0]) == min(first, size)
+
+
+def check(core, needs, axis):
+    """What a core needs holds what the network's layers see, in whole blocks and on its grids."""
+    size, wanted, scale = axis.size, core, 1
+    assert len(needs.parts) == len(axis.strides) + 1
+    reaches = (*(axis.reach for _ in axis.strides), 0)
+    for part, step, reach in zip(needs.parts, (*axis.strides, 1), reaches, strict=True):
+        # Whatever is computed is cut from coarser parts, and from the levels of the window.
+        seen = slice(max(wanted.start - reach, 0), max(min(wanted.stop + reach, size), wanted.stop))
+        assert part.start >= 0 and holds(part, seen)
+        assert holds(needs.window, slice(part.start * scale, part.stop * scale))
+        assert part.start % step == 0
+        size, scale = size // step, scale * step
+        wanted = slice(part.start // step, -(-part.stop // step))
+    assert needs.blocks.start >= 0 and holds(needs.blocks, needs.parts[-1])
+    assert needs.blocks.start % axis.block == needs.blocks.stop % axis.block == 0
+    begin, end = (voxel * axis.stride for voxel in (needs.blocks.start, needs.blocks.stop))
+    seen = slice(max(begin - axis.radius, 0), min(end + axis.radius, axis.size))
+    assert needs.window.start >= 0 and holds(needs.window, seen)
+    assert needs.window.start % axis.stride == needs.window.stop % axis.stride == 0
+
+
+@settings(deadline=None)
+@given(grids(), st.booleans())
+def test_what_a_core_needs_is_of_one_size_and_holds_the_least(grid, mirror):
+    size, axis, cores = grid
+    every = [*cores, *mirrored(cores, size)] if mirror else cores
+    sizes = tiles.sizes_of(every, axis)
+    # Those of few cores are those of all, so that it takes no time.
+    assert sizes == tiles.sizes_of(tiles.different(cores, size, mirror=mirror), axis)
+    least = [tiles.needs(core, axis) for core in every]
+    for core, alone in zip(every, least, strict=True):
+        check(core, alone, axis)
+        assert alone.window.stop <= axis.size and alone.parts[0].stop <= axis.size
+        of_size = tiles.needs(core, axis, sizes=sizes)
+        check(core, of_size, axis)
+        assert tuple(map(length, of_size.parts)) == sizes.parts
+        assert (length(of_size.blocks), length(of_size.window)) == (sizes.blocks, sizes.window)
+        assert all(map(holds, of_size.parts, alone.parts))
+        assert holds(of_size.blocks, alone.blocks) and holds(of_size.window, alone.window)
+    # No larger than some core needs; parts of the coarser levels hold larger ones of the finer.
+    assert sizes.parts[0] == max(length(needs.parts[0]) for needs in least)
+
+
+def blurred(x, times, filled):
+    """Means of three voxels; what is not filled is as zeros."""
+    for _ in range(times):
+        x = np.pad(np.where(np.arange(len(x)) < filled, x, 0), 1)
+        x = 0.3 * x[:-2] + 0.4 * x[1:-1] + 0.3 * x[2:] + 0.1
+    return x
+
+
+def encoded(x, axis, filled):
+    """The levels of a network without weights, as `unet.Encoder`."""
+    levels = []
+    for step in (*axis.strides, 1):
+        x = blurred(x, 2, filled)
+        levels.append(x)
+        x, filled = x.reshape(-1, step).max(1), filled // step
+    return levels
+
+
+def attended(x, axis, origin):
+    """Adds the mean of each block, as far as it is in the image."""
+    there = origin + np.arange(len(x)) < axis.size // axis.stride
+    x = np.where(there, x, 0).reshape(-1, axis.block)
+    number = np.maximum(there.reshape(-1, axis.block).sum(1, keepdims=True), 1)
+    return (x + x.sum(1, keepdims=True) / number).ravel()
+
+
+def decoded(levels, axis, parts, starts):
+    """The map of the finest part, as `unet.Decoder`; `starts` are of the levels."""
+    x, sizes = levels[-1], axis.size // np.cumprod([1, *axis.strides])
+    for i in reversed(range(len(axis.strides))):
+        upsampled = np.repeat(x, axis.strides[i])
+        begin = parts[i].start - parts[i + 1].start * axis.strides[i]
+        upsampled = upsampled[begin : begin + length(parts[i])]
+        begin = parts[i].start - starts[i]
+        fine = levels[i][begin : begin + length(parts[i])]
+        x = blurred(fine + upsampled, axis.reach, sizes[i] - parts[i].start)
+    return x
+
+
+def map_of(x, core, needs, axis):
+    """The map of a core, from no more than it needs."""
+    starts = needs.window.start // np.cumprod([1, *axis.strides])
+    values = np.pad(x, (0, max(needs.window.stop - len(x), 0)))[needs.window]
+    *finer, coarse = encoded(values, axis, axis.size - needs.window.start)
+    coarse = np.pad(coarse, (0, length(needs.blocks)))
+    begin = needs.blocks.start - starts[-1]
+    coarse = attended(coarse[begin : begin + length(needs.blocks)], axis, needs.blocks.start)
+    coarse = coarse[within((needs.parts[-1],), (needs.blocks,))]
+    found = decoded([*finer, coarse], axis, needs.parts, starts)
+    return found[within((core,), (needs.parts[0],))]
 
 
 @settings(deadline=None)
 @given(grids())
-def test_tiles_lie_on_the_block_grid_with_their_halo(grid):
-    shape, options = grid
-    for tile in tile_grid(shape, **options):
-        for axis, size in enumerate(shape):
-            outer, core, inner = tile.outer[axis], tile.core[axis], tile.inner[axis]
-            halo, block = options["halo"][axis], options["block"][axis]
-            assert core.start % options["core"][axis] == 0
-            assert core.stop in (core.start + options["core"][axis], size)
-            assert 0 <= outer.start <= core.start < core.stop <= outer.stop <= size
-            assert outer.start % block == 0
-            assert outer.stop % block == 0 or outer.stop == size
-            assert outer.start == 0 or halo <= core.start - outer.start
-            assert outer.stop == size or halo <= outer.stop - core.stop
-            assert (inner.start, inner.stop) == (core.start - outer.start, core.stop - outer.start)
-
-
-@settings(deadline=None)
-@given(grids())
-def test_tiles_of_an_image_on_the_block_grid_have_one_shape(grid):
-    shape, options = grid
-    whole = tuple(-(-n // b) * b for n, b in zip(shape, options["block"], strict=True))
-    outer = [tile.outer for tile in tile_grid(whole, **options)]
-    shapes = {tuple(region.stop - region.start for region in regions) for regions in outer}
-    least = [min(c + h, n) for c, h, n in zip(options["core"], options["halo"], whole, strict=True)]
-    assert len(shapes) == 1 and all(n >= m for n, m in zip(min(shapes), least, strict=True))
-
-
-def stitched(tiles, function, shape):
-    whole = np.full(shape, np.nan)
-    for tile in tiles:
-        whole[tile.core] = function(tile.outer)[tile.inner]
-    return whole
-
-
-@settings(deadline=None)
-@given(grids())
-def test_stitching_the_outer_regions_gives_the_image_back(grid):
-    shape, options = grid
-    image = np.arange(math.prod(shape) * 2, dtype=float).reshape(*shape, 2)
-    tiles = tile_grid(shape, **options)
-    whole = stitched(tiles, lambda outer: image[outer], image.shape)
-    np.testing.assert_array_equal(whole, image)
-
-
-@pytest.mark.parametrize("shape", [(41, 37), (13, 21, 18)])
-def test_a_filter_within_the_halo_gives_the_same_map_in_tiles(rng, shape):
-    image = rng.random(shape)
-
-    def blur(values):
-        return ndimage.uniform_filter(values, size=7, mode="constant")
-
-    ndim = len(shape)
-    tiles = tile_grid(shape, core=(8,) * ndim, halo=(3,) * ndim, block=(4,) * ndim)
-    whole = stitched(tiles, lambda outer: blur(image[outer]), shape)
-    np.testing.assert_allclose(whole, blur(image), atol=1e-12)
-    assert len(tiles) > 4
+def test_what_cores_need_is_enough_for_the_map_of_the_whole(grid):
+    size, axis, cores = grid
+    x = np.zeros(axis.size)
+    x[:size] = np.random.default_rng(0).normal(size=size)
+    levels = [slice(0, axis.size // step) for step in np.cumprod([1, *axis.strides])]
+    blocks = slice(0, -(-levels[-1].stop // axis.block) * axis.block)
+    whole = map_of(x, levels[0], tiles.Needs(tuple(levels), blocks, levels[0]), axis)
+    every = [*cores, *mirrored(cores, size)]
+    sizes = tiles.sizes_of(every, axis)
+    for core in every:
+        for needs in (tiles.needs(core, axis), tiles.needs(core, axis, sizes=sizes)):
+            np.testing.assert_allclose(map_of(x, core, needs, axis), whole[core], atol=1e-12)
 
 
 def test_margins_stay_within_the_image():
@@ -106,79 +178,110 @@ def test_margins_stay_within_the_image():
     assert within(core, outer) == (slice(2, 6), slice(3, 5))
 
 
-def test_a_grid_by_hand():
-    tiles = tile_grid((10,), core=(4,), halo=(1,), block=(2,))
-    assert [(t.outer[0], t.core[0], t.inner[0]) for t in tiles] == [
-        (slice(0, 8), slice(0, 4), slice(0, 4)),
-        (slice(2, 10), slice(4, 8), slice(2, 6)),
-        (slice(2, 10), slice(8, 10), slice(6, 8)),
+def test_what_a_core_needs_by_hand():
+    # Three levels; blocks are of 16 voxels of the image.
+    axis = Axis(size=100, strides=(2, 2), block=4, reach=2, radius=14)
+    assert tiles.needs(slice(40, 56), axis) == (
+        (slice(38, 58), slice(16, 32), slice(8, 16)),
+        slice(8, 16),
+        slice(16, 80),
+    )
+    assert tiles.needs(slice(88, 97), axis) == (
+        (slice(86, 100), slice(40, 50), slice(20, 25)),
+        slice(20, 28),
+        slice(64, 100),
+    )
+    # Of given sizes it begins where it does, and ends where it may.
+    assert tiles.needs(slice(88, 97), axis, sizes=tiles.Sizes((20, 16, 8), 12, 64)) == (
+        (slice(86, 106), slice(40, 56), slice(20, 28)),
+        slice(20, 32),
+        slice(64, 128),
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(axes(), st.booleans())
+def test_options_end_in_the_middle_of_blocks_and_tell_what_they_compute(drawn, mirror):
+    size, axis = drawn
+    options = tiles.options(size, axis, mirror=mirror)
+    assert len({option.tiles for option in options}) == len(options)
+    assert min(option.tiles for option in options) == 1
+    for option in options:
+        cores = tiles.grid(size, option.cores, option.first)
+        assert len(cores) == option.tiles
+        every = [*cores, *mirrored(cores, size)] if mirror else cores
+        assert option.window == tiles.sizes_of(every, axis).window
+        for core in cores[:-1]:
+            assert core.stop % (shared(axis.block) * axis.stride) == 0
+            if axis.block % 2 == 0:
+                assert core.stop / axis.stride % axis.block == axis.block / 2
+
+
+def shared(block):
+    """Of how many voxels of the coarsest level the ends of cores are multiples."""
+    half = [n for n in range(1, block // 2 + 1) if block % n == 0]
+    return block if half == [1] and block > 2 else max(half, default=1)
+
+
+def least_computed(size, axis, *, mirror):
+    """For each number of voxels of a window the fewest that any cores on the grid compute."""
+    unit, shift = axis.block * axis.stride, tiles._middle(axis.block) * axis.stride
+    least: dict[int, float] = {}
+    for core in range(unit, size + 2 * unit, unit):
+        cores = tiles.grid(size, core, core - shift)
+        every = [*cores, *mirrored(cores, size)] if mirror else cores
+        window = tiles.sizes_of(every, axis).window
+        least[window] = min(least.get(window, math.inf), window * len(cores))
+    return least
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(axes(), min_size=1, max_size=3), st.integers(1, 30_000), st.booleans())
+def test_the_chosen_cores_compute_the_fewest_voxels_of_all_that_fit(drawn, most, mirror):
+    options = [tiles.options(size, axis, mirror=mirror) for size, axis in drawn]
+    every = [least_computed(size, axis, mirror=mirror).items() for size, axis in drawn]
+    computed = [
+        math.prod(voxels for _, voxels in some)
+        for some in itertools.product(*every)
+        if math.prod(window for window, _ in some) <= most
     ]
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"core": (6, 6)}, "core is 6 on axis 0; it must be a multiple of the block of 4"),
-        ({"core": (8,)}, r"core is \(8,\); it must be 2 whole numbers"),
-        ({"core": (0, 8)}, "core"),
-        ({"halo": (-1, 0)}, "halo"),
-        ({"block": (4, 0)}, "block"),
-        ({"shape": (20, 0)}, "shape"),
-        ({"shape": (20, 2.5)}, "shape"),
-        ({"shape": ()}, "shape"),
-    ],
-)
-def test_wrong_sizes_are_errors_that_name_them(changed, message):
-    options = {"shape": (20, 20), "core": (8, 8), "halo": (3, 3), "block": (4, 4)} | changed
-    with pytest.raises(InputError, match=message):
-        tile_grid(options.pop("shape"), **options)
-
-
-def widest_tile(shape, **options):
-    tiles = tile_grid(shape, **options)
-    return max(math.prod(part.stop - part.start for part in tile.outer) for tile in tiles)
-
-
-@settings(deadline=None, max_examples=60)
-@given(grids(), st.integers(1, 3000))
-def test_the_tiles_of_the_chosen_core_compute_the_fewest_voxels_that_fit(grid, max_voxels):
-    shape, options = grid
-    halo, block = options["halo"], options["block"]
-    candidates = itertools.product(*(range(b, n + b, b) for n, b in zip(shape, block, strict=True)))
-    fitting = {}
-    for core in candidates:
-        widest = widest_tile(shape, core=core, halo=halo, block=block)
-        if widest <= max_voxels:
-            tiles = tile_grid(shape, core=core, halo=halo, block=block)
-            fitting[core] = widest * len(tiles)
-    if not fitting:
-        with pytest.raises(InputError, match=f"max_voxels = {max_voxels}:"):
-            choose_core(shape, halo=halo, block=block, max_voxels=max_voxels)
+    chosen = tiles.choose(options, max_voxels=most)
+    if not computed:
+        assert chosen is None
         return
-    core = choose_core(shape, halo=halo, block=block, max_voxels=max_voxels)
-    assert core in fitting
-    assert fitting[core] == min(fitting.values())
+    assert chosen is not None and len(chosen) == len(drawn)
+    assert all(option in of_axis for option, of_axis in zip(chosen, options, strict=True))
+    assert math.prod(option.window for option in chosen) <= most
+    assert tiles.computed(chosen) == min(computed)
 
 
 def test_equal_tiles_compute_less_than_the_largest_and_a_rest():
-    # The largest core that fits, 160 of 240, would leave 80 to a tile as large.
-    core = choose_core((240, 64), halo=(16, 16), block=(8, 8), max_voxels=192 * 64)
-    assert core == (120, 64)
+    axis = Axis(size=240, strides=(2, 2, 2), block=1, reach=2, radius=30)
+    options = tiles.options(240, axis, mirror=False)
+    # The largest cores that fit, of 160, would leave 80 to a tile as large.
+    (chosen,) = tiles.choose([options], max_voxels=200) or ()
+    assert (chosen.cores, chosen.first, chosen.tiles) == (120, 120, 2)
 
 
 def test_a_small_image_is_one_tile():
-    core = choose_core((600, 601), halo=(51, 51), block=(16, 16), max_voxels=10**6)
-    assert core == (608, 608)
-    assert len(tile_grid((600, 601), core=core, halo=(51, 51), block=(16, 16))) == 1
+    (radius,) = encoder_radius([(2,)] * 3)
+    drawn = [(n, Axis(-(-n // 8) * 8, (2, 2, 2), 8, 2, radius)) for n in (600, 601)]
+    options = [tiles.options(size, axis, mirror=True) for size, axis in drawn]
+    chosen = tiles.choose(options, max_voxels=10**6) or ()
+    assert [(option.tiles, option.window) for option in chosen] == [(1, 600), (1, 608)]
 
 
-def test_too_few_voxels_for_one_block_say_how_many_are_needed():
-    options = {"halo": (10, 10), "block": (8, 8)}
-    with pytest.raises(InputError, match="at least 1600"):
-        choose_core((1000, 1000), max_voxels=1599, **options)
-    assert choose_core((1000, 1000), max_voxels=1600, **options) == (8, 8)
+def test_too_few_voxels_for_the_smallest_tiles():
+    axis = Axis(size=1000, strides=(2, 2), block=4, reach=2, radius=14)
+    options = [tiles.options(1000, axis, mirror=True)] * 2
+    least = min(option.window for option in options[0]) ** 2
+    assert tiles.choose(options, max_voxels=least - 1) is None
+    smallest = tiles.choose(options, max_voxels=least) or ()
+    assert [option.cores for option in smallest] == [16, 16]
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
+def test_among_equals_the_last_axis_has_the_longest_cores():
+    axis = Axis(size=1000, strides=(2, 2), block=4, reach=2, radius=14)
+    options = tiles.options(1000, axis, mirror=True)
+    first, last = tiles.choose([options, options], max_voxels=100_000) or ()
+    assert first.cores < last.cores

@@ -17,7 +17,7 @@ from jax import Array
 from cellcount_jax.config import default_config
 from cellcount_jax.network import native
 from cellcount_jax.network.layers import max_pool
-from cellcount_jax.network.sau_net import SAUNet, create_model, tile_radius
+from cellcount_jax.network.sau_net import SAUNet, create_model, encoder_radius, tile_radius
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -158,20 +158,23 @@ def test_an_attention_block_off_the_pooling_grid_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strides", "expected"),
+    ("strides", "expected", "on_coarsest"),
     [
-        (((2, 2), (2, 2), (2, 2)), (31, 31)),
-        (((1, 2, 2), (2, 2, 2)), (8, 14, 14)),
-        (((3, 1),), (8, 4)),
+        (((2, 2), (2, 2), (2, 2)), (31, 31), (30, 30)),
+        (((1, 2, 2), (2, 2, 2)), (8, 14, 14), (8, 14, 14)),
+        (((3, 1),), (8, 4), (8, 4)),
     ],
 )
-def test_tile_radius_is_how_far_a_voxel_acts(
-    monkeypatch: pytest.MonkeyPatch, strides: tuple[tuple[int, ...], ...], expected: tuple[int, ...]
+def test_the_radii_are_how_far_a_voxel_acts(
+    monkeypatch: pytest.MonkeyPatch,
+    strides: tuple[tuple[int, ...], ...],
+    expected: tuple[int, ...],
+    on_coarsest: tuple[int, ...],
 ) -> None:
     """With positive weights nothing cancels: whatever depends on a voxel is not zero."""
     # In the mixed rows of the C++ kernels something does, and leaves a rounding error.
     monkeypatch.setattr(native, "available", lambda: False)
-    assert tile_radius(strides) == expected
+    assert tile_radius(strides) == expected and encoder_radius(strides) == on_coarsest
     ndim = len(expected)
     model = SAUNet(features=1, strides=strides, block=(), output_scale=1.0)
     total = [math.prod(column) for column in zip(*strides, strict=True)]
@@ -201,13 +204,14 @@ def test_tile_radius_is_how_far_a_voxel_acts(
             images[(i, *[slice(None)] * axis, middle + i)] = 1
         other_axes = tuple(a + 1 for a in range(ndim + 1) if a != axis)
         coarsest, found = ((np.asarray(x) != 0).any(axis=other_axes) for x in run(images))
-        reached = []
+        reached, reached_coarsest = [], []
         for i in range(step):
             place = middle + i
             starts = step * np.flatnonzero(coarsest[i])
-            reached += [*(starts - place), *(place - (starts + step - 1))]
+            reached_coarsest += [*(starts - place), *(place - (starts + step - 1))]
             reached += list(np.abs(np.flatnonzero(found[i]) - place))
-        assert max(reached) == expected[axis]
+        assert max(reached_coarsest) == on_coarsest[axis]
+        assert max(*reached, *reached_coarsest) == expected[axis]
 
 
 def test_the_papers_network_has_its_shapes_and_count() -> None:

@@ -1,0 +1,68 @@
+"""The tasks of a count in threads: an error or Ctrl-C ends all of them soon."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cellcount_jax.counting import engines
+from cellcount_jax.inference import tasks
+from cellcount_jax.inference.job import Task
+
+
+@pytest.mark.parametrize("lags", [None, "some"])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_what_stops_one_task_stops_the_others_after_their_part(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException], lags: Any
+) -> None:
+    """A run of tiles may take many minutes."""
+    begun, parts = threading.Event(), 0
+
+    def run(job: Any, task: Task, update: Callable[[int], object]) -> None:
+        nonlocal parts
+        begun.set()
+        if task.tiles == (0,):
+            raise error
+        for _ in range(1000):  # a run of 20 s
+            time.sleep(0.02)
+            update(0)
+            parts += 1
+
+    monkeypatch.setattr(tasks, "run", run)
+    engine = engines.in_threads(SimpleNamespace(plan=SimpleNamespace(lags=lags)))  # type: ignore[arg-type]
+    todo = [Task("find", (1,)), Task("find", (2,)), Task("find", (0,))]
+    started = time.monotonic()
+    with pytest.raises(error):
+        engine(todo, "searching")
+    assert begun.is_set() and time.monotonic() - started < 5 and parts < 500
+
+
+def test_progress_is_counted_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(tasks, "run", lambda job, task, update: [update(1) for _ in task.tiles])
+
+    class Bar:
+        busy = False
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def update(self, tiles: int) -> None:
+            assert not self.busy
+            self.busy = True
+            time.sleep(0.001)
+            counted.append(tiles)
+            self.busy = False
+
+    monkeypatch.setattr(engines, "progress", lambda title, total: Bar())
+    engine = engines.in_threads(SimpleNamespace(plan=SimpleNamespace(lags=None)))  # type: ignore[arg-type]
+    engine([Task("find", tuple(range(n))) for n in (3, 5, 7, 1)], "searching")
+    assert sum(counted) == 16
