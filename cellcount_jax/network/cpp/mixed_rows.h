@@ -74,29 +74,24 @@ void MixedRows(const Shape& s, const Image& x, Index n, Index z, Index y0, Index
     std::fill_n(to + i * row, side, 0.0f);
     std::fill_n(to + (i + 1) * row - side, side, 0.0f);
   }
-  for (Index tall = 0; tall < count; ++tall) {
-    for (Index part = 0, before = 0; part < 2; before += x.channels[part++]) {
-      const Index all = x.channels[part];
-      const Index begin = std::max(c0 - before, Index{0});
-      const Index end = std::min(c0 + channels - before, all);
-      if (begin >= end) continue;
-      const float* const plane = x.Plane(s, part, n, z);
+  x.EachPart(s, n, z, c0, channels, [&](const float* plane, Index all, Index shared, Index at) {
+    for (Index tall = 0; tall < count; ++tall) {
       const float* d[kMixed];
       for (Index i = 0; i < kMixed; ++i) {
         const Index y = y0 + kTall * tall - 1 + i;
-        d[i] = y < 0 || y >= s.h ? zeros.data() : plane + y * s.all_w * all + begin;
+        d[i] = y < 0 || y >= s.h ? zeros.data() : plane + y * s.all_w * all;
       }
-      float* const t = to + tall * kMixed * row + side + before + begin - c0;
-      if (end - begin == channels && channels == all) {
+      float* const t = to + tall * kMixed * row + side + at;
+      if (shared == channels && channels == all) {
         Mix(d, s.w * channels, t, row);
         continue;
       }
       for (Index j = 0; j < s.w; ++j) {
-        Mix(d, end - begin, t + j * channels, row);
+        Mix(d, shared, t + j * channels, row);
         for (const float*& of_row : d) of_row += all;
       }
     }
-  }
+  });
 }
 
 // The kernels of the mixed rows, (kMixed, kd, kw, c, o), of a kernel three rows high.

@@ -42,6 +42,19 @@ struct Image {
     return own < 0 ? before[part] + ((n + 1) * count[part] + own) * size
                    : parts[part] + (n * s.all_d + own) * size;
   }
+
+  // Calls work(from, all, shared, at) for each array that has some of the channels [c0, c0 + count) of
+  // a plane that is there: the first of them, the channels of the array, the number of those that it
+  // has, and the place of the first one in [0, count).
+  template <typename Work>
+  void EachPart(const Shape& s, Index n, Index z, Index c0, Index count, const Work& work) const {
+    for (Index part = 0, earlier = 0; part < 2; earlier += channels[part++]) {
+      const Index all = channels[part];
+      const Index first = std::max(c0 - earlier, Index{0});
+      const Index last = std::min(c0 + count - earlier, all);
+      if (first < last) work(Plane(s, part, n, z) + first, all, last - first, earlier + first - c0);
+    }
+  }
 };
 
 // Rows [y0, y0 + rows) of a plane with zeros around, of channels [c0, c0 + channels): (rows,
@@ -51,25 +64,20 @@ void PaddedRows(const Shape& s, const Image& x, Index n, Index z, Index y0, Inde
   const Index row = s.padded_width() * channels;
   std::fill_n(to, rows * row, 0.0f);
   if (!x.Has(z)) return;
-  for (Index part = 0, before = 0; part < 2; before += x.channels[part++]) {
-    const Index all = x.channels[part];
-    const Index begin = std::max(c0 - before, Index{0});
-    const Index end = std::min(c0 + channels - before, all);
-    if (begin >= end) continue;
-    const float* const plane = x.Plane(s, part, n, z);
+  x.EachPart(s, n, z, c0, channels, [&](const float* plane, Index all, Index shared, Index at) {
     for (Index i = 0; i < rows; ++i) {
       if (y0 + i < 0 || y0 + i >= s.h) continue;
-      const float* const from = plane + (y0 + i) * s.all_w * all + begin;
-      float* const into = to + i * row + s.kw / 2 * channels + before + begin - c0;
-      if (end - begin == channels && channels == all) {
+      const float* const from = plane + (y0 + i) * s.all_w * all;
+      float* const into = to + i * row + s.kw / 2 * channels + at;
+      if (shared == channels && channels == all) {
         std::memcpy(into, from, s.w * channels * sizeof(float));
         continue;
       }
       for (Index j = 0; j < s.w; ++j) {
-        std::memcpy(into + j * channels, from + j * all, (end - begin) * sizeof(float));
+        std::memcpy(into + j * channels, from + j * all, shared * sizeof(float));
       }
     }
-  }
+  });
 }
 
 }  // namespace
