@@ -118,9 +118,8 @@ def measure(folder: Path, file: Path, shape: tuple[int, ...], *, tile: int) -> d
     plan = make_plan(model.with_settings({"predict.max_voxels": tile}).config, shape)
     tissue = sum(int(inside(chunk, shape).sum()) for chunk in chunks(shape))
     row["computed"] = summary["tiles"] - summary["tiles_constant"] - summary["tiles_dark"]
-    runs = plan.runs(np.flatnonzero(survey.load(work / "survey.npz").computed).tolist())
-    row |= {"slabs": sum(len(plan.slabs(plan.joined(run), ())) for run in runs)}
-    row |= {"runs": len(runs), "shape": list(shape)}
+    computed = np.flatnonzero(survey.load(work / "survey.npz").computed).tolist()
+    row |= {"slabs": plan.windows(computed), "runs": len(plan.runs(computed)), "shape": list(shape)}
     row |= {"window": "x".join(map(str, plan.window_shape)), "tissue": tissue / math.prod(shape)}
     names = ("survey s", "computing s", "searching s")
     return row | said | dict(zip(names, steps.tolist(), strict=True))

@@ -60,9 +60,8 @@ def plan_row(shape: tuple[int, ...], workers: int, rates: dict[str, float]) -> d
     model = model_file.load_model(counting.MODEL)
     plan = make_plan(model.config, shape)
     computed = [i for i, core in enumerate(plan.cores) if meets(core, shape)]
-    slabs = sum(len(plan.slabs(plan.joined(run), ())) for run in plan.runs(computed))
     once = rates["survey"] * math.prod(shape)
-    tiles = slabs * rates["computing"] + len(computed) * rates["searching"]
+    tiles = plan.windows(computed) * rates["computing"] + len(computed) * rates["searching"]
     return {
         "shape": "x".join(map(str, shape)),
         "gigavoxels": math.prod(shape) / 1e9,

@@ -32,7 +32,7 @@ import timing
 from cellcount_jax import cli
 from cellcount_jax.counting import batch
 from cellcount_jax.images.image_files import write_image
-from cellcount_jax.inference import model_file, plan, tiled_maps
+from cellcount_jax.inference import model_file, plan, programs
 from cellcount_jax.network.sau_net import create_model
 
 MODEL = "nuclei2d"
@@ -99,7 +99,7 @@ def count(inputs: Path, output: Path, way: str, exact: int) -> None:
     images = sorted(path for path in inputs.iterdir() if path.suffix in (".tif", ".tiff", ".png"))
     images = images if way == "padded" else images[:exact]
     rest: list[float] = []
-    programs: list[float] = []
+    compiling: list[float] = []
     sizes: list[tuple[int, ...]] = []
     few = plan.array_shape
 
@@ -109,7 +109,7 @@ def count(inputs: Path, output: Path, way: str, exact: int) -> None:
         sizes.append(least)
         return few(config, shape) if way == "padded" else least
 
-    count_each, compile = batch.count_each, tiled_maps._compile
+    count_each = batch.count_each
 
     def timed(work: Callable[..., Any], sign: int = 1) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -118,18 +118,17 @@ def count(inputs: Path, output: Path, way: str, exact: int) -> None:
                 found = work(*arguments)
             finally:
                 rest.append(sign * (time.thread_time() - started))
-            return timed(found) if sign > 0 and callable(found) else found
+            return timed(found) if callable(found) else found
 
         return call
 
     plan.array_shape = array_shape
-    compiling = timed(compile, -1)
-    tiled_maps._compile = lambda *inputs: timed(compiling(*inputs), -1)
+    programs.call = timed(programs.call, -1)
     batch.count_each = lambda items, table, count, **options: count_each(
         items, table, timed(count), **options
     )
     listen = jax.monitoring.register_event_duration_secs_listener
-    listen(lambda event, seconds, **_: programs.append(seconds) if event == COMPILED else None)
+    listen(lambda event, seconds, **_: compiling.append(seconds) if event == COMPILED else None)
     started, cpu = time.perf_counter(), time.process_time()
     command = ["count", *map(str, images), "--model", MODEL, "--output", str(output), "--no-invert"]
     if cli.main(command) != 0:
@@ -137,7 +136,7 @@ def count(inputs: Path, output: Path, way: str, exact: int) -> None:
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     number = len(images)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    found: dict[str, Any] = {"images": number, "sizes": len({*sizes}), "programs": len(programs)}
+    found: dict[str, Any] = {"images": number, "sizes": len({*sizes}), "programs": len(compiling)}
     found |= {"seconds": seconds, "images/s": number / seconds, "CPU s": cpu, "rest s": sum(rest)}
     found["peak GB"] = peak
     if way == "exact":

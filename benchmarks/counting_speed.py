@@ -37,7 +37,7 @@ from cellcount_jax.counting import engines
 from cellcount_jax.images import sources
 from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.normalise import Measured
-from cellcount_jax.inference import model_file, survey, tasks, tiled_maps
+from cellcount_jax.inference import model_file, programs, survey, tasks
 from cellcount_jax.inference.cells import find
 from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.maps import pieces
@@ -156,13 +156,9 @@ def split(job: Job) -> dict[str, float]:
         ):
             function = watched(name, getattr(owner, attribute), seconds)
             stack.enter_context(mock.patch.object(owner, attribute, function))
-        compile = tiled_maps._compile
-
-        def waited(run: Any, *inputs: Any) -> Callable[..., Any]:
-            compiled = compile(run, *inputs)
-            return watched("network", lambda *x: jax.block_until_ready(compiled(*x)), seconds)
-
-        stack.enter_context(mock.patch.object(tiled_maps, "_compile", waited))
+        call = programs.call
+        waited = watched("network", lambda *x: jax.block_until_ready(call(*x)), seconds)
+        stack.enter_context(mock.patch.object(programs, "call", waited))
         _, total = timed(lambda: count(job, tasks.one_by_one))
     return {**seconds, "rest": total - seconds.total()}
 

@@ -20,11 +20,11 @@ WORK = "work"
 # Nothing else is ever removed. The claim goes last: a folder that has lost other files is still
 # known as that of a count.
 _REMOVABLE = (*results.FILES, WORK, FILE)
-# The last one is of counts that earlier versions began.
-_WORK_FOLDERS = (*tasks.FOLDERS, "coarse")
+_OLD = ("coarse",)  # of counts that earlier versions began
+_WORK_FOLDERS = (*tasks.FOLDERS, *_OLD)
 _FOLDERS = ("density.zarr", WORK, *_WORK_FOLDERS)
 # The saved job first, so that workers which outlive a count write no more.
-_REMOVABLE_WORK = (*job_file.FILES, *tasks.FILES, "coarse")
+_REMOVABLE_WORK = (*job_file.FILES, *tasks.FILES, *_OLD)
 
 
 def folder_for(output: Path, name: str) -> Path:

@@ -13,7 +13,7 @@ from cellcount_jax.counting.options import Options
 from cellcount_jax.counting.paths import count_paths
 from cellcount_jax.images import inputs
 from cellcount_jax.images.selection import Selection
-from cellcount_jax.inference import model_file, tiled_maps
+from cellcount_jax.inference import model_file, programs
 from cellcount_jax.progress import compiling, say
 
 EXAMPLES = """\
@@ -153,7 +153,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Counts; returns the exit status."""
-    tiled_maps.show_compiling(compiling)
+    programs.show_compiling(compiling)
     model = model_file.load_model(options.model)
     wanted = Options(
         threshold=options.threshold,

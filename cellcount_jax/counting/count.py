@@ -17,7 +17,6 @@ from cellcount_jax.counting import (
     counts_page,
     counts_table,
     engines,
-    estimate,
     job_file,
     region_counts,
     results,
@@ -176,7 +175,7 @@ def _count_input(
             here = options.dry_run or engine is engines.in_threads
             show(announce.describe_job(job, here=here))
             # Of few tiles one takes long, and what has begun may be nearly done.
-            many = estimate.windows(job.plan) >= _TIMED_WINDOWS
+            many = job.plan.windows(range(len(job.plan.cores))) >= _TIMED_WINDOWS
             begun = (job.folder / "survey.npz").exists()
             if options.dry_run or (here and many and not begun):
                 show(announce.describe_time(job))

@@ -13,7 +13,6 @@ import numpy as np
 from cellcount_jax.images.regions import Region
 from cellcount_jax.inference import tiled_maps
 from cellcount_jax.inference.job import Job
-from cellcount_jax.inference.plan import Plan
 from cellcount_jax.machine import core_count
 from cellcount_jax.maps.detect import find_peaks
 
@@ -41,15 +40,7 @@ def seconds(job: Job) -> float:
     beside = window.beside / core_count() if shared else window.beside
     each = window.network + beside if shared else max(window.network, beside)
     once = window.survey * voxels + window.search * voxels / core_count()
-    return each * windows(plan) + once
-
-
-def windows(plan: Plan) -> int:
-    """How many times the network computes something of an image, if no tile is left out."""
-    if plan.whole:
-        return len(plan.flips)
-    runs = map(plan.joined, plan.runs(range(len(plan.cores))))
-    return sum(len(plan.slabs(run, flip)) for run in runs for flip in plan.flips)
+    return each * plan.windows(range(len(plan.cores))) + once
 
 
 def _seconds_of_a_voxel(job: Job) -> float:

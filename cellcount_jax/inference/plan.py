@@ -21,17 +21,14 @@ import numpy as np
 from cellcount_jax import config as settings
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.regions import Reader, Region, all_of, extent
-from cellcount_jax.inference import tiles
+from cellcount_jax.inference import layout, tiles
 from cellcount_jax.inference.array_sizes import array_shape, rounded_up
 from cellcount_jax.inference.tiles import Axis, Needs, Sizes
 from cellcount_jax.network import passing
 from cellcount_jax.network.sau_net import decoder_reach, encoder_radius, tile_radius
 
 _MOST_TILES = 10**6  # they are listed in memory, and each leaves a file
-_SLAB = 32  # planes that pass at a time, at most about
-_DEPTH = 64  # planes of a tile of a volume, about
-# Of the voxels that may be computed at a time: what is kept for the next slab takes memory, too.
-_PASSING_SHARE = 0.57
+_DEPTH = 64  # planes of a tile of a volume that passes, about
 # Planes of a run, at most: many share what a run computes before its first plane. The maps of
 # mirror images are kept in memory until all are added.
 _RUN, _RUN_MIRRORED = 1024, 512
@@ -95,29 +92,46 @@ class Plan(NamedTuple):
         """`(D,)` of the part of the coarsest level that attends at a time."""
         return tuple(sizes.blocks for _, sizes in self.axes)
 
+    @property
+    def beyond(self) -> tuple[int, ...]:
+        """`(D,)` voxels of the coarsest level by which that part may go beyond the window."""
+        return tuple(sizes.beyond for _, sizes in self.axes)
+
     def needs(self, core: Region, flip: tuple[int, ...]) -> tuple[Needs, ...]:
         """What the maps of a core, or of a run's, need of a mirror image, along each axis.
 
         Of planes that pass the window holds all slabs of the run, the other parts are those of
         a slab.
         """
+        sides = mirrored(core, self.shape, flip)
         found = [
-            tiles.needs(part, axis, sizes=sizes)
-            for part, (axis, sizes) in zip(mirrored(core, self.shape, flip), self.axes, strict=True)
+            tiles.needs(side, axis, sizes=sizes)
+            for side, (axis, sizes) in zip(sides, self.axes, strict=True)
         ]
         if self.lags is not None:
-            depth, (axis, sizes) = mirrored(core, self.shape, flip)[0], self.axes[0]
-            first = tiles.needs(depth, axis).blocks.start * axis.stride - axis.radius
-            first = max(first, 0) // (axis.block * axis.stride) * axis.block * axis.stride
-            length = passing.rounded_up(depth.stop + self.lags.maps - first, sizes.window)
-            parts = tuple(slice(0, size) for size in sizes.parts)
-            found[0] = Needs(parts, slice(0, sizes.blocks), slice(first, first + length))
+            found[0] = self._passing(sides[0], self.lags)
         return tuple(found)
+
+    def _passing(self, run: slice, lags: passing.Lags) -> Needs:
+        """What the maps of a run need along the axis of planes that pass."""
+        axis, sizes = self.axes[0]
+        unit = axis.block * axis.stride  # slabs begin with blocks
+        first = tiles.needs(run, axis).window.start // unit * unit
+        length = passing.rounded_up(run.stop + lags.maps - first, sizes.window)
+        parts = tuple(slice(0, size) for size in sizes.parts)
+        return Needs(parts, slice(0, sizes.blocks), slice(first, first + length))
 
     def slabs(self, core: Region, flip: tuple[int, ...]) -> range:
         """The first planes of the slabs that are computed for a run."""
         window = self.needs(core, flip)[0].window
         return range(window.start, window.stop, self.window_shape[0])
+
+    def windows(self, some: Sequence[int]) -> int:
+        """How many times the network computes a window, or a slab, for some tiles."""
+        if self.whole:
+            return len(self.flips)
+        runs = map(self.joined, self.runs(some))
+        return sum(len(self.slabs(run, flip)) for run in runs for flip in self.flips)
 
     def runs(self, some: Sequence[int]) -> list[tuple[int, ...]]:
         """Groups tiles into runs, which are computed in one go: those behind each other.
@@ -218,33 +232,13 @@ def _in_tiles(plan: Plan, config: ml_collections.ConfigDict) -> Plan:
     options = [tiles.options(n, a, mirror=mirror) for n, a in zip(shape, axes, strict=True)]
     branch = config.target.count_head and config.model.counter == "branch"
     lags = passing.network_lags(axes[0].strides, block=axes[0].block, count_branch=branch)
-    # Windows that hold all that a tile needs; of volumes also slabs that pass: of thin ones these
-    # would be more work.
-    layouts = [_Layout(0, tiles.choose(options, max_voxels=most))]
-    for slab in _slabs(axes[0]) if len(shape) == 3 else []:
-        layouts.append(
-            _Layout(slab, tiles.choose(options[1:], max_voxels=_PASSING_SHARE * most / slab))
-        )
-    found = [layout for layout in layouts if layout.chosen is not None]
-    if not found:
-        least = [math.prod(_narrowest(options))]
-        narrowest = math.prod(_narrowest(options[1:]))
-        least += [math.ceil(slab * narrowest / _PASSING_SHARE) for slab, _ in layouts[1:]]
-        raise InputError(
-            f"config.predict.max_voxels = {most}: a tile of an image of shape {shape} needs at"
-            f" least {min(least)}, with the surroundings that the network sees; allow so many with"
-            " --max-voxels (max_voxels=), which takes more memory"
-        )
-    slab, chosen = min(found, key=lambda layout: layout.cost(shape[0], lags.maps))
-    assert chosen is not None
+    slab, chosen = layout.choose(options, axes[0], shape, max_voxels=most, lag=lags.maps)
     edges = [(option.cores, option.first) for option in chosen]
     if slab:
         depth = max(_DEPTH // slab, 1) * slab
         edges.insert(0, (depth, depth))
-    number = math.prod(
-        1 + max(-(-(size - first) // core), 0)
-        for size, (core, first) in zip(shape, edges, strict=True)
-    )
+    sides = zip(shape, edges, strict=True)
+    number = math.prod(tiles.number(size, *edge) for size, edge in sides)
     if number > _MOST_TILES:
         raise _too_many(config, shape, f"{number:.3g} tiles")
     grids = [tiles.grid(size, *edge) for size, edge in zip(shape, edges, strict=True)]
@@ -262,39 +256,6 @@ def _in_tiles(plan: Plan, config: ml_collections.ConfigDict) -> Plan:
         axes=tuple(zip(axes, sizes, strict=True)),
         lags=lags if slab else None,
     )
-
-
-class _Layout(NamedTuple):
-    """A way to cut an image.
-
-    Attributes:
-      slab: planes that pass at a time; 0 = they do not pass.
-      chosen: the cores along each axis, but that of planes that pass; None = none are small enough.
-    """
-
-    slab: int
-    chosen: tuple[tiles.Option, ...] | None
-
-    def cost(self, depth: int, lag: int) -> float:
-        """The voxels that are computed, about, of an image with so many planes."""
-        assert self.chosen is not None
-        computed = tiles.computed(self.chosen)
-        if not self.slab:
-            return computed
-        # What a slab takes from the one before is prepared again: that of two planes, about.
-        planes = passing.rounded_up(depth + lag, self.slab)
-        return computed * planes * (1 + 2 / self.slab)
-
-
-def _narrowest(options: Sequence[Sequence[tiles.Option]]) -> list[int]:
-    return [min(option.window for option in of_axis) for of_axis in options]
-
-
-def _slabs(axis: Axis) -> list[int]:
-    """The numbers of planes that a slab may have, in whole blocks, the largest first."""
-    unit = axis.block * axis.stride
-    most = min(max(_SLAB // unit, 1), -(-axis.size // unit))
-    return [unit * n for n in range(most, 0, -1)]
 
 
 def _of_slab(axis: Axis, planes: int) -> Sizes:

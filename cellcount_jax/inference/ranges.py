@@ -20,7 +20,7 @@ class Ranges:
 
     def __init__(self, plan: Plan) -> None:
         self._shape = plan.shape
-        cores = [starts(plan.cores, axis) for axis in range(len(plan.shape))]
+        cores = [_starts_of(plan.cores, axis) for axis in range(len(plan.shape))]
         self._starts = [_divided(*axis) for axis in zip(cores, plan.shape, strict=True)]
         grid = [len(s) for s in self._starts]
         self._lowest, self._highest = np.full(grid, np.inf), np.full(grid, -np.inf)
@@ -28,7 +28,7 @@ class Ranges:
 
     def add(self, values: np.ndarray, region: Region) -> None:
         """Adds the intensities `(*region, channels)` of a region."""
-        boxes = overlapping(self._starts, region)
+        boxes = _overlapping(self._starts, region)
         paired = pairs(values.max(-1))
         for index in np.ndindex(*(part.stop - part.start for part in boxes)):
             at = tuple(part.start + i for part, i in zip(boxes, index, strict=True))
@@ -42,7 +42,7 @@ class Ranges:
 
     def is_constant(self, region: Region) -> bool:
         """Whether all boxes that a region overlaps have one intensity."""
-        boxes = overlapping(self._starts, region)
+        boxes = _overlapping(self._starts, region)
         return bool(self._lowest[boxes].min() == self._highest[boxes].max())
 
     def darker(self, measured: Measured, limit: float) -> Callable[[Region], bool]:
@@ -57,7 +57,7 @@ class Ranges:
         if limit > -math.inf:
             for at in np.ndindex(*dark.shape):
                 dark[at] = measured.most(float(self._paired[at]), self._box(at)) < limit
-        return lambda region: bool(dark[overlapping(self._starts, region)].all())
+        return lambda region: bool(dark[_overlapping(self._starts, region)].all())
 
     def _box(self, at: Sequence[int]) -> Region:
         sides = zip(self._starts, at, self._shape, strict=True)
@@ -67,12 +67,12 @@ class Ranges:
         )
 
 
-def starts(regions: Sequence[Region], axis: int) -> np.ndarray:
+def _starts_of(regions: Sequence[Region], axis: int) -> np.ndarray:
     """The positions at which the regions of a grid begin along an axis."""
     return np.unique([region[axis].start for region in regions])
 
 
-def overlapping(starts: Sequence[np.ndarray], region: Region) -> Region:
+def _overlapping(starts: Sequence[np.ndarray], region: Region) -> Region:
     """The parts of a grid, along each axis, that a region overlaps."""
     return tuple(
         slice(

@@ -10,39 +10,25 @@ disk (`tasks.py`).
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax import Array
 
 from cellcount_jax.images.regions import Reader, Region, extent, within
+from cellcount_jax.inference import programs
 from cellcount_jax.inference.plan import Plan, make_plan, mirrored
+from cellcount_jax.inference.programs import Place
 from cellcount_jax.inference.tiles import Needs
-from cellcount_jax.network.passing import COLLECTION, Lags, Passing
-from cellcount_jax.network.sau_net import SAUNet, create_model
-from cellcount_jax.network.unet import Parts
 
-Jitted = Any  # a function that `jax.jit` gave
 # On a CPU one image in one piece, or tile of planes, is computed at a time: it takes all cores, and
 # two would take the memory twice.
 _DEVICE = threading.Lock()
-# Programs by their function and the arrays that they take.
-_compiled: dict[tuple[Jitted, Any], Any] = {}
-_shown: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
-
-
-def show_compiling(shown: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
-    """Sets the context in which programs of the network are compiled, to tell of it."""
-    global _shown
-    _shown = shown
 
 
 def compute(
@@ -141,32 +127,12 @@ def _whole(
     values = np.zeros((*plan.window_shape, whole.shape[-1]), whole.dtype)
     values[core] = np.flip(whole, flip)
     size = np.asarray(plan.padded_shape, np.int32)
-    run = _of_one_piece(ml_collections.FrozenConfigDict(config))
+    run = programs.of_image(ml_collections.FrozenConfigDict(config))
     with _DEVICE:
-        found = _compile(run, variables, values[None], size)(variables, values[None], size)
+        found = programs.call(run, variables, values[None], size)
         if jax.default_backend() == "cpu":
             found.block_until_ready()
     yield core, np.asarray(found)[0][core]
-
-
-class _Place(NamedTuple):
-    """Where in a mirror image lies what `_step` computes.
-
-    Attributes:
-      starts: `(levels, D)` int32, of the parts of the levels in the window, finest first.
-      blocks: `(D,)` int32, of the blocks that attend in the window's coarsest level.
-      origin: `(D,)` int32, of the same in the image's.
-      size: `(D,)` int32, of the image.
-      filled: `(D,)` int32, how much of the window the image fills, from its beginning.
-      first: `()` int32, the first plane of the slab.
-    """
-
-    starts: Any
-    blocks: Any
-    origin: Any
-    size: Any
-    filled: Any
-    first: Any
 
 
 def _passed(
@@ -180,7 +146,7 @@ def _passed(
     """The maps of a run in a mirror image, slab by slab, and where they are."""
     needs, wanted = plan.needs(core, flip), mirrored(core, plan.shape, flip)
     lags, planes = plan.lags, plan.window_shape[0]
-    run, place = _step_of(config, plan), _placed(plan, needs)
+    run, place = _program_of(config, plan), _placed(plan, needs)
     state: Any = {}
     on_cpu = jax.default_backend() == "cpu"
     waiting: tuple[Region, Region, Array] | None = None
@@ -189,11 +155,11 @@ def _passed(
         values = plan.read_mirrored(read, flip, window)[None]
         inputs = values, place._replace(first=np.int32(first))
         if lags is not None and not state:
-            state = _nothing_before(run, variables, inputs)
+            state = programs.nothing_before(run, variables, inputs)
         with _DEVICE:
             if on_cpu:
                 jax.block_until_ready(state)  # two at once would take the memory twice
-            found, state = _compile(run, variables, state, *inputs)(variables, state, *inputs)
+            found, state = programs.call(run, variables, state, *inputs)
             if on_cpu and lags is None:
                 found.block_until_ready()
         # While a slab is computed, the maps of the one before are used, and the next one is read.
@@ -227,29 +193,23 @@ def window_program(
     Returns:
       A function that gives `(*part, 1 or 2)` maps.
     """
-    run = _step_of(config, plan)
+    run = _program_of(config, plan)
     inputs = values[None], _placed(plan, plan.needs(core, ()))
 
     def compute() -> np.ndarray:
-        state = _nothing_before(run, variables, inputs) if plan.lags else {}
-        found, _ = _compile(run, variables, state, *inputs)(variables, state, *inputs)
+        state = programs.nothing_before(run, variables, inputs) if plan.lags else {}
+        found, _ = programs.call(run, variables, state, *inputs)
         return np.asarray(found)[0]
 
     return compute
 
 
-def _step_of(config: ml_collections.ConfigDict, plan: Plan) -> Jitted:
+def _program_of(config: ml_collections.ConfigDict, plan: Plan) -> programs.Jitted:
     frozen = ml_collections.FrozenConfigDict(config)
-    return _step(frozen, plan.part_shapes, plan.blocks_shape, plan.lags)
+    return programs.of_window(frozen, plan.part_shapes, plan.blocks_shape, plan.beyond, plan.lags)
 
 
-def _nothing_before(run: Jitted, variables: Any, inputs: Any) -> Any:
-    """What is left of the slab before the first one."""
-    _, shape = jax.eval_shape(run, variables, {}, *inputs)
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
-
-
-def _placed(plan: Plan, needs: Sequence[Needs]) -> _Place:
+def _placed(plan: Plan, needs: Sequence[Needs]) -> Place:
     windows = np.array([need.window.start for need in needs])
     filled = np.array(plan.padded_shape) - windows
     if plan.lags is not None:
@@ -258,7 +218,7 @@ def _placed(plan: Plan, needs: Sequence[Needs]) -> _Place:
     steps = np.cumprod([(1,) * len(needs), *plan.strides], axis=0)
     starts = np.array([[part.start for part in need.parts] for need in needs]).T
     origin = np.array([need.blocks.start for need in needs])
-    return _Place(
+    return Place(
         np.asarray(starts - windows // steps, np.int32),
         np.asarray(origin - windows // steps[-1], np.int32),
         np.asarray(origin, np.int32),
@@ -271,64 +231,3 @@ def _placed(plan: Plan, needs: Sequence[Needs]) -> _Place:
 def _taken(region: Region, part: Region, found: Array) -> tuple[Region, np.ndarray]:
     """A region and its maps, from those of a part."""
     return region, np.asarray(found)[0][within(region, part)]
-
-
-def _compile(run: Jitted, *inputs: Any) -> Any:
-    """The program of a function for inputs of such shapes."""
-    leaves = jax.tree.leaves(inputs)
-    alike = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves)
-    compiled = _compiled.get((run, alike))
-    if compiled is None:
-        with _shown():
-            compiled = run.lower(*inputs).compile()
-        _compiled[run, alike] = compiled
-    return compiled
-
-
-@functools.cache
-def _of_one_piece(config: ml_collections.FrozenConfigDict) -> Jitted:
-    """Image, at the beginning of an array, to the map."""
-    model = create_model(config, trained=True)
-
-    def apply(variables: Any, x: Any, size: Any) -> Any:
-        return model.apply(variables, x, size=size)
-
-    return jax.jit(apply)
-
-
-@functools.cache
-def _step(
-    config: ml_collections.FrozenConfigDict,
-    part_shapes: tuple[tuple[int, ...], ...],
-    blocks_shape: tuple[int, ...],
-    lags: Lags | None,
-) -> Jitted:
-    """A window and what is left of the slab before, to the maps of a part and what is left."""
-    model = create_model(config, trained=True)
-
-    def run(variables: Any, state: Any, x: Array, place: _Place) -> Any:
-        passing = None if lags is None else Passing(place.first, place.size[0], lags)
-
-        def apply(method: Any, x: Any, **options: Any) -> Any:
-            nonlocal state
-            given = {**variables, **state}
-            options |= {"method": method, "passing": passing}
-            found, state = model.apply(given, x, mutable=[COLLECTION], **options)
-            return found
-
-        *finer, coarse = apply(SAUNet.encode, x, size=place.filled)
-        # The blocks, and what is computed, may go beyond the image.
-        beyond = [(0, size) for size in blocks_shape]
-        coarse = jnp.pad(coarse, ((0, 0), *beyond, (0, 0)))
-        coarse = _cut(coarse, place.blocks, blocks_shape)
-        (coarse,) = apply(SAUNet.attend, (coarse,), size=place.size, origin=place.origin)
-        coarse = _cut(coarse, place.starts[-1] - place.blocks, part_shapes[-1])
-        parts = Parts(place.starts, part_shapes)
-        return apply(SAUNet.decode, (*finer, coarse), size=place.filled, parts=parts), state
-
-    return jax.jit(run, donate_argnums=1)
-
-
-def _cut(x: Array, start: Array, shape: Sequence[int]) -> Array:
-    """A part of an array `(batch, *spatial, channels)`."""
-    return jax.lax.dynamic_slice(x, (0, *start, 0), (x.shape[0], *shape, x.shape[-1]))

@@ -50,11 +50,13 @@ class Sizes(NamedTuple):
       parts: of each level, finest first.
       blocks: of the coarsest level.
       window: of the image.
+      beyond: voxels of the coarsest level by which blocks may go beyond the window, and the image.
     """
 
     parts: tuple[int, ...]
     blocks: int
     window: int
+    beyond: int = 0
 
 
 class Needs(NamedTuple):
@@ -81,10 +83,12 @@ def needs(core: slice, axis: Axis, *, sizes: Sizes | None = None) -> Needs:
       sizes: of what is needed, which then may go beyond the image; None = no more than that.
     """
     parts = _decoder_parts(core, axis, sizes.parts if sizes else ())
-    start = parts[-1].start // axis.block * axis.block
-    blocks = slice(start, start + sizes.blocks if sizes else up(parts[-1].stop, axis.block))
-    first, last = _seen(blocks, axis)
-    window = slice(first, first + sizes.window if sizes else last)
+    blocks = _blocks(parts[-1], axis)
+    if sizes:
+        blocks = slice(blocks.start, blocks.start + sizes.blocks)
+    window = _seen(blocks, axis)
+    if sizes:
+        window = slice(window.start, window.start + sizes.window)
     return Needs(tuple(parts), blocks, window)
 
 
@@ -92,27 +96,31 @@ def sizes_of(cores: Sequence[slice], axis: Axis) -> Sizes:
     """The sizes that are enough for some cores."""
     lengths: list[int] = []
     for level in range(len(axis.strides) + 1):
-        parts = (_decoder_parts(core, axis, lengths)[level] for core in cores)
+        parts = [_decoder_parts(core, axis, lengths)[level] for core in cores]
         lengths.append(max(part.stop - part.start for part in parts))
-    blocks = window = 0
-    for core in cores:
-        coarse = _decoder_parts(core, axis, lengths)[-1]
-        start = coarse.start // axis.block * axis.block
-        blocks = max(blocks, up(coarse.stop, axis.block) - start)
-    for core in cores:
-        coarse = _decoder_parts(core, axis, lengths)[-1]
-        start = coarse.start // axis.block * axis.block
-        first, last = _seen(slice(start, start + blocks), axis)
-        # A part that goes beyond the image lies in the window, too: it is cut from there.
-        window = max(window, max(last, coarse.stop * axis.stride) - first)
-    return Sizes(tuple(lengths), blocks, window)
+    coarse = [slice(part.start, part.start + lengths[-1]) for part in parts]
+    every = [_blocks(part, axis) for part in coarse]
+    blocks = max(block.stop - block.start for block in every)
+    starts = [block.start for block in every]
+    windows = [_seen(slice(start, start + blocks), axis) for start in starts]
+    # A part that goes beyond the image lies in the window, too: it is cut from there.
+    ends = [max(w.stop, part.stop * axis.stride) for w, part in zip(windows, coarse, strict=True)]
+    window = max(end - w.start for w, end in zip(windows, ends, strict=True))
+    held = [(w.start + window) // axis.stride for w in windows]
+    beyond = max(0, *(start + blocks - end for start, end in zip(starts, held, strict=True)))
+    return Sizes(tuple(lengths), blocks, window, beyond)
 
 
-def _seen(blocks: slice, axis: Axis) -> tuple[int, int]:
-    """Where the part of an image that the encoder sees for blocks begins and ends."""
+def _blocks(part: slice, axis: Axis) -> slice:
+    """The whole blocks in which a part of the coarsest level lies."""
+    return slice(part.start // axis.block * axis.block, up(part.stop, axis.block))
+
+
+def _seen(blocks: slice, axis: Axis) -> slice:
+    """The part of an image that the encoder sees for blocks."""
     step = axis.stride
     first = max((blocks.start * step - axis.radius) // step * step, 0)
-    return first, min(up(blocks.stop * step + axis.radius, step), axis.size)
+    return slice(first, min(up(blocks.stop * step + axis.radius, step), axis.size))
 
 
 def _decoder_parts(core: slice, axis: Axis, lengths: Sequence[int]) -> list[slice]:
@@ -141,6 +149,11 @@ def grid(size: int, core: int, first: int) -> tuple[slice, ...]:
     """The cores along an axis: the first one, those of one length after it, and what is left."""
     starts = (0, *range(first, size, core))
     return tuple(slice(*pair) for pair in zip(starts, (*starts[1:], size), strict=True))
+
+
+def number(size: int, core: int, first: int) -> int:
+    """The number of cores in such a grid."""
+    return 1 + len(range(first, size, core))
 
 
 class Option(NamedTuple):
@@ -174,7 +187,7 @@ def options(size: int, axis: Axis, *, mirror: bool) -> list[Option]:
     found: dict[int, Option] = {}
     for core in range(unit, size + shift + unit, unit):  # the last one is one tile
         first = core - shift
-        tiles = 1 + max(-(-(size - first) // core), 0)
+        tiles = number(size, core, first)
         if tiles not in found:
             some = different(grid(size, core, first), size, mirror=mirror)
             found[tiles] = Option(core, first, tiles, sizes_of(some, axis).window)

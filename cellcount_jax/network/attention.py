@@ -65,7 +65,8 @@ class SelfAttention(nn.Module):
         passing: Passing | None = None,
     ) -> Array:
         batch, *grid, features = x.shape
-        if passing is not None and origin is not None:
+        if passing is not None:
+            assert origin is not None
             lags = passing.lags
             x = delayed(self, "x", x, lags.attended - lags.encoder[-1])
             origin = origin.at[0].set(passing.first - lags.attended)

@@ -24,7 +24,7 @@ from cellcount_jax.network.convolutions import (
     symmetric,
     upsample,
 )
-from cellcount_jax.network.passing import Passing, before
+from cellcount_jax.network.passing import Passing, planes_before
 
 # Uniform: a truncated normal takes XLA seconds to compile for every shape.
 _INIT = nn.initializers.he_uniform()
@@ -87,14 +87,14 @@ class Conv(_Affine):
         if passing is not None:
             # The results see one plane more than lies between them.
             *ins, out = lags
-            planes["before"] = before(self, "x", x, out + 1 - ins[0])
+            planes["before"] = planes_before(self, "x", x, out + 1 - ins[0])
             if more is not None:
-                planes["more_before"] = before(self, "more", more, out + 1 - ins[1])
+                planes["more_before"] = planes_before(self, "more", more, out + 1 - ins[1])
             planes["planes"] = passing.seen(out)
         if norm is None:
             if planes:
                 size = None if size is None else size.at[0].add(2)
-                x = _sequence(x, more, planes.pop("before"), **planes)
+                x = _sequence(x, more, **planes)
                 return self.apply_kernel(x, functools.partial(convolve, size=size))[:, 1:-1]
             x = x if more is None else jnp.concatenate([x, more], axis=-1)
             return self.apply_kernel(x, functools.partial(convolve, size=size))
@@ -106,14 +106,14 @@ class Conv(_Affine):
 def _sequence(
     x: Array,
     more: Array | None,
-    x_before: Array,
     *,
+    before: Array,
     planes: Array,
     more_before: Array | None = None,
 ) -> Array:
     """All that the results of a convolution on passing planes see, see `native.convolve`."""
     depth = x.shape[1] + 2
-    parts = [jnp.concatenate([x_before, x], axis=1)[:, :depth]]
+    parts = [jnp.concatenate([before, x], axis=1)[:, :depth]]
     if more is not None and more_before is not None:
         parts.append(jnp.concatenate([more_before, more], axis=1)[:, :depth])
     number = jnp.arange(depth)[None, :, None, None, None]

@@ -89,7 +89,7 @@ def rounded_up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
-def before(module: nn.Module, name: str, x: Array, planes: int) -> Array:
+def planes_before(module: nn.Module, name: str, x: Array, planes: int) -> Array:
     """The planes that came before those of x; keeps the last ones for the next slab.
 
     Args:
@@ -111,7 +111,7 @@ def before(module: nn.Module, name: str, x: Array, planes: int) -> Array:
 
 
 def delayed(module: nn.Module, name: str, x: Array, planes: int) -> Array:
-    """A slab as large as x of which the last planes are still to come, see `before`."""
+    """A slab as large as x of which the last planes are still to come, see `planes_before`."""
     if not planes:
         return x
-    return jnp.concatenate([before(module, name, x, planes), x], axis=1)[:, : x.shape[1]]
+    return jnp.concatenate([planes_before(module, name, x, planes), x], axis=1)[:, : x.shape[1]]

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from cellcount_jax.config import default_config
 from cellcount_jax.images.regions import Array
-from cellcount_jax.inference import plan, tiles
+from cellcount_jax.inference import layout, plan, tiles
 from cellcount_jax.network.sau_net import create_model
 from cellcount_jax.variants import use_volumes
 
@@ -45,11 +45,11 @@ def small_config() -> Callable[..., ml_collections.ConfigDict]:
 def volumes_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Volumes in tiles pass plane by plane however small they are, and in slabs of any size."""
 
-    def cost(layout: Any, depth: int, lag: int) -> float:
-        return tiles.computed(layout.chosen) * (1 + 2 / layout.slab) if layout.slab else math.inf
+    def cost(way: Any, depth: int, lag: int) -> float:
+        return tiles.computed(way.chosen) * (1 + 2 / way.slab) if way.slab else math.inf
 
-    monkeypatch.setattr(plan._Layout, "cost", cost)
-    monkeypatch.setattr(plan, "_PASSING_SHARE", 1.0)
+    monkeypatch.setattr(layout.Layout, "cost", cost)
+    monkeypatch.setattr(layout, "_PASSING_SHARE", 1.0)
     monkeypatch.setattr(plan, "_DEPTH", 8)
 
 

@@ -120,6 +120,5 @@ def test_planes_of_thin_volumes_do_not_pass(depth: int, passes: bool, most: floa
     """What a run computes before and after its planes would be more than these."""
     found = make_plan(load_model("nuclei3d").config, (depth, 8000, 4000))
     assert (found.lags is not None) == passes
-    cores = map(found.joined, found.runs(range(len(found.cores))))
-    windows = sum(len(found.slabs(core, ())) for core in cores)
+    windows = found.windows(range(len(found.cores)))
     assert windows * math.prod(found.window_shape) < most * depth * 8000 * 4000

@@ -14,8 +14,8 @@ import pytest
 
 from cellcount_jax.errors import InputError
 from cellcount_jax.images.regions import Array, extent
+from cellcount_jax.inference import layout, programs, tiled_maps
 from cellcount_jax.inference import plan as plans
-from cellcount_jax.inference import tiled_maps
 from cellcount_jax.inference.array_sizes import array_shape
 from cellcount_jax.inference.plan import make_plan
 from cellcount_jax.network.sau_net import create_model
@@ -86,7 +86,7 @@ def test_tiles_give_the_maps_of_one_piece(
     # Runs of tiles of a volume, of one slab each, or of several; and of one tile.
     for planes, longest in ((8, 1024), (4, 1024), (8, 8)) if ndim == 3 else ((0, 8),):
         one.config.predict.max_voxels = planes * 3400 or LIMIT
-        monkeypatch.setattr(plans, "_slabs", lambda axis, planes=planes: [planes])
+        monkeypatch.setattr(layout, "_slabs", lambda axis, planes=planes: [planes])
         monkeypatch.setattr(plans, "_RUN", longest)
         monkeypatch.setattr(plans, "_RUN_MIRRORED", longest)
         plan = make_plan(one.config, shape)
@@ -104,7 +104,7 @@ def test_windows_of_a_thin_volume_give_its_maps(
     one.values = np.tile(one.values, (1, 1, 4, 1))
     whole = one.map()
     one.config.predict.max_voxels = 160_000
-    monkeypatch.setattr(plans, "_slabs", lambda axis: [])
+    monkeypatch.setattr(layout, "_slabs", lambda axis: [])
     plan = make_plan(one.config, one.values.shape[:-1])
     assert plan.lags is None and len(plan.cores) >= 3
     np.testing.assert_allclose(one.map(), whole, atol=1e-5)
@@ -223,19 +223,19 @@ def test_a_slab_is_read_while_the_one_before_is_computed(
 ) -> None:
     one = network(3)
     one.config.predict.max_voxels = 4 * 3400
-    monkeypatch.setattr(plans, "_slabs", lambda axis: [4])
+    monkeypatch.setattr(layout, "_slabs", lambda axis: [4])
     seen: list[str] = []
-    compiled, taken = tiled_maps._compile, tiled_maps._taken
+    call, taken = programs.call, tiled_maps._taken
 
     def watched(run: Any, *inputs: Any) -> Any:
         seen.append("begun")
-        return compiled(run, *inputs)
+        return call(run, *inputs)
 
     def take(*arguments: Any) -> Any:
         seen.append("taken")
         return taken(*arguments)
 
-    monkeypatch.setattr(tiled_maps, "_compile", watched)
+    monkeypatch.setattr(programs, "call", watched)
     monkeypatch.setattr(tiled_maps, "_taken", take)
     one.map()
     # The first slabs of a run have no maps yet; from then on each is taken after the next began.

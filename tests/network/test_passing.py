@@ -14,7 +14,14 @@ from flax import linen as nn
 from jax import Array
 
 from cellcount_jax.network import native
-from cellcount_jax.network.passing import COLLECTION, Lags, Passing, before, delayed, network_lags
+from cellcount_jax.network.passing import (
+    COLLECTION,
+    Lags,
+    Passing,
+    delayed,
+    network_lags,
+    planes_before,
+)
 from cellcount_jax.network.sau_net import SAUNet
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -221,13 +228,13 @@ def test_lags_are_as_long_as_the_maps_wait_for_what_they_see(
 
 
 class _Kept(nn.Module):
-    """What `before` and `delayed` give for a slab."""
+    """What `planes_before` and `delayed` give for a slab."""
 
     planes: int
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        return before(self, "x", x, self.planes), delayed(self, "y", x, self.planes)
+        return planes_before(self, "x", x, self.planes), delayed(self, "y", x, self.planes)
 
 
 @pytest.mark.parametrize("planes", [0, 1, 3, 4, 5, 11])
