@@ -2,7 +2,7 @@
 
 Windows hold all that a tile needs around it, on all sides. The planes of a volume can also pass in
 slabs, which need nothing around them along that axis; but at the end of a run the maps of some
-planes are still to come, so that for thin volumes slabs are more work.
+planes are still to come, so that for thin volumes there are many slabs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from cellcount_jax.inference.tiles import Axis, Option, computed
 from cellcount_jax.network.passing import rounded_up
 
 _SLAB = 32  # planes that pass at a time, at most about
+# Of the time of a slab, what is left where it holds nothing of the image: convolutions skip that.
+_REST = 0.4
 # Of the voxels that may be computed at a time: what is kept for the next slab takes memory, too.
 _PASSING_SHARE = 0.57
 
@@ -37,8 +39,8 @@ class Layout(NamedTuple):
         voxels = computed(self.chosen)
         if not self.slab:
             return voxels
+        planes = (1 - _REST) * depth + _REST * rounded_up(depth + lag, self.slab)
         # What a slab takes from the one before is prepared again: that of two planes, about.
-        planes = rounded_up(depth + lag, self.slab)
         return voxels * planes * (1 + 2 / self.slab)
 
 

@@ -142,13 +142,16 @@ def test_an_image_that_passes_a_few_planes_at_a_time(
     window: tuple[int, int, int], channels: int, fused: bool
 ) -> None:
     past = window[0] - 1
-    # What is not of the image is 0 for the whole, and not to be read where it passes.
+    # What is not of the image is 0 for the whole, and not to be read, or made, where it passes.
     around = ((0, 0), (past, past), (0, 0), (0, 0), (0, 0))
     image, more = (some(2, 24, 9, 13, inputs, seed=inputs) for inputs in (channels, 6))
     kernel = some(*window, channels + (6 if fused else 0), channels)
     finish = any_finish(channels) if fused else None
     padded, more_padded = (jnp.pad(a, around) for a in (image, more))
-    whole = native.convolve(padded, kernel, more=more_padded if fused else None, finish=finish)
+    whole = np.array(
+        native.convolve(padded, kernel, more=more_padded if fused else None, finish=finish)
+    )
+    whole[:, :past] = whole[:, past + 24 :] = 0
     padded, more_padded = (jnp.pad(a, around, constant_values=GARBAGE) for a in (image, more))
     end = past
     for depth in (1, 2, 18, 3, past):
@@ -182,7 +185,9 @@ def test_x_passes_later_than_more(channels: int, planes: tuple[int, int]) -> Non
     )
     both = np.concatenate([x[:, :6], more], -1)
     both[:, : max(planes[0], 0)] = both[:, planes[1] :] = 0
-    np.testing.assert_array_equal(found, native.convolve(jnp.asarray(both), kernel)[:, 1:-1])
+    expected = np.array(native.convolve(jnp.asarray(both), kernel))
+    expected[:, : max(planes[0], 0)] = expected[:, planes[1] :] = 0
+    np.testing.assert_array_equal(found, expected[:, 1:-1])
 
 
 @pytest.mark.parametrize("planes", [(0, 0), (4, 1), (-9, -2), (6, 60)])
@@ -191,8 +196,7 @@ def test_none_of_the_planes_is_there(planes: tuple[int, int], channels: int) -> 
     x, kernel, finish = some(1, 4, 5, 6, channels), some(3, 3, 3, channels, 8), any_finish(8)
     there = jnp.asarray(planes, jnp.int32)
     found = native.convolve(x, kernel, finish=finish, before=x[:, :2] + GARBAGE, planes=there)
-    expected = native.convolve(jnp.zeros_like(x), kernel, finish=finish)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, 0)
 
 
 def test_nothing_gives_nothing() -> None:

@@ -55,8 +55,10 @@ void Convolve(ffi::ThreadPool& pool, const Shape& s, const Image& x, const float
   const Index chunks = CeilDiv(s.h, chunk), slabs = CeilDiv(s.d, kSlab);
   ParallelFor(pool, s.n * slabs * chunks, [&](Index item) {
     const Index n = item / (slabs * chunks), y0 = item % chunks * chunk;
-    const Index first_plane = item / chunks % slabs * kSlab;
-    const Index last_plane = std::min(first_plane + kSlab, s.d);
+    const Index slab = item / chunks % slabs * kSlab;
+    const Index first_plane = std::max(slab, x.begin);
+    const Index last_plane = std::min({slab + kSlab, s.d, x.end});
+    if (first_plane >= last_plane) return;
     const Index rows = std::min(chunk, s.h - y0), plane_size = seen_by.Lines(rows) * line;
     thread_local std::vector<float> scratch;
     scratch.resize(taps * plane_size);

@@ -10,7 +10,8 @@
 // An image may fill only the beginning of its array: then the rest is as padding to it, and 0 in y.
 //
 // An image may pass a few planes at a time, with those that came before them in arrays of their own:
-// then plane j of y sees the planes from j on of both, one after the other.
+// then plane j of y sees the planes from j on of both, one after the other, and is 0 where the plane in
+// the middle of them is none of the image.
 //
 // The work is cut in the same pieces, and summed in the same order, whatever the number of
 // threads: results are the same bits.
@@ -25,11 +26,13 @@ using Sizes = ffi::Buffer<ffi::S32, 1>;
 using Affine = ffi::Buffer<ffi::F32, 2>;
 using Result = ffi::Result<Array>;
 
-// Zeros where the image is not: after its rows, after its planes' last rows, after its planes.
-void ClearOutside(ffi::ThreadPool& pool, const Shape& s, float* y) {
-  if (s.d == s.all_d && s.h == s.all_h && s.w == s.all_w) return;
+// Zeros where the image is not: beside its planes, after their last rows, after its rows.
+void ClearOutside(ffi::ThreadPool& pool, const Shape& s, const Image& x, float* y) {
+  const Index begin = std::max(x.begin, Index{0}), end = std::min(x.end, s.d);
+  if (begin == 0 && end == s.all_d && s.h == s.all_h && s.w == s.all_w) return;
   ParallelFor(pool, s.n * s.all_d * s.all_h, [&](Index row) {
-    const bool inside = row % s.all_h < s.h && row / s.all_h % s.all_d < s.d;
+    const Index plane = row / s.all_h % s.all_d;
+    const bool inside = row % s.all_h < s.h && begin <= plane && plane < end;
     const Index from = inside ? s.w : 0;
     std::fill_n(y + (row * s.all_w + from) * s.o, (s.all_w - from) * s.o, 0.0f);
   });
@@ -46,8 +49,6 @@ ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array more, Array befo
   for (int i = 0; i < 3; ++i) filled[i] = std::clamp<Index>(size.typed_data()[i], 0, a[i + 1]);
   const Shape shape{a[0], filled[0], filled[1], filled[2], a[4] + further, o,
                     k[0], k[1],      k[2],      a[1],      a[2],           a[3]};
-  WantLargePages(y->typed_data(), y->size_bytes());
-  ClearOutside(pool, shape, y->typed_data());
   Image image{{x.typed_data(), more.typed_data()}, {a[4], further}, 0, shape.d};
   if (planes.element_count() > 0) {
     const Index p = before.dimensions()[1], q = more_before.dimensions()[1];
@@ -61,6 +62,8 @@ ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array more, Array befo
     image.begin = std::max<Index>(there[0], 0) - image.lead;
     image.end = std::min<Index>(there[1], std::min(p, q) + a[1]) - image.lead;
   }
+  WantLargePages(y->typed_data(), y->size_bytes());
+  ClearOutside(pool, shape, image, y->typed_data());
   const float* const f = finish.typed_data();
   const Finish last = finish.dimensions()[0] ? Finish{f, f + o, f + 2 * o} : Finish{};
   Convolve(pool, shape, image, kernel.typed_data(), last, y->typed_data());
