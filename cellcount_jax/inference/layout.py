@@ -39,9 +39,14 @@ class Layout(NamedTuple):
         voxels = computed(self.chosen)
         if not self.slab:
             return voxels
-        planes = (1 - _REST) * depth + _REST * rounded_up(depth + lag, self.slab)
+        planes = planes_worth(depth, rounded_up(depth + lag, self.slab))
         # What a slab takes from the one before is prepared again: that of two planes, about.
         return voxels * planes * (1 + 2 / self.slab)
+
+
+def planes_worth(inside: int, planes: int) -> float:
+    """How many planes inside of an image take the time of planes of which so many are inside."""
+    return (1 - _REST) * inside + _REST * planes
 
 
 def choose(

@@ -126,12 +126,17 @@ class Plan(NamedTuple):
         window = self.needs(core, flip)[0].window
         return range(window.start, window.stop, self.window_shape[0])
 
-    def windows(self, some: Sequence[int]) -> int:
-        """How many times the network computes a window, or a slab, for some tiles."""
-        if self.whole:
-            return len(self.flips)
-        runs = map(self.joined, self.runs(some))
-        return sum(len(self.slabs(run, flip)) for run in runs for flip in self.flips)
+    def windows(self, some: Sequence[int]) -> float:
+        """How many windows, or whole slabs, take the time of the network for some tiles."""
+        runs = self.runs(some)
+        if self.lags is None:
+            return float(len(runs) * len(self.flips))
+        planes = 0.0
+        for run, flip in itertools.product(map(self.joined, runs), self.flips):
+            window = self.needs(run, flip)[0].window
+            inside = min(window.stop, self.shape[0]) - window.start
+            planes += layout.planes_worth(inside, window.stop - window.start)
+        return planes / self.window_shape[0]
 
     def runs(self, some: Sequence[int]) -> list[tuple[int, ...]]:
         """Groups tiles into runs, which are computed in one go: those behind each other.

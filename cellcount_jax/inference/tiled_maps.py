@@ -193,8 +193,12 @@ def window_program(
     Returns:
       A function that gives `(*part, 1 or 2)` maps.
     """
-    run = _program_of(config, plan)
-    inputs = values[None], _placed(plan, plan.needs(core, ()))
+    run, place = _program_of(config, plan), _placed(plan, plan.needs(core, ()))
+    if plan.lags is not None:
+        # Far from both ends of a deep volume, where nothing is skipped.
+        place.size[0] = 2**20
+        place = place._replace(first=np.int32(2**19))
+    inputs = values[None], place
 
     def compute() -> np.ndarray:
         state = programs.nothing_before(run, variables, inputs) if plan.lags else {}
