@@ -3,9 +3,9 @@
     python benchmarks/brain_plan.py
 
 Tiles are those that the command would make; those that meet the ellipsoid of tissue are computed.
-All slabs and tiles take as long as there, on as many workers as there are, each with the cores of
-the machine that was measured; the survey is one process's. The first row is the volume that was
-measured. A few seconds.
+Parts that are read, slabs and tiles take as long as there, on as many workers as there are, each
+with the cores of the machine that was measured. The first row is the volume that was measured. A
+few seconds.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def plan_row(shape: tuple[int, ...], workers: int, rates: dict[str, float]) -> d
     model = model_file.load_model(counting.MODEL)
     plan = make_plan(model.config, shape)
     computed = [i for i, core in enumerate(plan.cores) if meets(core, shape)]
-    once = rates["survey"] * math.prod(shape)
+    reading = rates["survey"] * math.prod(shape)
     tiles = plan.windows(computed) * rates["computing"] + len(computed) * rates["searching"]
     return {
         "shape": "x".join(map(str, shape)),
@@ -68,9 +68,9 @@ def plan_row(shape: tuple[int, ...], workers: int, rates: dict[str, float]) -> d
         "workers": workers,
         "tiles": len(plan.cores),
         "computed": len(computed) / len(plan.cores),
-        "survey h": once / 3600,
+        "survey h": reading / workers / 3600,
         "tiles h": tiles / workers / 3600,
-        "seconds": once + tiles / workers,
+        "seconds": (reading + tiles) / workers,
         "window": "x".join(map(str, plan.window_shape)),
     }
 

@@ -24,7 +24,7 @@ def progress(title: str, total: int, *, unit: str = "tile") -> tqdm:
     Args:
       title: of the work.
       total: units in all.
-      unit: 'tile', or 'voxel' for millions of them.
+      unit: 'tile', 'part', or 'voxel' for millions of them.
     """
     options: dict[str, Any] = {"desc": title, "unit": unit, "unit_scale": unit == "voxel"}
     return _bar_of_count(total, **options)

@@ -82,10 +82,13 @@ def test_the_survey_of_tiles_measures_the_original(name: str, untrained_model: A
     config = untrained_model(2, predict__max_voxels=3000).config
     plan = make_plan(config, image.shape)
     assert not plan.whole
+    parts = survey.parts(image, plan, method_of(name))
+    seen = survey.see(image, plan, method_of(name), parts) if parts else ()
     made = survey.make(
         image,
         plan,
         method_of(name),
+        zip(parts, seen, strict=True),
         mask=None,
         image_margin=(8, 8),
         map_margin=(2, 2),

@@ -138,7 +138,8 @@ def _run_all(
     running = as_completed(loop=client.loop)
     try:
         running.update([submit(task) for task in itertools.islice(waiting, _MAX_SUBMITTED)])
-        with progress(title, sum(len(task.tiles) for task in todo)) as bar:
+        total = sum(len(task.tiles) for task in todo)
+        with progress(title, total, unit=todo[0].unit) as bar:
             for future in running:
                 _check(future, scheduler)
                 bar.update(tiles.pop(future.key))

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 import jax
 
-from cellcount_jax.inference import tasks
+from cellcount_jax.inference import tasks, tiled_maps
 from cellcount_jax.inference.job import Engine, Job, Task
 from cellcount_jax.progress import progress
 
 # One computes (see tiled_maps.py), one reads for it, one writes. Where planes pass, a run does all
 # of that by itself, and on a CPU two would take the memory twice.
 _THREADS = 3
+_READING = 2  # one of them compiles the program first
 
 
 class _StoppedError(Exception):
@@ -25,12 +26,10 @@ def in_threads(job: Job) -> Engine:
     """Tasks in this process; while one computes, others read and write."""
 
     def engine(todo: Sequence[Task], title: str) -> None:
-        passing = job.plan.lags is not None and todo[0].kind == "compute"
-        alone = passing and jax.default_backend() == "cpu"
-        stopped, lock = threading.Event(), threading.Lock()
+        kind, stopped, lock = todo[0].kind, threading.Event(), threading.Lock()
         with (
-            concurrent.futures.ThreadPoolExecutor(1 if alone else _THREADS) as pool,
-            progress(title, sum(len(task.tiles) for task in todo)) as bar,
+            concurrent.futures.ThreadPoolExecutor(_threads(job, kind)) as pool,
+            progress(title, sum(len(task.tiles) for task in todo), unit=todo[0].unit) as bar,
         ):
 
             def update(tiles: int) -> None:
@@ -39,7 +38,11 @@ def in_threads(job: Job) -> Engine:
                 with lock:
                     bar.update(tiles)
 
-            running = [pool.submit(tasks.run, job, task, update) for task in todo]
+            running: list[concurrent.futures.Future[None]] = []
+            if kind == "read":
+                network = job.model.config, job.model.variables, job.plan
+                running.append(pool.submit(tiled_maps.compile_ahead, *network, job.image.channels))
+            running += [pool.submit(tasks.run, job, task, update) for task in todo]
             try:
                 for done in concurrent.futures.as_completed(running):
                     done.result()
@@ -49,3 +52,10 @@ def in_threads(job: Job) -> Engine:
                 raise
 
     return engine
+
+
+def _threads(job: Job, kind: str) -> int:
+    if kind == "read":
+        return _READING
+    alone = kind == "compute" and job.plan.lags is not None and jax.default_backend() == "cpu"
+    return 1 if alone else _THREADS

@@ -81,13 +81,13 @@ def revoke(folder: Path) -> None:
 
 @functools.lru_cache(maxsize=1)
 def reopen(folder: Path, mark: str) -> Job:
-    """The saved job of a folder, without its mask, which `tasks.prepare` has applied already.
+    """The saved job of a folder, without its mask, which is for the survey alone.
 
     The last one of a process stays open. It is known by its mark, since a shared disk may report
     old times of files.
 
     Args:
-      folder: of a job that was prepared and saved.
+      folder: of a job that was saved.
       mark: from `save`.
 
     Raises:

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
+from cellcount_jax.images.ahead import in_turn
 from cellcount_jax.images.arcsinh import arcsinh
-from cellcount_jax.images.regions import Region, all_of, neighbours, within
-from cellcount_jax.machine import core_count
+from cellcount_jax.images.block_grid import BlockGrid
+from cellcount_jax.images.regions import Region, all_of, extent, neighbours, within
 
 # A part of one channel, `(*region)`, or of all, `(*region, channels)`.
 Reader = Callable[[Region], np.ndarray]
@@ -42,9 +40,6 @@ _RECORDED_SHARE = 0.05  # the least share of what is no padding
 # light-sheet volumes of two stains and many brains it is 16 to 57, 31 in the middle.
 _USUAL_BRIGHTNESS = 30.0
 _PLAUSIBLE_BRIGHTNESS = (8.0, 130.0)
-# Blocks are read together up to this size, since a chunk of a file lies in several blocks.
-_MAX_READ_VOXELS = 2**23
-_MAX_THREADS = 4  # each has such a group in memory, and one more waits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,56 +83,75 @@ class Blocks:
 
 
 def measure(read: Reader, shape: Sequence[int], block: Sequence[int]) -> Blocks:
-    """Measures the blocks of an image of one channel; see `measure_channels`.
+    """Measures the blocks of an image of one channel; see `measure_blocks`.
 
     Args:
       read: gives a part of the image, `(*region,)`.
       shape: `(D,)` of the image.
       block: `(D,)` voxels, about.
     """
-    return measure_channels(lambda region: read(region)[..., None], shape, block, channels=1)[0]
+    grid = BlockGrid.of(shape, block)
+    return measure_blocks(lambda region: read(region)[..., None], grid, channels=1)[0]
 
 
-def measure_channels(
-    read: Reader, shape: Sequence[int], block: Sequence[float], *, channels: int
-) -> tuple[Blocks, ...]:
+def measure_blocks(read: Reader, grid: BlockGrid, *, channels: int) -> tuple[Blocks, ...]:
     """Measures the blocks of an image, reading each once, and neighbours together.
 
     While one group of neighbours is read, others are measured.
 
     Args:
       read: gives a part of the image, `(*region, channels)`.
-      shape: `(D,)` of the image.
-      block: `(D,)` voxels, about; the image is divided into blocks of equal size. Cells must fill
-        less than half of one.
+      grid: of the blocks. Cells must fill less than half of one.
       channels: of the image.
 
     Returns:
       The blocks of each channel.
     """
-    counts = [max(1, round(n / size)) for n, size in zip(shape, block, strict=True)]
-    median, noise, padding = (np.zeros((channels, *counts)) for _ in range(3))
-    ends = [np.linspace(0, n, c + 1).astype(int) for n, c in zip(shape, counts, strict=True)]
+    groups = grid.groups
+    parts = in_turn(
+        groups,
+        lambda group: read(grid.region(group)),
+        lambda group, values: statistics(values, grid, group),
+    )
+    return blocks_of(grid, zip(groups, parts, strict=True), channels=channels)
 
-    def measure_group(group: Region, region: Region, values: np.ndarray) -> None:
-        for index in itertools.product(*(range(g.start, g.stop) for g in group)):
-            part = values[within(_bounds(ends, [slice(i, i + 1) for i in index]), region)]
-            for channel in range(channels):
-                at = (channel, *index)
-                median[at], noise[at], padding[at] = _statistics(part[..., channel])
 
-    threads = min(core_count(), _MAX_THREADS)
-    with ThreadPoolExecutor(threads) as pool:
-        running: deque[Future[None]] = deque()
-        for group in _groups(counts, _together(shape, counts)):
-            # Read by this thread, whose are the errors and the progress.
-            region = _bounds(ends, group)
-            running.append(pool.submit(measure_group, group, region, read(region)))
-            if len(running) > threads:
-                running.popleft().result()
-        for one in running:
-            one.result()
-    return tuple(_blocks(shape, *one) for one in zip(median, noise, padding, strict=True))
+def statistics(values: np.ndarray, grid: BlockGrid, group: Region) -> np.ndarray:
+    """Measures a group of blocks.
+
+    Args:
+      values: `(*region, channels)` intensities of the group.
+      grid: of the blocks.
+      group: one of its groups.
+
+    Returns:
+      `(3, channels, *group)` float64: median, noise and padding of each block.
+    """
+    found = np.zeros((3, values.shape[-1], *extent(group)))
+    region = grid.region(group)
+    for at in np.ndindex(*extent(group)):
+        index = (part.start + i for part, i in zip(group, at, strict=True))
+        block = grid.region(tuple(slice(i, i + 1) for i in index))
+        part = values[within(block, region)]
+        for channel in range(values.shape[-1]):
+            found[(slice(None), channel, *at)] = _statistics(part[..., channel])
+    return found
+
+
+def blocks_of(
+    grid: BlockGrid, measured: Iterable[tuple[Region, np.ndarray]], *, channels: int
+) -> tuple[Blocks, ...]:
+    """The blocks of each channel.
+
+    Args:
+      grid: of the blocks.
+      measured: all its groups, and the `statistics` of each.
+      channels: of the image.
+    """
+    found = np.zeros((3, channels, *grid.counts))
+    for group, part in measured:
+        found[(slice(None), slice(None), *group)] = part
+    return tuple(_blocks(grid.shape, *one) for one in zip(*found, strict=True))
 
 
 def _blocks(
@@ -270,32 +284,6 @@ def most_contrast(intensity: float, blocks: Blocks, region: Region) -> float:
 
 def _relative(signal: Any, tissue: float) -> np.ndarray:
     return (10 * arcsinh(signal / (2 * tissue))).astype(np.float32)
-
-
-def _together(shape: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """How many blocks along each axis are read together: in all about a cube of voxels."""
-    sizes = [n / count for n, count in zip(shape, counts, strict=True)]
-    numbers = [1] * len(sizes)
-    while True:
-        lengths = [size * number for size, number in zip(sizes, numbers, strict=True)]
-        longer = [axis for axis in range(len(sizes)) if numbers[axis] < counts[axis]]
-        if not longer or 2 * math.prod(lengths) > _MAX_READ_VOXELS:
-            return numbers
-        axis = min(longer, key=lambda axis: lengths[axis])
-        numbers[axis] = min(2 * numbers[axis], counts[axis])
-
-
-def _groups(counts: Sequence[int], numbers: Sequence[int]) -> Iterator[Region]:
-    """Blocks in groups, by their indices."""
-    starts = [range(0, count, n) for count, n in zip(counts, numbers, strict=True)]
-    for corner in itertools.product(*starts):
-        sizes = zip(corner, numbers, counts, strict=True)
-        yield tuple(slice(start, min(start + n, count)) for start, n, count in sizes)
-
-
-def _bounds(ends: Sequence[np.ndarray], group: Sequence[slice]) -> Region:
-    """The voxels of some blocks."""
-    return tuple(slice(int(e[g.start]), int(e[g.stop])) for e, g in zip(ends, group, strict=True))
 
 
 def noise_of(differences: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from cellcount_jax.errors import InputError
 from cellcount_jax.images import background as local
 from cellcount_jax.images import levels as global_levels
 from cellcount_jax.images.background import ROUNDING, Blocks
+from cellcount_jax.images.block_grid import BlockGrid
 from cellcount_jax.images.logarithms import median_and_spread
 from cellcount_jax.images.regions import Array, Readable, Reader, Region, Resampled, all_of, placed
 
@@ -162,12 +163,25 @@ class Normalisation:
           InputError: see `measure`.
         """
         original = image.original if isinstance(image, Resampled) else image
-        sides = zip(self.block, original.shape, image.shape, strict=False)
-        block = tuple(edge * old / new for edge, old, new in sides)
-        of_original = dataclasses.replace(self, block=block)
-        found = of_original.measure(original.read, original.shape, channels=image.channels)
-        blocks = (dataclasses.replace(one, shape=tuple(image.shape)) for one in found.blocks)
-        return dataclasses.replace(found, blocks=tuple(blocks))
+        grid = self.grid(image)
+        if grid is None:
+            return self.measure(original.read, original.shape, channels=image.channels)
+        blocks = local.measure_blocks(original.read, grid, channels=image.channels)
+        return self.of_blocks(blocks, image.shape)
+
+    def grid(self, image: Readable) -> BlockGrid | None:
+        """The blocks of an image that are measured, of one that is resampled those of the original;
+        None where it is not measured by blocks."""
+        if self.method not in _LOCAL:
+            return None
+        original = image.original if isinstance(image, Resampled) else image
+        sides = zip(self.block, original.shape, image.shape, strict=True)
+        return BlockGrid.of(original.shape, [edge * old / new for edge, old, new in sides])
+
+    def of_blocks(self, blocks: Sequence[Blocks], shape: Sequence[int]) -> Measured:
+        """What normalises an image of a shape, from the blocks of its original."""
+        own = (dataclasses.replace(one, shape=tuple(shape)) for one in blocks)
+        return Measured(self.method, blocks=tuple(own))
 
     def measure(self, read: Reader, shape: Sequence[int], *, channels: int) -> Measured:
         """Measures an image, of which a part is in memory at a time.
@@ -185,7 +199,8 @@ class Normalisation:
             'robust_log', more different intensities than a histogram here holds.
         """
         if self.method in _LOCAL:
-            blocks = local.measure_channels(read, shape, self.block, channels=channels)
+            grid = BlockGrid.of(shape, self.block)
+            blocks = local.measure_blocks(read, grid, channels=channels)
             return Measured(self.method, blocks=blocks)
         if self.method == "levels":
             found = global_levels.measure(read, shape, channels=channels)

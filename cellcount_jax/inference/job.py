@@ -100,10 +100,21 @@ def cell_diameter(model: Model) -> float:
 
 
 class Task(NamedTuple):
-    """A piece of the work: 'compute' the maps of a run of tiles, or 'find' the peaks of a tile."""
+    """A piece of the work.
+
+    Attributes:
+      kind: 'read' parts of the image, 'compute' the maps of a run of tiles, 'find' the peaks of a
+        tile.
+      tiles: their numbers; of 'read' those of the parts.
+    """
 
     kind: str
     tiles: tuple[int, ...]
+
+    @property
+    def unit(self) -> str:
+        """What it has several of, for a progress bar."""
+        return "part" if self.kind == "read" else "tile"
 
 
 # Runs some tasks of one kind, in any order; the text is a title for the progress bar.

@@ -33,10 +33,10 @@ def show_compiling(shown: Callable[[], contextlib.AbstractContextManager[object]
 
 def call(run: Jitted, *inputs: Any) -> Any:
     """A function of inputs; it may still be computed when this returns."""
-    return _program(run, *inputs)(*inputs)
+    return compiled(run, *inputs)(*inputs)
 
 
-def _program(run: Jitted, *inputs: Any) -> Any:
+def compiled(run: Jitted, *inputs: Any) -> Any:
     """The program of a function for inputs of such shapes."""
     leaves = jax.tree.leaves(inputs)
     alike = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from cellcount_jax.images.normalise import Measured
-from cellcount_jax.images.regions import Region, within
+from cellcount_jax.images.regions import Region, extent, within
 from cellcount_jax.inference.faint import pairs
 from cellcount_jax.inference.plan import Plan
 
@@ -22,23 +22,38 @@ class Ranges:
         self._shape = plan.shape
         cores = [_starts_of(plan.cores, axis) for axis in range(len(plan.shape))]
         self._starts = [_divided(*axis) for axis in zip(cores, plan.shape, strict=True)]
-        grid = [len(s) for s in self._starts]
-        self._lowest, self._highest = np.full(grid, np.inf), np.full(grid, -np.inf)
-        self._paired = np.full(grid, -np.inf)
+        # The highest of pairs of neighbours, too: see `faint.pairs`.
+        self._lowest, self._highest, self._paired = _nothing([len(s) for s in self._starts])
 
-    def add(self, values: np.ndarray, region: Region) -> None:
-        """Adds the intensities `(*region, channels)` of a region."""
+    def of(self, values: np.ndarray, region: Region) -> np.ndarray:
+        """`(3, *boxes)` of the boxes that a region overlaps, as far as it does, for `add`.
+
+        Args:
+          values: `(*region, channels)` intensities.
+          region: of the image.
+        """
         boxes = _overlapping(self._starts, region)
+        found = _nothing(extent(boxes))
         paired = pairs(values.max(-1))
-        for index in np.ndindex(*(part.stop - part.start for part in boxes)):
+        for index in np.ndindex(*extent(boxes)):
             at = tuple(part.start + i for part, i in zip(boxes, index, strict=True))
             sides = zip(self._box(at), region, strict=True)
             shared = within(
                 tuple(slice(max(b.start, r.start), min(b.stop, r.stop)) for b, r in sides), region
             )
-            self._lowest[at] = min(self._lowest[at], values[shared].min())
-            self._highest[at] = max(self._highest[at], values[shared].max())
-            self._paired[at] = max(self._paired[at], paired[shared].max())
+            inside = values[shared]
+            found[(slice(None), *index)] = inside.min(), inside.max(), paired[shared].max()
+        return found
+
+    def add(self, found: np.ndarray, region: Region) -> None:
+        """Adds what `of` gave for a region."""
+        boxes = _overlapping(self._starts, region)
+        for kept, new, choose in (
+            (self._lowest, found[0], np.minimum),
+            (self._highest, found[1], np.maximum),
+            (self._paired, found[2], np.maximum),
+        ):
+            kept[boxes] = choose(kept[boxes], new)
 
     def is_constant(self, region: Region) -> bool:
         """Whether all boxes that a region overlaps have one intensity."""
@@ -65,6 +80,13 @@ class Ranges:
             slice(int(begin[i]), int(begin[i + 1]) if i + 1 < len(begin) else size)
             for begin, i, size in sides
         )
+
+
+def _nothing(grid: Sequence[int]) -> np.ndarray:
+    """`(3, *grid)` of boxes of which nothing is known."""
+    found = np.full((3, *grid), -np.inf)
+    found[0] = np.inf
+    return found
 
 
 def _starts_of(regions: Sequence[Region], axis: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Tasks that compute an image's map tile by tile in a folder, and can stop and resume at any time.
 
-The map of each tile is computed and searched for peaks (`tiled_maps.py`, `maps/pieces.py`); the
-results are in the folder. A task depends only on the image, the model and the results of earlier
+The image is read once, a survey is made of what was seen (`reading.py`, `survey.py`), and the map
+of each tile is computed and searched for peaks (`tiled_maps.py`, `maps/pieces.py`); the results are
+in the folder. A task depends only on the image, the model and the results of earlier
 kinds of tasks, and its tiles are marked as done: so tasks of one kind run in any order, in any
 process, and again after a crash, and the result has the same bytes.
 """
@@ -18,7 +19,7 @@ import numpy as np
 from cellcount_jax.errors import InputError, in_words
 from cellcount_jax.images import files
 from cellcount_jax.images.files import replacing
-from cellcount_jax.inference import faint, job_arrays, kept, survey, tiled_maps
+from cellcount_jax.inference import faint, job_arrays, kept, reading, survey, tiled_maps
 from cellcount_jax.inference.job import (
     Engine,
     Job,
@@ -30,7 +31,7 @@ from cellcount_jax.inference.job import (
 )
 from cellcount_jax.maps import pieces
 
-FOLDERS = ("map.zarr", "peaks", "done")
+FOLDERS = (reading.FOLDER, "map.zarr", "peaks", "done")
 FILES = ("survey.npz", kept.FILE, *FOLDERS)  # all that is kept in a job's folder
 
 
@@ -40,14 +41,14 @@ def complete(job: Job, engine: Engine, progress: Progress) -> None:
     Args:
       job: the job.
       engine: runs tasks, by `run`.
-      progress: shows how much of the image was read for the survey.
+      progress: shows how much was read of an image that is not read by tasks.
 
     Raises:
       InputError: the image cannot be read, or its map is flat; or the folder cannot be written, for
         example as the disk is full.
     """
     try:
-        prepare(job, progress)
+        prepare(job, engine, progress)
         for kind, title in (("compute", "computing"), ("find", "searching")):
             if todo := pending(job, kind):
                 engine(todo, title)
@@ -63,27 +64,20 @@ def complete(job: Job, engine: Engine, progress: Progress) -> None:
         job_arrays.remove_array(_map_path(job))
 
 
-def prepare(job: Job, progress: Progress = silent) -> None:
-    """Makes the survey, which reads the image once, and the arrays for the results of tasks."""
+def prepare(job: Job, engine: Engine | None = None, progress: Progress = silent) -> None:
+    """Makes the survey, which reads the image once, and the arrays for the results of tasks.
+
+    Args:
+      job: the job.
+      engine: runs the tasks that read; default `one_by_one`.
+      progress: see `complete`.
+    """
     plan = job.plan
     if not (job.folder / "survey.npz").exists():
-        map_margin = _map_margin(job.model)
-        diameter = cell_diameter(job.model)
-        sizes = zip(plan.halo, plan.stride, map_margin, strict=True)
-        voxels = survey.voxels_read(job.image, job.model.normalisation)
-        with progress("reading", voxels) as bar:
-            made = survey.make(
-                job.image,
-                plan,
-                job.model.normalisation,
-                mask=job.mask,
-                image_margin=[halo + stride + margin for halo, stride, margin in sizes],
-                map_margin=map_margin,
-                cell=[math.ceil(diameter / edge) for edge in job.model.spacing],
-                least=least_brightness(job.model),
-                update=bar.update,
-            )
-        survey.save(made, job.folder / "survey.npz")
+        if todo := reading.pending(job):
+            (engine or one_by_one(job, progress))(todo, "reading")
+        survey.save(_surveyed(job, progress), job.folder / "survey.npz")
+    reading.remove(job)
     for name in ("done", "peaks"):
         (job.folder / name).mkdir(exist_ok=True)
     # Of what is marked as done the result may be gone.
@@ -97,6 +91,28 @@ def prepare(job: Job, progress: Progress = silent) -> None:
                 (*plan.shape, 1 + keeps_density(job)),
                 (*map(job_arrays.chunk_edge, plan.common_edges), 1),
             )
+
+
+def _surveyed(job: Job, progress: Progress) -> survey.Survey:
+    """The survey of what was read, or of an image that is read now."""
+    model, plan = job.model, job.plan
+    map_margin = _map_margin(model)
+    sizes = zip(plan.halo, plan.stride, map_margin, strict=True)
+    diameter = cell_diameter(model)
+    voxels = survey.voxels_read(job.image, model.normalisation)
+    with (progress if voxels else silent)("reading", voxels) as bar:
+        return survey.make(
+            job.image,
+            plan,
+            model.normalisation,
+            reading.seen(job),
+            mask=job.mask,
+            image_margin=[halo + stride + margin for halo, stride, margin in sizes],
+            map_margin=map_margin,
+            cell=[math.ceil(diameter / edge) for edge in model.spacing],
+            least=least_brightness(model),
+            update=bar.update,
+        )
 
 
 def pending(job: Job, kind: str) -> list[Task]:
@@ -127,6 +143,9 @@ def run(job: Job, task: Task, update: Callable[[int], object] = lambda tiles: No
     Raises:
       InputError: the folder is of another count now, or what the task has read was removed.
     """
+    if task.kind == "read":
+        reading.run(job, task, update)
+        return
     if task.kind == "find":
         for tile in task.tiles:
             _find_peaks(job, tile)

@@ -174,6 +174,16 @@ def _passed(
         yield _taken(*waiting)
 
 
+def compile_ahead(
+    config: ml_collections.ConfigDict, variables: Any, plan: Plan, channels: int
+) -> None:
+    """Compiles the program of an image in tiles, for `maps` to find it."""
+    run, place = _program_of(config, plan), _placed(plan, plan.needs(plan.cores[0], ()))
+    inputs = np.zeros((1, *plan.window_shape, channels), np.float32), place
+    state = programs.nothing_before(run, variables, inputs) if plan.lags else {}
+    programs.compiled(run, variables, state, *inputs)
+
+
 def window_program(
     config: ml_collections.ConfigDict,
     variables: Any,

@@ -107,7 +107,10 @@ def after(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]
         if done[0] == number:
             do()
 
-    monkeypatch.setattr(cluster, "progress", lambda title, total: Watched(update))
+    def progress(title: str, total: int, unit: str) -> Watched:
+        return Watched(update if unit == "tile" else lambda parts: None)
+
+    monkeypatch.setattr(cluster, "progress", progress)
     return done
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cellcount_jax.counting import engines
-from cellcount_jax.inference import tasks
-from cellcount_jax.inference.job import Task
+from cellcount_jax.images.normalise import Normalisation
+from cellcount_jax.images.regions import Array
+from cellcount_jax.inference import programs, tasks
+from cellcount_jax.inference.job import Job, Task
+from cellcount_jax.inference.trained_model import TrainedModel
 
 
 @pytest.mark.parametrize("lags", [None, "some"])
@@ -62,7 +68,31 @@ def test_progress_is_counted_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyP
             counted.append(tiles)
             self.busy = False
 
-    monkeypatch.setattr(engines, "progress", lambda title, total: Bar())
+    monkeypatch.setattr(engines, "progress", lambda title, total, unit: Bar())
     engine = engines.in_threads(SimpleNamespace(plan=SimpleNamespace(lags=None)))  # type: ignore[arg-type]
     engine([Task("find", tuple(range(n))) for n in (3, 5, 7, 1)], "searching")
     assert sum(counted) == 16
+
+
+@pytest.mark.parametrize("shape", [(190, 260), (60, 90, 70)])
+def test_the_program_is_compiled_while_the_image_is_read(
+    untrained_model: Callable[..., TrainedModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+) -> None:
+    model = untrained_model(len(shape), predict__max_voxels=30_000)
+    normalisation = Normalisation("contrast", block=(30,) * len(shape))
+    model = dataclasses.replace(model, normalisation=normalisation)
+    values = np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+    job = Job(model, Array(values, len(shape)), tmp_path)
+    assert (job.plan.lags is None) == (len(shape) == 2)
+    monkeypatch.setattr(programs, "_compiled", {})
+    engine, after = engines.in_threads(job), []
+
+    def watched(todo: Any, title: str) -> None:
+        engine(todo, title)
+        after.append((title, len(programs._compiled)))
+
+    tasks.complete(job, watched, lambda *_: pytest.fail("read by tasks"))
+    assert after == [("reading", 1), ("computing", 1), ("searching", 1)]

@@ -272,7 +272,7 @@ def test_a_part_is_normalised_as_within_the_whole(
     whole = normalisation(image)
     monkeypatch.setattr("cellcount_jax.images.normalise._SLAB_VOXELS", 200)
     monkeypatch.setattr("cellcount_jax.images.normalise._QUICK_VOXELS", 100)
-    monkeypatch.setattr("cellcount_jax.images.background._MAX_READ_VOXELS", 800)
+    monkeypatch.setattr("cellcount_jax.images.block_grid._MAX_READ_VOXELS", 800)
     measured = normalisation.measure(part, shape, channels=2)
     sizes = [np.prod([r.stop - r.start for r in region]) for region in read]
     if method != "levels":  # which looks at several million pixels together
