@@ -37,7 +37,7 @@ from cellcount_jax.counting import engines
 from cellcount_jax.images import sources
 from cellcount_jax.images.image_files import read_image
 from cellcount_jax.images.normalise import Measured
-from cellcount_jax.inference import model_file, programs, survey, tasks
+from cellcount_jax.inference import model_file, programs, reading, tasks
 from cellcount_jax.inference.cells import find
 from cellcount_jax.inference.job import Engine, Job
 from cellcount_jax.maps import pieces
@@ -148,7 +148,7 @@ def split(job: Job) -> dict[str, float]:
     seconds: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
         for name, owner, attribute in (
-            ("survey", survey, "make"),
+            ("survey", reading, "run"),
             ("reading", sources.Source, "read"),
             ("normalising", Measured, "__call__"),
             ("storing", zarr.Array, "__setitem__"),

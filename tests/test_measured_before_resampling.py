@@ -82,19 +82,15 @@ def test_the_survey_of_tiles_measures_the_original(name: str, untrained_model: A
     config = untrained_model(2, predict__max_voxels=3000).config
     plan = make_plan(config, image.shape)
     assert not plan.whole
-    parts = survey.parts(image, plan, method_of(name))
-    seen = survey.see(image, plan, method_of(name), parts) if parts else ()
-    made = survey.make(
-        image,
-        plan,
-        method_of(name),
-        zip(parts, seen, strict=True),
-        mask=None,
-        image_margin=(8, 8),
-        map_margin=(2, 2),
-        cell=(4, 4),
-        least=-math.inf,
-    )
+    normalisation = method_of(name)
+    if groups := survey.groups(image, normalisation):
+        observed = survey.observe(image, plan, normalisation, groups)
+        of_groups = zip(groups, observed, strict=True)
+        measured, ranges = survey.collected(image, plan, normalisation, of_groups)
+    else:
+        measured, ranges = survey.read_whole(image, plan, normalisation)
+    margins = {"image_margin": (8, 8), "map_margin": (2, 2), "cell": (4, 4)}
+    made = survey.make(plan, measured, ranges, mask=None, least=-math.inf, **margins)
     values = image.read(all_of(image.shape))
     expected = values_of(method_of(name), image)
     np.testing.assert_array_equal(made.measured(values, all_of(image.shape)), expected)

@@ -188,7 +188,7 @@ def _check(future: Future, scheduler: str) -> None:
         error_of_input = future.result()
     except KilledWorker as error:
         raise InputError(
-            f"--scheduler {scheduler}: tiles were given up as {error.allowed_failures + 1} workers"
+            f"--scheduler {scheduler}: tasks were given up as {error.allowed_failures + 1} workers"
             " died while they had them, the last on"
             f" {error.last_worker.address}; if memory ran out, a smaller --max-voxels needs less"
         ) from error

@@ -29,7 +29,7 @@ from cellcount_jax.images.inputs import Input, files_of
 from cellcount_jax.images.label_volumes import open_label_volume
 from cellcount_jax.images.regions import Resampled
 from cellcount_jax.images.sources import Source, open_source
-from cellcount_jax.inference import cells, doubts, model_file, search
+from cellcount_jax.inference import cells, doubts, model_file, search, tasks
 from cellcount_jax.inference.cells import Found
 from cellcount_jax.inference.doubts import Doubt
 from cellcount_jax.inference.fitted import (
@@ -176,8 +176,7 @@ def _count_input(
             show(announce.describe_job(job, here=here))
             # Of few tiles one takes long, and what has begun may be nearly done.
             many = job.plan.windows(range(len(job.plan.cores))) >= _TIMED_WINDOWS
-            begun = (job.folder / "survey.npz").exists()
-            if options.dry_run or (here and many and not begun):
+            if options.dry_run or (here and many and not tasks.has_begun(job)):
                 show(announce.describe_time(job))
         if options.dry_run:
             return dict

@@ -15,6 +15,7 @@ from cellcount_jax.inference import tiled_maps
 from cellcount_jax.inference.job import Job
 from cellcount_jax.machine import core_count
 from cellcount_jax.maps.detect import find_peaks
+from cellcount_jax.network.sau_net import create_model
 
 _PROBE_VOXELS = 2**17
 
@@ -40,7 +41,8 @@ def seconds(job: Job) -> float:
     beside = window.beside / core_count() if shared else window.beside
     each = window.network + beside if shared else max(window.network, beside)
     once = window.survey * voxels + window.search * voxels / core_count()
-    return each * plan.windows(range(len(plan.cores))) + once
+    skipping = create_model(job.model.config, trained=True).fused
+    return each * plan.windows(range(len(plan.cores)), skipping=skipping) + once
 
 
 def _seconds_of_a_voxel(job: Job) -> float:

@@ -1,4 +1,4 @@
-"""Parts of something that are read one after the other, while others are worked on."""
+"""Items that are read one after the other, while others are worked on."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ def in_turn(
 
     Args:
       items: what is read.
-      read: an item, in this thread, whose are the errors and the progress.
-      work: on an item and what was read of it, in other threads.
+      read: reads an item; called in this thread, so that progress is shown from here.
+      work: makes something of an item and of what was read; called in other threads.
+
+    Raises:
+      Errors of both.
     """
     threads = min(core_count(), _MAX_THREADS)
     with ThreadPoolExecutor(threads) as pool:

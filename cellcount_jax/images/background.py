@@ -148,7 +148,7 @@ def blocks_of(
       measured: all its groups, and the `statistics` of each.
       channels: of the image.
     """
-    found = np.zeros((3, channels, *grid.counts))
+    found = np.full((3, channels, *grid.counts), math.nan)
     for group, part in measured:
         found[(slice(None), slice(None), *group)] = part
     return tuple(_blocks(grid.shape, *one) for one in zip(*found, strict=True))

@@ -22,7 +22,16 @@ from cellcount_jax.images import levels as global_levels
 from cellcount_jax.images.background import ROUNDING, Blocks
 from cellcount_jax.images.block_grid import BlockGrid
 from cellcount_jax.images.logarithms import median_and_spread
-from cellcount_jax.images.regions import Array, Readable, Reader, Region, Resampled, all_of, placed
+from cellcount_jax.images.regions import (
+    Array,
+    Readable,
+    Reader,
+    Region,
+    Resampled,
+    all_of,
+    original_of,
+    placed,
+)
 
 # The measures of every place against its surroundings, by name, and what they are at most.
 _LOCAL = {"signal_to_noise": local.signal_to_noise, "contrast": local.contrast}
@@ -162,8 +171,7 @@ class Normalisation:
         Raises:
           InputError: see `measure`.
         """
-        original = image.original if isinstance(image, Resampled) else image
-        grid = self.grid(image)
+        original, grid = original_of(image), self.grid(image)
         if grid is None:
             return self.measure(original.read, original.shape, channels=image.channels)
         blocks = local.measure_blocks(original.read, grid, channels=image.channels)
@@ -174,9 +182,9 @@ class Normalisation:
         None where it is not measured by blocks."""
         if self.method not in _LOCAL:
             return None
-        original = image.original if isinstance(image, Resampled) else image
-        sides = zip(self.block, original.shape, image.shape, strict=True)
-        return BlockGrid.of(original.shape, [edge * old / new for edge, old, new in sides])
+        shape = original_of(image).shape
+        sides = zip(self.block, shape, image.shape, strict=True)
+        return BlockGrid.of(shape, [edge * old / new for edge, old, new in sides])
 
     def of_blocks(self, blocks: Sequence[Blocks], shape: Sequence[int]) -> Measured:
         """What normalises an image of a shape, from the blocks of its original."""
@@ -200,8 +208,7 @@ class Normalisation:
         """
         if self.method in _LOCAL:
             grid = BlockGrid.of(shape, self.block)
-            blocks = local.measure_blocks(read, grid, channels=channels)
-            return Measured(self.method, blocks=blocks)
+            return self.of_blocks(local.measure_blocks(read, grid, channels=channels), shape)
         if self.method == "levels":
             found = global_levels.measure(read, shape, channels=channels)
             padding = [math.nan if level.padding is None else level.padding for level in found]

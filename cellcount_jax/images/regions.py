@@ -149,6 +149,11 @@ class Resampled:
         return ((points + 0.5) / factors - 0.5).astype(np.float32)
 
 
+def original_of(image: Readable) -> Readable:
+    """The image itself, of one that is resampled the original."""
+    return image.original if isinstance(image, Resampled) else image
+
+
 def neighbours(part: slice, old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Between which samples of an axis those of a finer or coarser grid on it lie.
 

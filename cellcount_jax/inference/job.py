@@ -103,9 +103,9 @@ class Task(NamedTuple):
     """A piece of the work.
 
     Attributes:
-      kind: 'read' parts of the image, 'compute' the maps of a run of tiles, 'find' the peaks of a
+      kind: 'read' a part of the image, 'compute' the maps of a run of tiles, 'find' the peaks of a
         tile.
-      tiles: their numbers; of 'read' those of the parts.
+      tiles: their numbers; of 'read' those of parts.
     """
 
     kind: str

@@ -2,7 +2,7 @@
 
 Windows hold all that a tile needs around it, on all sides. The planes of a volume can also pass in
 slabs, which need nothing around them along that axis; but at the end of a run the maps of some
-planes are still to come, so that for thin volumes there are many slabs.
+planes are still to come, so that a thin volume has more slabs than its planes need.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from cellcount_jax.inference.tiles import Axis, Option, computed
 from cellcount_jax.network.passing import rounded_up
 
 _SLAB = 32  # planes that pass at a time, at most about
-# Of the time of a slab, what is left where it holds nothing of the image: convolutions skip that.
+# A plane beyond the ends of the image takes this share of the time: convolutions in C++ skip it.
+# All images are cut as is best there, on any device, as the results are to be the same.
 _REST = 0.4
 # Of the voxels that may be computed at a time: what is kept for the next slab takes memory, too.
 _PASSING_SHARE = 0.57
@@ -45,7 +46,7 @@ class Layout(NamedTuple):
 
 
 def planes_worth(inside: int, planes: int) -> float:
-    """How many planes inside of an image take the time of planes of which so many are inside."""
+    """The time of some planes, in planes of the image: those beyond its ends take less."""
     return (1 - _REST) * inside + _REST * planes
 
 

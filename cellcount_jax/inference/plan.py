@@ -126,16 +126,22 @@ class Plan(NamedTuple):
         window = self.needs(core, flip)[0].window
         return range(window.start, window.stop, self.window_shape[0])
 
-    def windows(self, some: Sequence[int]) -> float:
-        """How many windows, or whole slabs, take the time of the network for some tiles."""
+    def windows(self, some: Sequence[int], *, skipping: bool = True) -> float:
+        """How many windows, or whole slabs, take the time of the network for some tiles.
+
+        Args:
+          some: numbers of tiles.
+          skipping: whether planes beyond the ends of the image take less, see `can_fuse`.
+        """
         runs = self.runs(some)
         if self.lags is None:
             return float(len(runs) * len(self.flips))
         planes = 0.0
         for run, flip in itertools.product(map(self.joined, runs), self.flips):
             window = self.needs(run, flip)[0].window
-            inside = min(window.stop, self.shape[0]) - window.start
-            planes += layout.planes_worth(inside, window.stop - window.start)
+            number = window.stop - window.start
+            inside = min(window.stop, self.shape[0]) - window.start if skipping else number
+            planes += layout.planes_worth(inside, number)
         return planes / self.window_shape[0]
 
     def runs(self, some: Sequence[int]) -> list[tuple[int, ...]]:

@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from cellcount_jax.images.ahead import in_turn
 from cellcount_jax.images.background import blocks_of, statistics
+from cellcount_jax.images.block_grid import BlockGrid
 from cellcount_jax.images.files import replacing
 from cellcount_jax.images.normalise import Measured, Normalisation
 from cellcount_jax.images.regions import (
@@ -20,6 +21,7 @@ from cellcount_jax.images.regions import (
     Resampled,
     around,
     extent,
+    original_of,
 )
 from cellcount_jax.inference.plan import Plan
 from cellcount_jax.inference.ranges import Ranges
@@ -63,110 +65,137 @@ class Survey:
     dark: int
 
 
-class Part(NamedTuple):
-    """A part of an image that is read at a time.
+# What is seen of a group of blocks: 'statistics' of them, 'ranges' of their voxels.
+Observed = Mapping[str, np.ndarray]
 
-    Attributes:
-      blocks: a group of the blocks of the image, of one that is resampled of the original's, that
-        are measured; None = none are.
-      region: of the image, whose ranges are collected; None = they are not.
+
+def groups(image: Readable, normalisation: Normalisation) -> list[Region]:
+    """Groups of the blocks of an image, which can be read in any order, by any process.
+
+    There are none where the normalisation is not by blocks.
     """
-
-    blocks: Region | None
-    region: Region | None
-
-
-# What was found in a part: 'statistics' of its blocks, 'ranges' of its region.
-Seen = Mapping[str, np.ndarray]
-
-
-def parts(image: Readable, plan: Plan, normalisation: Normalisation) -> list[Part]:
-    """The parts of an image that can be read in any order, by any process.
-
-    There are none where the normalisation is not by blocks: then `make` reads the image.
-    """
-    grid = normalisation.grid(image)
-    if grid is None:
+    if normalisation.grid(image) is None:
         return []
-    if isinstance(image, Resampled):
-        blocks = [Part(group, None) for group in grid.groups]
-        return [*blocks, *(Part(None, core) for core in plan.cores)]
-    return [Part(group, grid.region(group)) for group in grid.groups]
+    grids = _grids(image, normalisation)
+    return max(grids, key=lambda grid: math.prod(grid.shape)).groups
 
 
-def see(
-    image: Readable, plan: Plan, normalisation: Normalisation, some: Sequence[Part]
-) -> Iterator[Seen]:
-    """Reads some of the parts of an image, each once; the last one is worked on meanwhile.
+def observe(
+    image: Readable, plan: Plan, normalisation: Normalisation, some: Sequence[Region]
+) -> Iterator[Observed]:
+    """Reads some of the groups of blocks of an image; one is read while others are measured.
 
     Raises:
       InputError: the image cannot be read.
     """
-    grid, ranges = normalisation.grid(image), Ranges(plan)
-    assert grid is not None
-    original = image.original if isinstance(image, Resampled) else image
+    ranges, original = Ranges(plan), original_of(image)
+    of_original, of_image = _grids(image, normalisation)
 
-    def read(part: Part) -> np.ndarray:
-        if part.region is not None:
-            return image.read(part.region)
-        assert part.blocks is not None
-        return original.read(grid.region(part.blocks))
+    def read(group: Region) -> tuple[np.ndarray, np.ndarray]:
+        values = original.read(of_original.region(group))
+        own = values if original is image else image.read(of_image.region(group))
+        return values, own
 
-    def work(part: Part, values: np.ndarray) -> Seen:
-        found = {}
-        if part.blocks is not None:
-            found["statistics"] = statistics(values, grid, part.blocks)
-        if part.region is not None:
-            found["ranges"] = ranges.of(values, part.region)
-        return found
+    def work(group: Region, read: tuple[np.ndarray, np.ndarray]) -> Observed:
+        values, own = read
+        return {
+            "statistics": statistics(values, of_original, group),
+            "ranges": ranges.of(own, of_image.region(group)),
+        }
 
     return in_turn(some, read, work)
 
 
-def make(
+def collected(
     image: Readable,
     plan: Plan,
     normalisation: Normalisation,
-    seen: Iterable[tuple[Part, Seen]],
+    observed: Iterable[tuple[Region, Observed]],
+) -> tuple[Measured, Ranges]:
+    """What normalises an image, and its ranges, from what was observed of all its groups."""
+    of_original, of_image = _grids(image, normalisation)
+    ranges, of_blocks = Ranges(plan), []
+    for group, found in observed:
+        of_blocks.append((group, found["statistics"]))
+        ranges.add(found["ranges"], of_image.region(group))
+    blocks = blocks_of(of_original, of_blocks, channels=image.channels)
+    return normalisation.of_blocks(blocks, image.shape), ranges
+
+
+def _grids(image: Readable, normalisation: Normalisation) -> tuple[BlockGrid, BlockGrid]:
+    """The blocks of the original of an image, and the same of the image."""
+    grid = normalisation.grid(image)
+    assert grid is not None
+    return grid, BlockGrid(image.shape, grid.counts)
+
+
+def read_whole(
+    image: Readable,
+    plan: Plan,
+    normalisation: Normalisation,
+    update: Callable[[int], object] = lambda voxels: None,
+) -> tuple[Measured, Ranges]:
+    """What normalises an image that is not measured by blocks, and its ranges; reads it once.
+
+    Args:
+      image: raw intensities.
+      plan: of the image.
+      normalisation: of the model.
+      update: called with the number of voxels after each part, for a progress bar; in all
+        `voxels_read`.
+
+    Raises:
+      InputError: the image cannot be read.
+    """
+    ranges = Ranges(plan)
+
+    def read(region: Region) -> np.ndarray:
+        values = image.read(region)
+        ranges.add(ranges.of(values, region), region)
+        update(math.prod(extent(region)))
+        return values
+
+    if normalisation.reads_all and not isinstance(image, Resampled):
+        measured = normalisation.measure(read, image.shape, channels=image.channels)
+    else:
+        watched = _Watched.of(image, update) if normalisation.reads_all else image
+        measured = normalisation.measure_image(watched)
+        for core in plan.cores:
+            read(core)
+    return measured, ranges
+
+
+def voxels_read(image: Readable, normalisation: Normalisation) -> int:
+    """How many voxels `read_whole` reads: of the image, and of an original that is measured."""
+    voxels = math.prod(image.shape)
+    if isinstance(image, Resampled) and normalisation.reads_all:
+        voxels += math.prod(image.original.shape)
+    return voxels
+
+
+def make(
+    plan: Plan,
+    measured: Measured,
+    ranges: Ranges,
     *,
     mask: Mask | None,
     image_margin: Sequence[int],
     map_margin: Sequence[int],
     cell: Sequence[int],
     least: float,
-    update: Callable[[int], object] = lambda voxels: None,
 ) -> Survey:
-    """Makes the survey of what was seen in the parts of an image; reads it if it has none.
+    """Makes the survey of an image that was read.
 
     Args:
-      image: raw intensities.
       plan: of the image.
-      normalisation: of the model.
-      seen: all `parts`, and what `see` gave for each.
+      measured: what normalises it.
+      ranges: of all of it.
       mask: where cells are counted; None = everywhere.
       image_margin: `(D,)` voxels around a core in which the image affects the cells found there.
       map_margin: `(D,)` voxels around a core in which the map affects the cells found there.
       cell: `(D,)` voxels, a diameter.
       least: normalised intensity that a cell reaches, see `faint.limit`.
-      update: called with the number of voxels after each part of an image that is read, for a
-        progress bar; in all `voxels_read`.
-
-    Raises:
-      InputError: the image cannot be read.
     """
-    ranges = Ranges(plan)
-    grid = normalisation.grid(image)
-    if grid is None:
-        measured = _read(image, plan, normalisation, ranges, update)
-    else:
-        of_blocks = []
-        for part, found in seen:
-            if part.blocks is not None:
-                of_blocks.append((part.blocks, found["statistics"]))
-            if part.region is not None:
-                ranges.add(found["ranges"], part.region)
-        blocks = blocks_of(grid, of_blocks, channels=image.channels)
-        measured = normalisation.of_blocks(blocks, image.shape)
     is_dark = ranges.darker(measured, least)
     constant, outside, dark = (np.zeros(len(plan.cores), bool) for _ in range(3))
     for i, core in enumerate(plan.cores):
@@ -179,41 +208,6 @@ def make(
     dark &= ~(constant | outside)
     numbers = (int(some.sum()) for some in (constant, outside, dark))
     return Survey(measured, ~(constant | outside | dark), *numbers)
-
-
-def _read(
-    image: Readable,
-    plan: Plan,
-    normalisation: Normalisation,
-    ranges: Ranges,
-    update: Callable[[int], object],
-) -> Measured:
-    """Measures an image that has no parts, and adds its ranges; reads it once."""
-
-    def read(region: Region) -> np.ndarray:
-        values = image.read(region)
-        ranges.add(ranges.of(values, region), region)
-        update(math.prod(extent(region)))
-        return values
-
-    if normalisation.reads_all and not isinstance(image, Resampled):
-        return normalisation.measure(read, image.shape, channels=image.channels)
-    watched = _Watched.of(image, update) if normalisation.reads_all else image
-    measured = normalisation.measure_image(watched)
-    for core in plan.cores:
-        read(core)
-    return measured
-
-
-def voxels_read(image: Readable, normalisation: Normalisation) -> int:
-    """How many voxels `make` reads: the image's, and those of the original that is measured; none
-    of one that was read in parts."""
-    if normalisation.grid(image) is not None:
-        return 0
-    voxels = math.prod(image.shape)
-    if isinstance(image, Resampled) and normalisation.reads_all:
-        voxels += math.prod(image.original.shape)
-    return voxels
 
 
 def save(survey: Survey, path: Path) -> None:

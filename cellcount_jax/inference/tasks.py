@@ -64,6 +64,11 @@ def complete(job: Job, engine: Engine, progress: Progress) -> None:
         job_arrays.remove_array(_map_path(job))
 
 
+def has_begun(job: Job) -> bool:
+    """Whether a part of a job is done."""
+    return any((job.folder / name).exists() for name in (reading.FOLDER, "survey.npz"))
+
+
 def prepare(job: Job, engine: Engine | None = None, progress: Progress = silent) -> None:
     """Makes the survey, which reads the image once, and the arrays for the results of tasks.
 
@@ -94,25 +99,27 @@ def prepare(job: Job, engine: Engine | None = None, progress: Progress = silent)
 
 
 def _surveyed(job: Job, progress: Progress) -> survey.Survey:
-    """The survey of what was read, or of an image that is read now."""
-    model, plan = job.model, job.plan
+    """The survey of an image that tasks have read, or of one that they cannot: it is read now."""
+    model, plan, normalisation = job.model, job.plan, job.model.normalisation
+    if survey.groups(job.image, normalisation):
+        observed = reading.stored(job)
+        measured, ranges = survey.collected(job.image, plan, normalisation, observed)
+    else:
+        with progress("reading", survey.voxels_read(job.image, normalisation)) as bar:
+            measured, ranges = survey.read_whole(job.image, plan, normalisation, bar.update)
     map_margin = _map_margin(model)
     sizes = zip(plan.halo, plan.stride, map_margin, strict=True)
     diameter = cell_diameter(model)
-    voxels = survey.voxels_read(job.image, model.normalisation)
-    with (progress if voxels else silent)("reading", voxels) as bar:
-        return survey.make(
-            job.image,
-            plan,
-            model.normalisation,
-            reading.seen(job),
-            mask=job.mask,
-            image_margin=[halo + stride + margin for halo, stride, margin in sizes],
-            map_margin=map_margin,
-            cell=[math.ceil(diameter / edge) for edge in model.spacing],
-            least=least_brightness(model),
-            update=bar.update,
-        )
+    return survey.make(
+        plan,
+        measured,
+        ranges,
+        mask=job.mask,
+        image_margin=[halo + stride + margin for halo, stride, margin in sizes],
+        map_margin=map_margin,
+        cell=[math.ceil(diameter / edge) for edge in model.spacing],
+        least=least_brightness(model),
+    )
 
 
 def pending(job: Job, kind: str) -> list[Task]:
@@ -132,7 +139,7 @@ def computed_tiles(job: Job) -> list[int]:
 
 
 def run(job: Job, task: Task, update: Callable[[int], object] = lambda tiles: None) -> None:
-    """Runs a task and marks its tiles as done.
+    """Runs a task, and marks its tiles as done; of 'read' the results alone are the marks.
 
     Args:
       job: the job.

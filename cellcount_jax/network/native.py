@@ -63,8 +63,8 @@ def convolve(
     """Convolution with stride 1 and zero padding to the same size; `available()` must be true.
 
     An image may pass a few planes at a time, with those `before` them: then plane j of the result
-    is what the window, kd planes deep, makes of planes j ... j + kd - 1 of the sequence before, x,
-    or 0, which takes no time, where the one in their middle is not there.
+    is what the window, kd planes deep, makes of planes j ... j + kd - 1 of the sequence before, x.
+    Where the middle one of these is not there, the result is 0 and takes no time.
 
     Args:
       x: `(batch, depth, height, width, in)` float32.

@@ -98,9 +98,12 @@ class Watched:
         pass
 
 
-def after(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]) -> list[int]:
-    """Does something when a number of tiles are done; gives the number that is done, in a list."""
-    done = [0]
+def after(
+    monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]
+) -> tuple[list[int], list[str]]:
+    """Does something when a number of tiles are done; gives the number that is done, in a list, and
+    the titles of what workers did."""
+    done, titles = [0], list[str]()
 
     def update(tiles: int) -> None:
         done[0] += tiles
@@ -108,10 +111,11 @@ def after(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]
             do()
 
     def progress(title: str, total: int, unit: str) -> Watched:
+        titles.append(title)
         return Watched(update if unit == "tile" else lambda parts: None)
 
     monkeypatch.setattr(cluster, "progress", progress)
-    return done
+    return done, titles
 
 
 @needs_dask
@@ -120,11 +124,11 @@ def test_a_worker_that_is_killed_changes_no_byte(
 ) -> None:
     expected = count(tmp_path / "threads")
     before = [nanny.pid for nanny in workers.workers.values()]
-    done = after(monkeypatch, TILES // 2, lambda: os.kill(before[0], signal.SIGKILL))
+    done, titles = after(monkeypatch, TILES // 2, lambda: os.kill(before[0], signal.SIGKILL))
     with cluster.engines_on(workers.scheduler_address) as engine:
         found = count(tmp_path / "dask", engine)
     assert found == expected and found.count(b"\n") > 50
-    assert done == [2 * TILES]
+    assert done == [2 * TILES] and titles == ["reading", "computing", "searching"]
     for name in ("job.json", "model.zip"):
         assert (tmp_path / "dask" / "a" / "work" / name).exists()
     end = time.monotonic() + 30
@@ -149,7 +153,7 @@ def test_a_count_that_is_stopped_leaves_no_task_and_goes_on(
         while workers.scheduler.tasks:
             assert time.monotonic() < end, "tasks are left"
             time.sleep(0.05)
-        done = after(monkeypatch, -1, stop)
+        done, _ = after(monkeypatch, -1, stop)
         monkeypatch.setattr(cluster, "_MAX_SUBMITTED", 3)
         found = count(tmp_path / "dask", engine)
     assert TILES <= done[0] <= TILES + TILES // 2, "what is computed is not computed again"
@@ -200,7 +204,7 @@ def test_a_task_that_ends_its_workers_is_given_up(workers: Any) -> None:
     try:
         with Client(workers, set_as_default=False) as client:
             future = client.submit(os._exit, 1, pure=False, retries=cluster._RETRIES)
-            with pytest.raises(InputError, match="tiles were given up as 1 workers died"):
+            with pytest.raises(InputError, match="tasks were given up as 1 workers died"):
                 cluster._check(future, "local")
             client.wait_for_workers(2, timeout=30)
     finally:

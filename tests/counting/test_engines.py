@@ -96,3 +96,15 @@ def test_the_program_is_compiled_while_the_image_is_read(
 
     tasks.complete(job, watched, lambda *_: pytest.fail("read by tasks"))
     assert after == [("reading", 1), ("computing", 1), ("searching", 1)]
+
+
+def test_an_image_in_which_nothing_is_computed(
+    untrained_model: Callable[..., TrainedModel], tmp_path: Path
+) -> None:
+    """What is compiled meanwhile is not needed then."""
+    model = untrained_model(2, predict__max_voxels=30_000)
+    model = dataclasses.replace(model, normalisation=Normalisation("contrast", block=(30, 30)))
+    job = Job(model, Array(np.full((190, 260), 7, np.float32), 2), tmp_path)
+    tasks.complete(job, engines.in_threads(job), lambda *_: pytest.fail("read by tasks"))
+    assert job.survey.constant == len(job.plan.cores) > 1
+    assert len(tasks.peaks(job)[0]) == 0

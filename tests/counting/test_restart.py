@@ -48,8 +48,9 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
-# In the order in which they come.
+# In the order in which they come; those that begin with "volume" are of volumes alone.
 MOMENTS = {
+    "volume: reading": ("read/", 1),
     "measuring": ("survey.npz", 1),
     "computing": ("map.zarr/c/", 4),
     "computing on": ("map.zarr/c/", 7),
@@ -58,18 +59,33 @@ MOMENTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def run_and_cells(request: pytest.FixtureRequest) -> tuple[Path, Path]:
+    """A run, and its images, in 2D or 3D."""
+    run, cells = (request.getfixturevalue(f"{name}_{request.param}d") for name in ("run", "cells"))
+    return run, cells
+
+
 @pytest.mark.usefixtures("quick_compiling")
+@pytest.mark.parametrize(
+    ("run_and_cells", "image", "times", "limit"),
+    [(2, "t0.png", (4, 5), "6000"), (3, "test.tif", (1, 2, 2), "1500")],
+    indirect=["run_and_cells"],
+)
 def test_a_count_that_is_killed_in_every_phase_ends_with_the_same_bytes(
     tmp_path: Path,
-    run_2d: Path,
-    cells_2d: Path,
+    run_and_cells: tuple[Path, Path],
+    image: str,
+    times: tuple[int, ...],
+    limit: str,
     call: Callable[..., int],
     done_marks: Callable[[Path], dict[str, int]],
 ) -> None:
-    pixels = read_image(cells_2d / "test" / "t0.png").pixels[..., 0].astype(np.uint8)
-    file = tmp_path / "large.tif"
-    write_image(file, np.tile(pixels, (4, 5)))
-    command = ["count", str(file), "--model", str(run_2d), "--max-voxels", "6000", "--output"]
+    run, cells = run_and_cells
+    pixels = read_image(cells / "test" / image).pixels[..., 0].astype(np.uint8)
+    ndim, file = pixels.ndim, tmp_path / "large.tif"
+    write_image(file, np.tile(pixels, times), ndim=ndim)
+    command = ["count", str(file), "--model", str(run), "--max-voxels", limit, "--output"]
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     assert call(*command, undisturbed) == 0
     expected = (undisturbed / "large" / "points.csv").read_bytes()
@@ -90,7 +106,8 @@ def test_a_count_that_is_killed_in_every_phase_ends_with_the_same_bytes(
         ) as process,
     ):
         assert process.stdin is not None and process.stdout is not None
-        for title, moment in MOMENTS.items():
+        moments = {t: m for t, m in MOMENTS.items() if ndim == 3 or not t.startswith("volume")}
+        for title, moment in moments.items():
             print(*moment, file=process.stdin, flush=True)
             assert process.stdout.readline() == f"{-signal.SIGKILL}\n", (title, log.read_text())
             assert not (disturbed / "large" / "points.csv").exists()

@@ -31,9 +31,9 @@ class Watched(Array):
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few blocks are read together, and a task has two parts."""
+    """Few blocks are read together, and a task has two groups of them."""
     monkeypatch.setattr(block_grid, "_MAX_READ_VOXELS", 5_000)
-    monkeypatch.setattr(reading, "_PARTS", 2)
+    monkeypatch.setattr(reading, "_GROUPS", 2)
 
 
 @pytest.fixture
@@ -111,18 +111,35 @@ def test_reading_that_is_stopped_goes_on_where_it_was(
     assert (job.folder / "survey.npz").read_bytes() == expected
 
 
+def removed(file: Path) -> None:
+    file.unlink()
+
+
+def cut_off(file: Path) -> None:
+    """As after a power cut."""
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def of_other_groups(file: Path) -> None:
+    """As of an earlier version that read other groups together."""
+    file.write_bytes((file.parent / "2.npz").read_bytes())
+
+
 @pytest.mark.usefixtures("small_parts")
-def test_what_was_read_and_is_removed_is_read_again(
-    tmp_path: Path, make_job: Callable[..., Job]
+@pytest.mark.parametrize("damage", [removed, cut_off, of_other_groups])
+def test_what_was_read_and_is_gone_is_read_again(
+    tmp_path: Path, make_job: Callable[..., Job], damage: Callable[[Path], None]
 ) -> None:
-    job = make_job(tmp_path)
+    usual, job = make_job(tmp_path / "usual"), make_job(tmp_path / "damaged")
+    tasks.prepare(usual)
 
     def engine(todo: Sequence[Task], title: str) -> None:
         tasks.one_by_one(job)(todo, title)
-        (job.folder / reading.FOLDER / "1.npz").unlink()
+        damage(job.folder / reading.FOLDER / "1.npz")
 
-    with pytest.raises(InputError, match=r"1\.npz: was removed while it was needed"):
+    with pytest.raises(InputError, match=r"1\.npz: was removed or damaged while it was needed"):
         tasks.prepare(job, engine)
     assert reading.pending(job) == [Task("read", (1,))]
     tasks.prepare(job)
-    assert job.survey.computed.any()
+    expected = (usual.folder / "survey.npz").read_bytes()
+    assert (job.folder / "survey.npz").read_bytes() == expected

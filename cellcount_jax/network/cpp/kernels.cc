@@ -10,8 +10,8 @@
 // An image may fill only the beginning of its array: then the rest is as padding to it, and 0 in y.
 //
 // An image may pass a few planes at a time, with those that came before them in arrays of their own:
-// then plane j of y sees the planes from j on of both, one after the other, and is 0 where the plane in
-// the middle of them is none of the image.
+// then plane j of y sees the planes from j on of both, one after the other, and is 0 where the middle one
+// of these is not of the image.
 //
 // The work is cut in the same pieces, and summed in the same order, whatever the number of
 // threads: results are the same bits.
