@@ -90,7 +90,7 @@ def test_dark_boxes_hold_no_bright_pair(small_config: Callable[..., Any]) -> Non
     # In parts that have nothing to do with tiles; so pairs are cut, which leave one voxel alone.
     for first in range(0, _EDGES[-1], 37):
         region = (*all_of(_EDGES[:2]), slice(first, min(first + 37, _EDGES[-1])))
-        ranges.add(image.values[region], region)
+        ranges.add(ranges.of(image.values[region], region), region)
     measured = Normalisation("contrast", block=(10, 20, 20)).measure_image(image)
     paired = faint.pairs(measured(image.values)[..., 0])
     is_dark = ranges.darker(measured, 0.8)
