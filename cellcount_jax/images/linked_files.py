@@ -12,7 +12,8 @@ import tifffile
 
 from cellcount_jax.errors import InputError, few
 from cellcount_jax.images.stored import naming
-from cellcount_jax.images.tiff_checks import check_chain, no_complaints
+from cellcount_jax.images.tiff_checks import check_chain
+from cellcount_jax.images.tiff_complaints import no_complaints
 
 _SUFFIXES = (".tif", ".tiff")
 _HEAD = 4096  # bytes of an OME text, which have the UUID of its file

@@ -32,8 +32,8 @@ from cellcount_jax.images.tiff_checks import (
     check_ome_sizes,
     choose_series,
     file_of,
-    no_complaints,
 )
+from cellcount_jax.images.tiff_complaints import no_complaints
 from cellcount_jax.images.tiff_values import as_intensities
 from cellcount_jax.images.voxel_size import voxel_size
 

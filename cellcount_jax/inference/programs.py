@@ -97,7 +97,7 @@ def _cut(x: Array, start: Array, shape: Sequence[int]) -> Array:
 
 
 def nothing_before(run: Jitted, variables: Any, inputs: Any) -> Any:
-    """What is left of the slab before the first one."""
+    """What is left of the slab before the first one; of windows, which do not pass, nothing is."""
     _, shape = jax.eval_shape(run, variables, {}, *inputs)
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
 

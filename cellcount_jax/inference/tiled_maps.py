@@ -180,7 +180,7 @@ def compile_ahead(
     """Compiles the program of an image in tiles, for `maps` to find it."""
     run, place = _program_of(config, plan), _placed(plan, plan.needs(plan.cores[0], ()))
     inputs = np.zeros((1, *plan.window_shape, channels), np.float32), place
-    state = programs.nothing_before(run, variables, inputs) if plan.lags else {}
+    state = programs.nothing_before(run, variables, inputs)
     programs.compiled(run, variables, state, *inputs)
 
 
@@ -211,7 +211,7 @@ def window_program(
     inputs = values[None], place
 
     def compute() -> np.ndarray:
-        state = programs.nothing_before(run, variables, inputs) if plan.lags else {}
+        state = programs.nothing_before(run, variables, inputs)
         found, _ = programs.call(run, variables, state, *inputs)
         return np.asarray(found)[0]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cellcount_jax.errors import InputError
-from cellcount_jax.images.tiff_checks import no_complaints
+from cellcount_jax.images.tiff_complaints import no_complaints
 
 LOGGER = logging.getLogger("tifffile")
 
