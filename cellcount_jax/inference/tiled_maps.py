@@ -210,9 +210,12 @@ def window_program(
         place = place._replace(first=np.int32(2**19))
     inputs = values[None], place
 
+    # One leaves it for the next, as in a run: it is made once.
+    state = programs.nothing_before(run, variables, inputs)
+
     def compute() -> np.ndarray:
-        state = programs.nothing_before(run, variables, inputs)
-        found, _ = programs.call(run, variables, state, *inputs)
+        nonlocal state
+        found, state = programs.call(run, variables, state, *inputs)
         return np.asarray(found)[0]
 
     return compute
