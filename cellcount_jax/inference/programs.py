@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from jax import Array
 
 from cellcount_jax.network.passing import COLLECTION, Lags, Passing
 from cellcount_jax.network.sau_net import SAUNet, create_model
-from cellcount_jax.network.unet import Parts
+from cellcount_jax.network.unet import Parts, cut
 
 Jitted = Any  # a function that `jax.jit` gave
 # Programs by their function and the arrays that they take.
@@ -82,18 +82,14 @@ def of_window(
 
         *finer, coarse = apply(SAUNet.encode, x, size=place.filled)
         coarse = jnp.pad(coarse, ((0, 0), *((0, n) for n in beyond), (0, 0)))
-        coarse = _cut(coarse, place.blocks, blocks_shape)
+        coarse = cut(coarse, place.blocks, blocks_shape)
         (coarse,) = apply(SAUNet.attend, (coarse,), size=place.size, origin=place.origin)
-        coarse = _cut(coarse, place.starts[-1] - place.blocks, part_shapes[-1])
+        coarse = cut(coarse, place.starts[-1] - place.blocks, part_shapes[-1])
         parts = Parts(place.starts, part_shapes)
         return apply(SAUNet.decode, (*finer, coarse), size=place.filled, parts=parts), state
 
-    return jax.jit(run, donate_argnums=1)
-
-
-def _cut(x: Array, start: Array, shape: Sequence[int]) -> Array:
-    """A part of an array `(batch, *spatial, channels)`."""
-    return jax.lax.dynamic_slice(x, (0, *start, 0), (x.shape[0], *shape, x.shape[-1]))
+    # What is left is not donated: to write in its place it would first be copied.
+    return jax.jit(run)
 
 
 def nothing_before(run: Jitted, variables: Any, inputs: Any) -> Any:

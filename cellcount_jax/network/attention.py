@@ -73,11 +73,13 @@ class SelfAttention(nn.Module):
         window = (1,) * len(grid)
         block = [min(b, g) for b, g in zip(self.block or grid, grid, strict=True)]
 
+        filled = jnp.ones(grid, bool) if size is None else inside(grid, size, origin=origin)
+        x = jnp.where(filled[None, ..., None], x, 0)
+
         def projected(name: str) -> Array:
             return to_blocks(Conv(features, window, dtype=self.dtype, name=name)(x), block)
 
         theta, phi, g = projected("theta"), projected("phi"), projected("g")
-        filled = jnp.ones(grid, bool) if size is None else inside(grid, size, origin=origin)
         seen_in = to_blocks(filled[None, ..., None], block)[..., 0]
         # Where nothing is, the result does not matter, but that it is a number.
         seen_in = seen_in | ~seen_in.any(-1, keepdims=True)

@@ -99,6 +99,17 @@ def convolve_trained(
     return jnp.squeeze(y, 1)
 
 
+def upsample_trained(x: Array, kernel: Array, finish: native.Finish, part: native.Part) -> Array:
+    """Part of `upsample` by `native.upsample`, in 2D too, where `can_fuse` allows it."""
+    kernel = jnp.flip(kernel, range(kernel.ndim - 2))
+    if kernel.ndim == 5:
+        return native.upsample(x, kernel, finish, part)
+    start = jnp.pad(part.start, (1, 0))
+    there = jnp.concatenate([jnp.asarray([[0], [1]], jnp.int32), part.there], axis=1)
+    plane = native.Part((1, *part.shape), start, there)
+    return jnp.squeeze(native.upsample(x[:, None], kernel[None], finish, plane), 1)
+
+
 def can_fuse(dtype: Any) -> bool:
     """Whether convolution, ReLU and norm of a trained network can be one pass."""
     on_cpu = jax.default_backend() == "cpu"

@@ -23,8 +23,9 @@ from cellcount_jax.network.convolutions import (
     convolve_trained,
     symmetric,
     upsample,
+    upsample_trained,
 )
-from cellcount_jax.network.passing import Passing, planes_before
+from cellcount_jax.network.passing import Passing, seen_of
 
 # Uniform: a truncated normal takes XLA seconds to compile for every shape.
 _INIT = nn.initializers.he_uniform()
@@ -87,9 +88,9 @@ class Conv(_Affine):
         if passing is not None:
             # The results see one plane more than lies between them.
             *ins, out = lags
-            planes["before"] = planes_before(self, "x", x, out + 1 - ins[0])
+            planes["before"], x = seen_of(self, "x", x, out + 1 - ins[0])
             if more is not None:
-                planes["more_before"] = planes_before(self, "more", more, out + 1 - ins[1])
+                planes["more_before"], more = seen_of(self, "more", more, out + 1 - ins[1])
             planes["planes"] = passing.seen(out)
         if norm is None:
             if planes:
@@ -122,11 +123,24 @@ def _sequence(
 
 
 class ConvTranspose(_Affine):
-    """Transposed convolution whose stride is its window; the spatial sizes grow by it."""
+    """Transposed convolution whose stride is its window; the spatial sizes grow by it.
+
+    With `norm` it ends as a `Conv` does, and only a part of the result is computed.
+    """
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        return self.apply_kernel(x, upsample)
+    def __call__(
+        self,
+        x: Array,
+        *,
+        norm: tuple[Array, Array] | None = None,
+        part: native.Part | None = None,
+    ) -> Array:
+        if norm is None:
+            return self.apply_kernel(x, upsample)
+        assert part is not None
+        kernel, bias = self.weights(x.shape[-1])
+        return upsample_trained(x, kernel, native.Finish(bias, *norm), part)
 
 
 class Norm(nn.Module):

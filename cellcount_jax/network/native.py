@@ -32,7 +32,7 @@ from cellcount_jax.cache import cache_folder
 from cellcount_jax.errors import how_to_install, in_words
 
 _SOURCES = Path(__file__).with_name("cpp")
-_TARGETS = ("convolve", "weight_gradient")
+_TARGETS = ("convolve", "upsample", "weight_gradient")
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 # A DLL would not find those of a compiler.
 _OF_SYSTEM = ("-static",) if sys.platform == "win32" else ("-fPIC",)
@@ -47,6 +47,20 @@ class Finish(NamedTuple):
     bias: Array
     scale: Array
     shift: Array
+
+
+class Part(NamedTuple):
+    """A part of an upsampled level.
+
+    Attributes:
+      shape: its size.
+      start: `(D,)` int32, where it begins; it lies within the level.
+      there: `(2, D)` int32, the voxels [begin, end) of it that are wanted.
+    """
+
+    shape: tuple[int, ...]
+    start: Array
+    there: Array
 
 
 def convolve(
@@ -64,14 +78,15 @@ def convolve(
 
     An image may pass a few planes at a time, with those `before` them: then plane j of the result
     is what the window, kd planes deep, makes of planes j ... j + kd - 1 of the sequence before, x.
-    Where the middle one of these is not there, the result is 0 and takes no time.
+    Where the middle one of these is not there, the result is as behind the image.
 
     Args:
       x: `(batch, depth, height, width, in)` float32.
       kernel: `(*window, in, out)` float32, odd window of three axes.
       more: `(batch, depth, height, width, in)` float32, further input channels, after those of x.
       size: `(3,)` int32, of the images, from the beginning of x: what is behind them does not
-        count, takes no time, and is 0 in the result. None = all of x.
+        count, takes no time, and is 0 in the result, or anything, NaN too, with `finish`. None =
+        all of x.
       finish: what becomes of the sums. None = they are the result.
       before: `(batch, p, height, width, in)` float32, planes that come before those of x,
         p >= kd - 1; with more than that the last planes of x are not seen. `size` then fills
@@ -92,6 +107,26 @@ def convolve(
     last = jnp.zeros((0, outputs), jnp.float32) if finish is None else jnp.stack(finish)
     operands = (x, more, before, more_before, kernel, last, size, planes)
     return _call("convolve", (*x.shape[:-1], outputs), *operands)
+
+
+def upsample(x: Array, kernel: Array, finish: Finish, part: Part) -> Array:
+    """Transposed convolution whose stride is its window; `available()` must be true.
+
+        y[s q + t] = finish(sum over c of x[q, c] kernel[t, c])   for the stride s, 0 <= t < s
+
+    Args:
+      x: `(batch, depth, height, width, in)` float32.
+      kernel: `(*stride, in, out)` float32, three strides.
+      finish: what becomes of the sums.
+      part: of y, that is computed, D = 3. What of it is not wanted takes no time, and can be
+        anything, NaN too.
+
+    Returns:
+      `(batch, *part.shape, out)` float32.
+    """
+    corners = jnp.concatenate([part.start[None], part.there])
+    operands = x, kernel.swapaxes(2, 3), jnp.stack(finish), corners
+    return _call("upsample", (x.shape[0], *part.shape, kernel.shape[-1]), *operands)
 
 
 def weight_gradient(x: Array, dy: Array, window: tuple[int, ...]) -> Array:

@@ -56,8 +56,11 @@ class Passing(NamedTuple):
         Returns:
           `(2,)` int32: begin and end, 0 being the first plane that the first result sees.
         """
-        begin = lag + 1 - self.first
-        return jnp.stack([begin, begin + self.depth])
+        return self.there(lag) + 1
+
+    def there(self, lag: int) -> Array:
+        """Which planes there are of a slab that has a lag: `(2,)` int32, begin and end in it."""
+        return jnp.stack([lag - self.first, lag - self.first + self.depth])
 
 
 def network_lags(strides: Sequence[int], *, block: int, count_branch: bool) -> Lags:
@@ -87,6 +90,32 @@ def network_lags(strides: Sequence[int], *, block: int, count_branch: bool) -> L
 def rounded_up(number: int, step: int) -> int:
     """The next multiple of a step."""
     return -(-number // step) * step
+
+
+def seen_of(module: nn.Module, name: str, x: Array, planes: int) -> tuple[Array, Array]:
+    """What a convolution sees whose first result sees the plane that is so many before x.
+
+    Args:
+      module: that keeps the planes.
+      name: under which they are kept.
+      x: `(batch, depth, height, width, channels)`.
+      planes: their number, 2 or more.
+
+    Returns:
+      2 to depth + 1 planes, and the slab after them: x, or one before it, kept as it is, for a copy
+      of planes that wait long would take longer than the convolution of few channels.
+    """
+    for i in range((planes - 2) // x.shape[1]):
+        x = _exchanged(module, f"{name}_{i}", x)
+    return planes_before(module, name, x, (planes - 2) % x.shape[1] + 2), x
+
+
+def _exchanged(module: nn.Module, name: str, x: Array) -> Array:
+    """What was kept before, zeros at first; x is kept in its place."""
+    kept = module.variable(COLLECTION, name, jnp.zeros, x.shape, x.dtype)
+    found: Array = kept.value
+    kept.value = x
+    return found
 
 
 def planes_before(module: nn.Module, name: str, x: Array, planes: int) -> Array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from cellcount_jax.network import native
 from cellcount_jax.network.convolutions import at_least_float32
 from cellcount_jax.network.layers import Conv, ConvTranspose, Norm, max_pool
 from cellcount_jax.network.passing import Passing, delayed
@@ -32,16 +33,17 @@ class Parts(NamedTuple):
     starts: Array
     shapes: Sequence[Sequence[int]]
 
-    def cut(self, x: Array, level: int, *, origin: Array | int = 0) -> Array:
-        """A level's part of an array `(batch, *spatial, channels)` that begins at `origin`."""
-        start = self.starts[level] - origin
-        sizes = (x.shape[0], *self.shapes[level], x.shape[-1])
-        return jax.lax.dynamic_slice(x, (0, *start, 0), sizes)
+    def cut(self, x: Array, level: int) -> Array:
+        """A level's part of all of it, `(batch, *spatial, channels)`."""
+        return cut(x, self.starts[level], self.shapes[level])
 
     def cut_upsampled(self, x: Array, level: int, stride: Sequence[int]) -> Array:
         """A level's part of what the next coarser part was upsampled to."""
-        coarser = self.starts[level + 1] * jnp.asarray(stride, jnp.int32)
-        return self.cut(x, level, origin=coarser)
+        return cut(x, self.in_upsampled(level, stride), self.shapes[level])
+
+    def in_upsampled(self, level: int, stride: Sequence[int]) -> Array:
+        """`(D,)` int32, where a level's part begins in what the next coarser part becomes."""
+        return self.starts[level] - self.starts[level + 1] * jnp.asarray(stride, jnp.int32)
 
 
 class ConvLevel(nn.Module):
@@ -208,17 +210,24 @@ class Decoder(nn.Module):
         level = _level(self.remat and passing is None)
         lag = 0 if passing is None else passing.lags.attended
         for i in reversed(range(len(self.strides))):
-            features = levels[i].shape[-1]
-            x = ConvTranspose(features, self.strides[i], **self.conv, name=f"up_{i}")(x)
-            x = Norm(**self.norm, name=f"up_norm_{i}")(nn.relu(x), train=train)
-            fine = levels[i]
-            if parts:
-                fine, x = parts.cut(fine, i), parts.cut_upsampled(x, i, self.strides[i])
+            features, stride = levels[i].shape[-1], self.strides[i]
+            up = ConvTranspose(features, stride, **self.conv, name=f"up_{i}")
+            norm = Norm(**self.norm, name=f"up_norm_{i}")
+            fine = parts.cut(levels[i], i) if parts else levels[i]
+            lag *= stride[0]
+            if self.fused and not train:
+                start = parts.in_upsampled(i, stride) if parts else None
+                at = passed[i]
+                planes = None if at is None else at.there(lag)
+                part = _upsampled_part(fine.shape[1:-1], start, sizes[i], planes)
+                x = up(x, norm=norm.affine(), part=part)
+            else:
+                x = norm(nn.relu(up(x)), train=train)
+                x = parts.cut_upsampled(x, i, stride) if parts else x
             made = level(features, ndim, self.norm, self.conv, self.fused, name=f"level_{i}")
             if passing is None:
                 x = made(fine, train, sizes[i], x)
             else:
-                lag *= self.strides[i][0]
                 lags = (passing.lags.encoder[i], lag, lag + 2)
                 x, lag = made(fine, train, sizes[i], x, passing=passed[i], lags=lags), lag + 2
             if i == 1 or len(self.strides) == 1:
@@ -246,6 +255,23 @@ class Decoder(nn.Module):
             if parts and len(self.strides) > 1:
                 density = parts.cut_upsampled(density, 0, stride)
         return jnp.concatenate([map, density], axis=-1)
+
+
+def _upsampled_part(
+    shape: tuple[int, ...], start: Array | None, size: Array | None, planes: Array | None
+) -> native.Part:
+    """The part of an upsampled level that begins at `start`, of which is wanted what the
+    image fills, `size` from its beginning, and of passing planes those that there are."""
+    origin = jnp.zeros(len(shape), jnp.int32)
+    there = jnp.stack([origin, jnp.asarray(shape, jnp.int32) if size is None else size])
+    if planes is not None:
+        there = there.at[:, 0].set(planes)
+    return native.Part(shape, origin if start is None else start, there)
+
+
+def cut(x: Array, start: Array, shape: Sequence[int]) -> Array:
+    """A part of an array `(batch, *spatial, channels)`."""
+    return jax.lax.dynamic_slice(x, (0, *start, 0), (x.shape[0], *shape, x.shape[-1]))
 
 
 def pooled(size: Array | None, stride: Sequence[int]) -> Array | None:

@@ -120,6 +120,11 @@ def test_an_image_at_the_beginning_of_an_array(
     x[image] = rng.normal(size=(2, *size, 24))
     found = np.array(native.convolve(jnp.asarray(x), kernel, size=jnp.asarray(size)))
     np.testing.assert_array_equal(found[image], native.convolve(jnp.asarray(x[image]), kernel))
+    fused = native.convolve(
+        jnp.asarray(x), kernel, size=jnp.asarray(size), finish=any_finish(outputs)
+    )
+    alone = native.convolve(jnp.asarray(x[image]), kernel, finish=any_finish(outputs))
+    np.testing.assert_array_equal(np.asarray(fused)[image], alone)
     found[image] = 0
     assert not found.any(), "what is behind the image is not 0"
 
@@ -165,8 +170,13 @@ def test_an_image_that_passes_a_few_planes_at_a_time(
             more_before=more_padded[:, begin - past : begin] if fused else None,
             planes=jnp.asarray((2 * past - begin, 2 * past - begin + 24), jnp.int32),
         )
-        expected = whole[:, begin - past // 2 : end - past // 2]
-        np.testing.assert_array_equal(found, expected, f"planes {begin} to {end}")
+        numbers = np.arange(begin, end) - past // 2
+        # Fused, what is not of the image is not written.
+        seen = (numbers >= past) & (numbers < past + 24) if fused else slice(None)
+        expected = whole[:, numbers]
+        np.testing.assert_array_equal(
+            np.asarray(found)[:, seen], expected[:, seen], f"planes {begin} to {end}"
+        )
     assert end == 24 + 2 * past, "some planes did not pass"
 
 
@@ -193,10 +203,58 @@ def test_x_passes_later_than_more(channels: int, planes: tuple[int, int]) -> Non
 @pytest.mark.parametrize("planes", [(0, 0), (4, 1), (-9, -2), (6, 60)])
 @pytest.mark.parametrize("channels", [1, 8])
 def test_none_of_the_planes_is_there(planes: tuple[int, int], channels: int) -> None:
-    x, kernel, finish = some(1, 4, 5, 6, channels), some(3, 3, 3, channels, 8), any_finish(8)
+    x, kernel = some(1, 4, 5, 6, channels), some(3, 3, 3, channels, 8)
     there = jnp.asarray(planes, jnp.int32)
-    found = native.convolve(x, kernel, finish=finish, before=x[:, :2] + GARBAGE, planes=there)
+    found = native.convolve(x, kernel, before=x[:, :2] + GARBAGE, planes=there)
     np.testing.assert_array_equal(found, 0)
+
+
+UPSAMPLED = [
+    # Stride, coarse size, where a part begins, its size, channels.
+    ((1, 2, 2), (3, 5, 7), (0, 0, 0), (3, 10, 14), (16, 8)),
+    ((2, 2, 2), (3, 5, 40), (1, 3, 5), (4, 7, 70), (48, 24)),
+    ((2, 1, 4), (2, 9, 5), (3, 0, 1), (1, 9, 18), (5, 3)),
+    ((1, 3, 1), (1, 30, 6), (0, 2, 0), (1, 87, 6), (32, 32)),
+    ((1, 2, 2), (1, 1, 1), (0, 1, 1), (1, 1, 1), (1, 1)),
+]
+
+
+@pytest.mark.parametrize(("stride", "coarse", "start", "shape", "channels"), UPSAMPLED)
+def test_a_part_of_an_upsampled_level(
+    stride: tuple[int, ...],
+    coarse: tuple[int, ...],
+    start: tuple[int, ...],
+    shape: tuple[int, ...],
+    channels: tuple[int, int],
+) -> None:
+    inputs, outputs = channels
+    x, kernel = some(2, *coarse, inputs), some(*stride, inputs, outputs, seed=1)
+    finish = any_finish(outputs)
+    # Every voxel apart, in float64.
+    all_of_it = np.zeros((2, *(n * s for n, s in zip(coarse, stride, strict=True)), outputs))
+    for at in np.ndindex(*all_of_it.shape[1:-1]):
+        of_coarse, tap = zip(*map(divmod, at, stride), strict=True)
+        sums = np.asarray(x, float)[(slice(None), *of_coarse)] @ np.asarray(kernel, float)[tap]
+        made = np.maximum(sums + np.asarray(finish.bias), 0) * np.asarray(finish.scale)
+        all_of_it[(slice(None), *at)] = made + np.asarray(finish.shift)
+    part = (slice(None), *(slice(i, i + n) for i, n in zip(start, shape, strict=True)))
+    expected = all_of_it[part]
+    wanted = [(0, 0, 0), shape], [(-3, 0, 0), tuple(n + 5 for n in shape)]
+    wanted += ([tuple(n // 3 for n in shape), tuple(n - n // 4 for n in shape)],)
+    for there in wanted:
+        of_it = native.Part(shape, *(jnp.asarray(a, jnp.int32) for a in (start, there)))
+        found = native.upsample(x, kernel, finish, of_it)
+        inner = tuple(slice(max(a, 0), b) for a, b in zip(*there, strict=True))
+        inner = (slice(None), *inner)
+        assert expected[inner].size and found.shape == expected.shape
+        np.testing.assert_allclose(np.asarray(found)[inner], expected[inner], atol=2e-5)
+
+
+def test_nothing_of_an_upsampled_level_is_wanted() -> None:
+    x, kernel = some(1, 2, 3, 4, 5), some(1, 2, 2, 5, 8)
+    for there in ([(0, 0, 0), (2, 0, 8)], [(2, 0, 0), (9, 9, 9)], [(0, 5, 0), (2, 3, 8)]):
+        part = native.Part((2, 6, 8), jnp.zeros(3, jnp.int32), jnp.asarray(there, jnp.int32))
+        assert native.upsample(x, kernel, any_finish(8), part).shape == (1, 2, 6, 8, 8)
 
 
 def test_nothing_gives_nothing() -> None:
@@ -211,7 +269,10 @@ import hashlib, jax, numpy as np
 from cellcount_jax.network import native
 x, dy = (jax.random.normal(jax.random.key(i), (2, 5, 40, 50, 24)) for i in range(2))
 kernel = jax.random.normal(jax.random.key(2), (3, 3, 3, 24, 24))
-made = native.convolve(x, kernel), native.weight_gradient(x, dy, (3, 3, 3))
+made = [native.convolve(x, kernel), native.weight_gradient(x, dy, (3, 3, 3))]
+finish, corners = native.Finish(*kernel[0, 0, :, 0]), np.int32([(0, 0, 0), (10, 80, 100)])
+part = native.Part((10, 80, 100), corners[0], corners)
+made.append(native.upsample(x, kernel[:2, :2, :2], finish, part))
 print(*(hashlib.sha256(np.asarray(m).tobytes()).hexdigest() for m in made))
 """
 

@@ -21,6 +21,7 @@ from cellcount_jax.network.passing import (
     delayed,
     network_lags,
     planes_before,
+    seen_of,
 )
 from cellcount_jax.network.sau_net import SAUNet
 
@@ -125,6 +126,7 @@ def whole(model: SAUNet, variables: Any, image: np.ndarray) -> np.ndarray:
 )
 def test_planes_that_pass_have_the_maps_of_the_whole_volume(
     monkeypatch: pytest.MonkeyPatch,
+    unwritten_is_nan: None,
     kernels: str,
     strides: Strides,
     block: tuple[int, ...],
@@ -228,13 +230,14 @@ def test_lags_are_as_long_as_the_maps_wait_for_what_they_see(
 
 
 class _Kept(nn.Module):
-    """What `planes_before` and `delayed` give for a slab."""
+    """What is kept for a slab."""
 
     planes: int
 
     @nn.compact
-    def __call__(self, x: Array) -> tuple[Array, Array]:
-        return planes_before(self, "x", x, self.planes), delayed(self, "y", x, self.planes)
+    def __call__(self, x: Array) -> tuple[Array, Array, Array]:
+        seen = jnp.concatenate(seen_of(self, "z", x, self.planes + 2), axis=1)
+        return planes_before(self, "x", x, self.planes), delayed(self, "y", x, self.planes), seen
 
 
 @pytest.mark.parametrize("planes", [0, 1, 3, 4, 5, 11])
@@ -244,8 +247,10 @@ def test_planes_are_kept_for_as_long_as_they_are_needed(planes: int, slab: int) 
     state: Any = {}
     volume = jnp.arange(1.0, depth + 1).reshape(1, depth, 1, 1, 1) * jnp.ones((2, 1, 1, 3, 1))
     past = jnp.pad(volume, ((0, 0), (planes, 0), (0, 0), (0, 0), (0, 0)))
+    further = jnp.pad(past, ((0, 0), (2, 0), (0, 0), (0, 0), (0, 0)))
     for first in range(0, depth, slab):
         x = volume[:, first : first + slab]
-        (kept, late), state = module.apply(state, x, mutable=[COLLECTION])
+        (kept, late, seen), state = module.apply(state, x, mutable=[COLLECTION])
         np.testing.assert_array_equal(kept, past[:, first : first + planes])
         np.testing.assert_array_equal(late, past[:, first : first + slab])
+        np.testing.assert_array_equal(seen[:, : slab + 2], further[:, first : first + slab + 2])

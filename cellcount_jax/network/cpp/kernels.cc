@@ -7,16 +7,21 @@
 // A convolution may end with bias, ReLU and an affine map of each channel, for a network that is not
 // trained any more, and x may be two arrays whose channels come one after the other.
 //
-// An image may fill only the beginning of its array: then the rest is as padding to it, and 0 in y.
+// An image may fill only the beginning of its array: then the rest is as padding to it. In y it is 0,
+// or, in a network that is not trained any more, not written: nobody looks at it, and memory that
+// nobody touches costs nothing.
 //
 // An image may pass a few planes at a time, with those that came before them in arrays of their own:
-// then plane j of y sees the planes from j on of both, one after the other, and is 0 where the middle one
-// of these is not of the image.
+// then plane j of y sees the planes from j on of both, one after the other, and is as outside where the
+// middle one of these is not of the image.
+//
+// Transposed convolutions whose stride is their window, for a network that is not trained any more.
 //
 // The work is cut in the same pieces, and summed in the same order, whatever the number of
 // threads: results are the same bits.
 
 #include "convolution.h"
+#include "upsampling.h"
 #include "weight_gradient.h"
 
 namespace {
@@ -24,6 +29,7 @@ namespace {
 using Array = ffi::Buffer<ffi::F32, 5>;
 using Sizes = ffi::Buffer<ffi::S32, 1>;
 using Affine = ffi::Buffer<ffi::F32, 2>;
+using Corners = ffi::Buffer<ffi::S32, 2>;
 using Result = ffi::Result<Array>;
 
 // Zeros where the image is not: beside its planes, after their last rows, after its rows.
@@ -63,10 +69,29 @@ ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array more, Array befo
     image.end = std::min<Index>(there[1], std::min(p, q) + a[1]) - image.lead;
   }
   WantLargePages(y->typed_data(), y->size_bytes());
-  ClearOutside(pool, shape, image, y->typed_data());
   const float* const f = finish.typed_data();
   const Finish last = finish.dimensions()[0] ? Finish{f, f + o, f + 2 * o} : Finish{};
+  if (last.bias == nullptr) ClearOutside(pool, shape, image, y->typed_data());
   Convolve(pool, shape, image, kernel.typed_data(), last, y->typed_data());
+  return ffi::Error::Success();
+}
+
+// kernel (sd, sh, c, sw, o) of strides (sd, sh, sw); `finish` is (3, o). `part` is (3, 3): where the
+// result begins in what all of x makes, and what of the result is wanted, from here to there.
+ffi::Error UpsampleHandler(ffi::ThreadPool pool, Array x, Array kernel, Affine finish, Corners part,
+                           Result y) {
+  const auto a = x.dimensions(), k = kernel.dimensions(), r = y->dimensions();
+  const Index o = k[4];
+  Upsampling u{a[0], a[1], a[2], a[3], a[4], o, {k[0], k[1], k[3]}, {r[1], r[2], r[3]}};
+  const int32_t* const of_part = part.typed_data();
+  for (int i = 0; i < 3; ++i) {
+    u.start[i] = std::clamp<Index>(of_part[i], 0, a[i + 1] * u.step[i] - u.part[i]);
+    u.begin[i] = std::max<Index>(of_part[3 + i], 0);
+    u.end[i] = std::min<Index>(of_part[6 + i], u.part[i]);
+  }
+  WantLargePages(y->typed_data(), y->size_bytes());
+  const float* const f = finish.typed_data();
+  Upsample(pool, u, x.typed_data(), kernel.typed_data(), {f, f + o, f + 2 * o}, y->typed_data());
   return ffi::Error::Success();
 }
 
@@ -91,6 +116,16 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
         .Arg<Affine>()
         .Arg<Sizes>()
         .Arg<Sizes>()
+        .Ret<Array>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    upsample, UpsampleHandler,
+    ffi::Ffi::Bind()
+        .Ctx<ffi::ThreadPool>()
+        .Arg<Array>()
+        .Arg<Array>()
+        .Arg<Affine>()
+        .Arg<Corners>()
         .Ret<Array>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
