@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -88,10 +88,9 @@ def maps(
     """
     core = plan.joined(run)
     sums: dict[int, np.ndarray] = {}
-    for number, flip in enumerate(plan.flips):
+    for number, (flip, parts) in enumerate(_mirror_images(config, variables, plan, read, core)):
         left = {tile: extent(plan.cores[tile])[0] for tile in run}
-        parts = _whole if plan.whole else _passed
-        for place, found in parts(config, variables, plan, read, core, flip):
+        for place, found in parts:
             part, region = np.flip(found, flip), mirrored(place, plan.shape, flip)
             if config.target.kernel == "mask":
                 part = 1 / (1 + np.exp(-part))
@@ -114,25 +113,48 @@ def _meet(one: slice, other: slice) -> bool:
     return bool(one.start < other.stop and other.start < one.stop)
 
 
+def _mirror_images(
+    config: ml_collections.ConfigDict, variables: Any, plan: Plan, read: Reader, core: Region
+) -> Iterator[tuple[tuple[int, ...], Iterable[tuple[Region, np.ndarray]]]]:
+    """Each mirror image of a run, with the maps of its parts, and where these are."""
+    if not plan.whole:
+        for flip in plan.flips:
+            yield flip, _passed(config, variables, plan, read, core, flip)
+        return
+    step = _at_once(config, plan)
+    for i in range(0, len(plan.flips), step):
+        flips = plan.flips[i : i + step]
+        found = _whole(config, variables, plan, read(core), flips)
+        for flip, of_flip in zip(flips, found, strict=True):
+            yield flip, [(core, of_flip[core])]
+
+
+def _at_once(config: ml_collections.ConfigDict, plan: Plan) -> int:
+    """How many mirror images in one piece are a batch: small ones do not fill an accelerator, but
+    one fills the cores of a processor, and its arrays the caches."""
+    if jax.default_backend() == "cpu":
+        return 1
+    return max(1, config.predict.max_voxels // math.prod(plan.window_shape))
+
+
 def _whole(
     config: ml_collections.ConfigDict,
     variables: Any,
     plan: Plan,
-    read: Reader,
-    core: Region,
-    flip: tuple[int, ...],
-) -> Iterator[tuple[Region, np.ndarray]]:
-    """The maps of a mirror image in one piece, and where they are."""
-    whole = read(core)
-    values = np.zeros((*plan.window_shape, whole.shape[-1]), whole.dtype)
-    values[core] = np.flip(whole, flip)
+    image: np.ndarray,
+    flips: Sequence[tuple[int, ...]],
+) -> np.ndarray:
+    """The maps of mirror images in one piece, at the beginning of arrays."""
+    values = np.zeros((len(flips), *plan.window_shape, image.shape[-1]), image.dtype)
+    for of_flip, flip in zip(values, flips, strict=True):
+        of_flip[tuple(slice(n) for n in image.shape[:-1])] = np.flip(image, flip)
     size = np.asarray(plan.padded_shape, np.int32)
     run = programs.of_image(ml_collections.FrozenConfigDict(config))
     with _DEVICE:
-        found = programs.call(run, variables, values[None], size)
+        found = programs.call(run, variables, values, size)
         if jax.default_backend() == "cpu":
             found.block_until_ready()
-    yield core, np.asarray(found)[0][core]
+    return np.asarray(found)
 
 
 def _passed(

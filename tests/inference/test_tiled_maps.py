@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -133,6 +134,28 @@ def test_planes_of_many_sizes_have_the_maps_of_few_programs(
             part = 1 / (1 + np.exp(-part)) if "target.count_head" not in changed else part
             expected += np.flip(part, flip) / len(flips)
         np.testing.assert_allclose(maps, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_an_accelerator_computes_mirror_images_in_batches(
+    network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    one = network(2, **{"predict.flips": True, "model.dtype": "float32"})
+    one.values = one.values[:70, :90]
+    one_at_a_time = one.map()
+    voxels = math.prod(make_plan(one.config, one.values.shape[:-1]).window_shape)
+    one.config.predict.max_voxels = number * voxels + 1
+    batches: list[int] = []
+    call = programs.call
+
+    def called(run: Any, variables: Any, values: np.ndarray, size: np.ndarray) -> jax.Array:
+        batches.append(len(values))
+        return call(run, variables, values, size)
+
+    monkeypatch.setattr(programs, "call", called)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_allclose(one.map(), one_at_a_time, atol=1e-5)
+    assert batches == {2: [2, 2], 3: [3, 1], 4: [4]}[number]
 
 
 def test_the_sizes_of_arrays(small_config: Callable[..., ml_collections.ConfigDict]) -> None:
