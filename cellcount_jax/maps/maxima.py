@@ -11,10 +11,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
 from scipy.spatial import cKDTree
 
 from cellcount_jax.errors import InputError
+
+# Up to this share of its voxels a map is searched voxel by voxel, from there on as a whole.
+_FEW = 1 / 16
 
 
 def local_maxima(
@@ -36,16 +40,12 @@ def local_maxima(
       highest in its window.
     """
     touching = tuple(min(r, 1) for r in reach)
-    top = (values == _window_maximum(values, touching)) & (values > threshold_abs)
-    neighbourhood = np.ones([3] * values.ndim, bool)
-    for axis, step in enumerate(touching):
-        if step == 0:
-            side = np.moveaxis(neighbourhood, axis, 0)
-            side[0] = side[2] = False
-    members, plateau, count = label(top, neighbourhood)
+    around = _Surroundings(values, reach)
+    members = _not_exceeded(around, threshold_abs=threshold_abs, touching=touching)
+    plateau, count = _plateaus(members, values.shape, touching)
 
     # A plateau that touches a higher value is a shoulder.
-    touched = _highest_near(np.where(top, -np.inf, values), members, touching)
+    touched = around.highest(members, touching, but=members)
     is_peak = np.ones(count, bool)
     is_peak[plateau[touched == values[tuple(members.T)]]] = False
     # Relative to a member, so that the origin of the map decides no tie.
@@ -69,7 +69,7 @@ def local_maxima(
 
     highest = values[tuple(peaks.T)]
     if reach != touching:
-        highest = _highest_near(values, peaks, reach)
+        highest = around.highest(peaks, reach)
     return peaks, extent, values[tuple(peaks.T)] == highest
 
 
@@ -130,18 +130,70 @@ def centroids(members: np.ndarray, number: np.ndarray, count: int) -> np.ndarray
     return np.stack(sums, axis=1) / sizes[:, None]
 
 
-def _window_maximum(values: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
-    """The maximum over `2 * reach + 1` voxels per axis, within the map."""
-    size = [2 * r + 1 for r in reach]
-    return ndimage.maximum_filter(values, size=size, mode="constant", cval=-np.inf)
+class _Surroundings:
+    """A map with a margin, for what is around a few of its voxels."""
+
+    def __init__(self, values: np.ndarray, reach: tuple[int, ...]) -> None:
+        self.values = values
+        self._reach = reach
+        beyond = np.pad(values, [(r, r) for r in reach], constant_values=-np.inf)
+        self._flat = beyond.ravel()
+        self._strides = np.cumprod([1, *beyond.shape[:0:-1]])[::-1]
+
+    def highest(
+        self, places: np.ndarray, reach: tuple[int, ...], *, but: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The `(P,)` highest values in the windows, within the map, around places `(P, D)`; those
+        at the places `but` do not count."""
+        at = (places + self._reach) @ self._strides
+        if but is not None:
+            without = (but + self._reach) @ self._strides
+            values = self._flat[without]
+            self._flat[without] = -np.inf
+        highest = np.full(len(places), -np.inf, self._flat.dtype)
+        for step in itertools.product(*(range(-r, r + 1) for r in reach)):
+            np.maximum(highest, self._flat[at + int(step @ self._strides)], out=highest)
+        if but is not None:
+            self._flat[without] = values
+        return highest
 
 
-def _highest_near(values: np.ndarray, places: np.ndarray, reach: tuple[int, ...]) -> np.ndarray:
-    """The window maximum at a few places `(P, D)` alone, without a filter over the whole map."""
-    beyond = np.pad(values, [(r, r) for r in reach], constant_values=-np.inf)
-    strides = np.array([math.prod(beyond.shape[axis + 1 :]) for axis in range(values.ndim)])
-    flat, at = beyond.ravel(), (places + reach) @ strides
-    highest = np.full(len(places), -np.inf, values.dtype)
-    for step in itertools.product(*(range(-r, r + 1) for r in reach)):
-        np.maximum(highest, flat[at + int(step @ strides)], out=highest)
-    return highest
+def _not_exceeded(
+    around: _Surroundings, *, threshold_abs: float, touching: tuple[int, ...]
+) -> np.ndarray:
+    """The `(K, D)` voxels above a threshold that no voxel that touches them exceeds."""
+    values = around.values
+    above = values > threshold_abs
+    if np.count_nonzero(above) > _FEW * values.size:
+        size = [2 * t + 1 for t in touching]
+        highest = ndimage.maximum_filter(values, size=size, mode="constant", cval=-np.inf)
+        return np.argwhere(above & (values == highest))
+    places = np.argwhere(above)
+    return places[values[tuple(places.T)] == around.highest(places, touching)]
+
+
+def _plateaus(
+    members: np.ndarray, shape: tuple[int, ...], touching: tuple[int, ...]
+) -> tuple[np.ndarray, int]:
+    """The number `(K,)`, from 0, of the plateau of each voxel of a few, and their count."""
+    if len(members) > _FEW * math.prod(shape):
+        mask = np.zeros(shape, bool)
+        mask[tuple(members.T)] = True
+        structure = np.zeros([3] * len(shape), bool)
+        structure[tuple(slice(1 - t, 2 + t) for t in touching)] = True
+        _, plateau, count = label(mask, structure)
+        return plateau, count
+    # With a voxel between one row and the next none touches the row's end.
+    strides = np.cumprod([1, *(n + 1 for n in shape[:0:-1])])[::-1]
+    at = members @ strides
+    pairs = []
+    for step in itertools.product(*(range(-t, t + 1) for t in touching)):
+        if step > (0,) * len(shape):
+            found = np.searchsorted(at, at + int(step @ strides))
+            found[found == len(at)] = 0
+            touch = np.flatnonzero(at[found] == at + int(step @ strides))
+            pairs.append(np.stack([touch, found[touch]]))
+    first, second = np.concatenate(pairs, axis=1)
+    links = sparse.coo_array((np.ones(len(first), bool), (first, second)), shape=(len(at),) * 2)
+    count, plateau = csgraph.connected_components(links, directed=False)
+    return plateau.astype(np.intp), int(count)

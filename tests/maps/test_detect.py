@@ -11,6 +11,8 @@ from scipy import ndimage
 from cellcount_jax.errors import InputError
 from cellcount_jax.maps.detect import choose, find_candidates, find_components, find_peaks
 
+pytestmark = pytest.mark.usefixtures("both_searches")
+
 
 def brute_force_peaks(values, threshold, reach):
     """Voxels that no other voxel of their window reaches: for maps without ties."""
@@ -236,8 +238,9 @@ def test_the_rules_choose_from_the_candidates():
     ids=["of the maximum", "at least the floor", "faint", "of a lower target", "nothing"],
 )
 def test_the_threshold_of_fidt_is_relative_to_the_maximum(heights, options, threshold, number):
-    found = peaks_of(heights, options.pop("floor", 0.0)) if heights else peaks_of([0.0])
-    chosen = choose(found, rule="fidt", **options)
+    others = {name: value for name, value in options.items() if name != "floor"}
+    found = peaks_of(heights, options.get("floor", 0.0)) if heights else peaks_of([0.0])
+    chosen = choose(found, rule="fidt", **others)
     assert chosen.threshold == pytest.approx(threshold)
     assert len(chosen.points) == len(chosen.scores) == number
 

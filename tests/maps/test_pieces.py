@@ -15,6 +15,8 @@ from cellcount_jax.maps import pieces
 from cellcount_jax.maps.detect import find_components, find_peaks
 from cellcount_jax.maps.maxima import first_of_equal, window_reach
 
+pytestmark = pytest.mark.usefixtures("both_searches")
+
 
 def cores_of(shape: tuple[int, ...], core: tuple[int, ...]) -> list[tuple[slice, ...]]:
     axes = [
