@@ -12,7 +12,7 @@ float64, a sum of XLA's 2D convolutions over the depth taps. On every backend
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -102,12 +102,27 @@ def convolve_trained(
 def upsample_trained(x: Array, kernel: Array, finish: native.Finish, part: native.Part) -> Array:
     """Part of `upsample` by `native.upsample`, in 2D too, where `can_fuse` allows it."""
     kernel = jnp.flip(kernel, range(kernel.ndim - 2))
-    if kernel.ndim == 5:
-        return native.upsample(x, kernel, finish, part)
-    start = jnp.pad(part.start, (1, 0))
+    kernel = kernel if kernel.ndim == 5 else kernel[None]
+    return _in_a_volume(lambda x, part: native.upsample(x, kernel, finish, part), x, part)
+
+
+def cut_trained(x: Array, part: native.Part) -> Array:
+    """`native.cut`, in 2D too, where `can_fuse` allows it."""
+    return _in_a_volume(native.cut, x, part)
+
+
+def max_pool_trained(x: Array, pooled: native.Part) -> Array:
+    """`native.max_pool`, in 2D too, where `can_fuse` allows it."""
+    return _in_a_volume(native.max_pool, x, pooled)
+
+
+def _in_a_volume(make: Callable[[Array, native.Part], Array], x: Array, part: native.Part) -> Array:
+    """Makes a part of a volume, or of a plane, which is a volume of one slice."""
+    if len(part.shape) == 3:
+        return make(x, part)
     there = jnp.concatenate([jnp.asarray([[0], [1]], jnp.int32), part.there], axis=1)
-    plane = native.Part((1, *part.shape), start, there)
-    return jnp.squeeze(native.upsample(x[:, None], kernel[None], finish, plane), 1)
+    slice_ = native.Part((1, *part.shape), jnp.pad(part.start, (1, 0)), there)
+    return jnp.squeeze(make(x[:, None], slice_), 1)
 
 
 def can_fuse(dtype: Any) -> bool:

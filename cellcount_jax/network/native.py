@@ -32,7 +32,7 @@ from cellcount_jax.cache import cache_folder
 from cellcount_jax.errors import how_to_install, in_words
 
 _SOURCES = Path(__file__).with_name("cpp")
-_TARGETS = ("convolve", "upsample", "weight_gradient")
+_TARGETS = ("convolve", "cut", "max_pool", "upsample", "weight_gradient")
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 # A DLL would not find those of a compiler.
 _OF_SYSTEM = ("-static",) if sys.platform == "win32" else ("-fPIC",)
@@ -50,17 +50,22 @@ class Finish(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of an upsampled level.
+    """A part of a level.
 
     Attributes:
       shape: its size.
       start: `(D,)` int32, where it begins; it lies within the level.
-      there: `(2, D)` int32, the voxels [begin, end) of it that are wanted.
+      there: `(2, D)` int32, the voxels [begin, end) of it that are wanted. The others take no
+        time, and can be anything, NaN too.
     """
 
     shape: tuple[int, ...]
     start: Array
     there: Array
+
+    def corners(self) -> Array:
+        """`(3, D)` int32 of the part and of what is wanted."""
+        return jnp.concatenate([self.start[None], self.there])
 
 
 def convolve(
@@ -118,15 +123,26 @@ def upsample(x: Array, kernel: Array, finish: Finish, part: Part) -> Array:
       x: `(batch, depth, height, width, in)` float32.
       kernel: `(*stride, in, out)` float32, three strides.
       finish: what becomes of the sums.
-      part: of y, that is computed, D = 3. What of it is not wanted takes no time, and can be
-        anything, NaN too.
+      part: of y, that is computed, D = 3.
 
     Returns:
       `(batch, *part.shape, out)` float32.
     """
-    corners = jnp.concatenate([part.start[None], part.there])
-    operands = x, kernel.swapaxes(2, 3), jnp.stack(finish), corners
+    operands = x, kernel.swapaxes(2, 3), jnp.stack(finish), part.corners()
     return _call("upsample", (x.shape[0], *part.shape, kernel.shape[-1]), *operands)
+
+
+def cut(x: Array, part: Part) -> Array:
+    """A part, D = 3, of an array `(batch, depth, height, width, channels)` float32."""
+    return _call("cut", (x.shape[0], *part.shape, x.shape[-1]), x, part.corners())
+
+
+def max_pool(x: Array, pooled: Part) -> Array:
+    """The highest of each block of `(batch, depth, height, width, channels)` float32.
+
+    `pooled` is all of the result, whose sizes divide those of x.
+    """
+    return _call("max_pool", (x.shape[0], *pooled.shape, x.shape[-1]), x, pooled.corners())
 
 
 def weight_gradient(x: Array, dy: Array, window: tuple[int, ...]) -> Array:

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax import Array
 
 from cellcount_jax.network import native
-from cellcount_jax.network.convolutions import at_least_float32
+from cellcount_jax.network.convolutions import at_least_float32, cut_trained, max_pool_trained
 from cellcount_jax.network.layers import Conv, ConvTranspose, Norm, max_pool
 from cellcount_jax.network.passing import Passing, delayed
 
@@ -132,15 +132,19 @@ class Encoder(nn.Module):
         for i in range(len(self.strides) + 1):
             if i:
                 stride = self.strides[i - 1]
-                x = max_pool(x, stride)
                 size = pooled(size, stride)
+                if passing is not None:
+                    passing, lag = passing.pooled(stride[0]), lag // stride[0]
+                if self.fused and not train:
+                    shape = [n // step for n, step in zip(x.shape[1:-1], stride, strict=True)]
+                    x = max_pool_trained(x, _part(shape, size, passing, lag))
+                else:
+                    x = max_pool(x, stride)
             features = self.features * 2**i
             made = level(features, ndim, self.norm, self.conv, self.fused, name=f"level_{i}")
             if passing is None:
                 x = made(x, train, size, None)
             else:
-                if i:
-                    passing, lag = passing.pooled(stride[0]), lag // stride[0]
                 out = passing.lags.encoder[i]
                 x, lag = made(x, train, size, None, passing=passing, lags=(lag, out)), out
             levels += (x,)
@@ -213,17 +217,21 @@ class Decoder(nn.Module):
             features, stride = levels[i].shape[-1], self.strides[i]
             up = ConvTranspose(features, stride, **self.conv, name=f"up_{i}")
             norm = Norm(**self.norm, name=f"up_norm_{i}")
-            fine = parts.cut(levels[i], i) if parts else levels[i]
+            fine, at = levels[i], passed[i]
             lag *= stride[0]
             if self.fused and not train:
-                start = parts.in_upsampled(i, stride) if parts else None
-                at = passed[i]
-                planes = None if at is None else at.there(lag)
-                part = _upsampled_part(fine.shape[1:-1], start, sizes[i], planes)
+                shape = parts.shapes[i] if parts else fine.shape[1:-1]
+                part = _part(shape, sizes[i], at, lag)
+                if parts:
+                    before = 0 if passing is None else passing.lags.encoder[i]
+                    of_fine = _part(shape, sizes[i], at, before)
+                    fine = cut_trained(fine, of_fine._replace(start=parts.starts[i]))
+                    part = part._replace(start=parts.in_upsampled(i, stride))
                 x = up(x, norm=norm.affine(), part=part)
             else:
                 x = norm(nn.relu(up(x)), train=train)
-                x = parts.cut_upsampled(x, i, stride) if parts else x
+                if parts:
+                    fine, x = parts.cut(fine, i), parts.cut_upsampled(x, i, stride)
             made = level(features, ndim, self.norm, self.conv, self.fused, name=f"level_{i}")
             if passing is None:
                 x = made(fine, train, sizes[i], x)
@@ -257,16 +265,16 @@ class Decoder(nn.Module):
         return jnp.concatenate([map, density], axis=-1)
 
 
-def _upsampled_part(
-    shape: tuple[int, ...], start: Array | None, size: Array | None, planes: Array | None
+def _part(
+    shape: Sequence[int], size: Array | None, passing: Passing | None, lag: int
 ) -> native.Part:
-    """The part of an upsampled level that begins at `start`, of which is wanted what the
-    image fills, `size` from its beginning, and of passing planes those that there are."""
-    origin = jnp.zeros(len(shape), jnp.int32)
-    there = jnp.stack([origin, jnp.asarray(shape, jnp.int32) if size is None else size])
-    if planes is not None:
-        there = there.at[:, 0].set(planes)
-    return native.Part(shape, origin if start is None else start, there)
+    """A part of a level, from its beginning, of which is wanted what the image fills, `size` from
+    there, and of passing planes, which have a lag, those that there are."""
+    start = jnp.zeros(len(shape), jnp.int32)
+    there = jnp.stack([start, jnp.asarray(shape, jnp.int32) if size is None else size])
+    if passing is not None:
+        there = there.at[:, 0].set(passing.there(lag))
+    return native.Part(tuple(shape), start, there)
 
 
 def cut(x: Array, start: Array, shape: Sequence[int]) -> Array:

@@ -16,6 +16,7 @@ from cellcount_jax.network.convolutions import inside
 def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the C++ kernels do not write in a trained network is NaN, not what memory holds."""
     convolve, upsample = native.convolve, native.upsample
+    cut, max_pool = native.cut, native.max_pool
 
     def convolved(x: Array, kernel: Array, **options: Any) -> Array:
         y = convolve(x, kernel, **options)
@@ -28,11 +29,16 @@ def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
             written &= (number >= planes[0]) & (number < planes[1])
         return jnp.where(written[None, ..., None], y, jnp.nan)
 
-    def upsampled(x: Array, kernel: Array, finish: native.Finish, part: native.Part) -> Array:
-        y = upsample(x, kernel, finish, part)
+    def wanted(y: Array, part: native.Part) -> Array:
+        # From the first voxel that is wanted on, they are an image of this size.
         first, end = part.there
         written = inside(part.shape, end - first, origin=-first)
         return jnp.where(written[None, ..., None], y, jnp.nan)
 
+    def upsampled(x: Array, kernel: Array, finish: native.Finish, part: native.Part) -> Array:
+        return wanted(upsample(x, kernel, finish, part), part)
+
     monkeypatch.setattr(native, "convolve", convolved)
     monkeypatch.setattr(native, "upsample", upsampled)
+    monkeypatch.setattr(native, "cut", lambda x, part: wanted(cut(x, part), part))
+    monkeypatch.setattr(native, "max_pool", lambda x, part: wanted(max_pool(x, part), part))

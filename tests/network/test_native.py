@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -209,8 +209,8 @@ def test_none_of_the_planes_is_there(planes: tuple[int, int], channels: int) -> 
     np.testing.assert_array_equal(found, 0)
 
 
-UPSAMPLED = [
-    # Stride, coarse size, where a part begins, its size, channels.
+PARTS = [
+    # Stride, size of the coarse level, where a part begins, its size, channels.
     ((1, 2, 2), (3, 5, 7), (0, 0, 0), (3, 10, 14), (16, 8)),
     ((2, 2, 2), (3, 5, 40), (1, 3, 5), (4, 7, 70), (48, 24)),
     ((2, 1, 4), (2, 9, 5), (3, 0, 1), (1, 9, 18), (5, 3)),
@@ -219,7 +219,25 @@ UPSAMPLED = [
 ]
 
 
-@pytest.mark.parametrize(("stride", "coarse", "start", "shape", "channels"), UPSAMPLED)
+def check_parts(
+    make: Callable[[native.Part], Array],
+    level: np.ndarray,
+    start: tuple[int, ...],
+    shape: tuple[int, ...],
+) -> None:
+    """That parts of `(batch, *spatial, channels)` are made, all of them or what is wanted."""
+    expected = level[(slice(None), *(slice(i, i + n) for i, n in zip(start, shape, strict=True)))]
+    wanted = [((0, 0, 0), shape), ((-3, 0, 0), tuple(n + 5 for n in shape))]
+    wanted.append((tuple(n // 3 for n in shape), tuple(n - n // 4 for n in shape)))
+    for there in wanted:
+        corners = (jnp.asarray(a, jnp.int32) for a in (start, there))
+        found = np.asarray(make(native.Part(shape, *corners)))
+        inner = (slice(None), *(slice(max(a, 0), b) for a, b in zip(*there, strict=True)))
+        assert expected[inner].size and found.shape == expected.shape
+        np.testing.assert_allclose(found[inner], expected[inner], atol=2e-5)
+
+
+@pytest.mark.parametrize(("stride", "coarse", "start", "shape", "channels"), PARTS)
 def test_a_part_of_an_upsampled_level(
     stride: tuple[int, ...],
     coarse: tuple[int, ...],
@@ -231,23 +249,28 @@ def test_a_part_of_an_upsampled_level(
     x, kernel = some(2, *coarse, inputs), some(*stride, inputs, outputs, seed=1)
     finish = any_finish(outputs)
     # Every voxel apart, in float64.
-    all_of_it = np.zeros((2, *(n * s for n, s in zip(coarse, stride, strict=True)), outputs))
-    for at in np.ndindex(*all_of_it.shape[1:-1]):
+    level = np.zeros((2, *(n * s for n, s in zip(coarse, stride, strict=True)), outputs))
+    for at in np.ndindex(*level.shape[1:-1]):
         of_coarse, tap = zip(*map(divmod, at, stride), strict=True)
         sums = np.asarray(x, float)[(slice(None), *of_coarse)] @ np.asarray(kernel, float)[tap]
         made = np.maximum(sums + np.asarray(finish.bias), 0) * np.asarray(finish.scale)
-        all_of_it[(slice(None), *at)] = made + np.asarray(finish.shift)
-    part = (slice(None), *(slice(i, i + n) for i, n in zip(start, shape, strict=True)))
-    expected = all_of_it[part]
-    wanted = [(0, 0, 0), shape], [(-3, 0, 0), tuple(n + 5 for n in shape)]
-    wanted += ([tuple(n // 3 for n in shape), tuple(n - n // 4 for n in shape)],)
-    for there in wanted:
-        of_it = native.Part(shape, *(jnp.asarray(a, jnp.int32) for a in (start, there)))
-        found = native.upsample(x, kernel, finish, of_it)
-        inner = tuple(slice(max(a, 0), b) for a, b in zip(*there, strict=True))
-        inner = (slice(None), *inner)
-        assert expected[inner].size and found.shape == expected.shape
-        np.testing.assert_allclose(np.asarray(found)[inner], expected[inner], atol=2e-5)
+        level[(slice(None), *at)] = made + np.asarray(finish.shift)
+    check_parts(lambda part: native.upsample(x, kernel, finish, part), level, start, shape)
+
+
+@pytest.mark.parametrize(("stride", "coarse", "start", "shape", "channels"), PARTS)
+def test_a_part_of_a_level_and_a_pooled_level(
+    stride: tuple[int, ...],
+    coarse: tuple[int, ...],
+    start: tuple[int, ...],
+    shape: tuple[int, ...],
+    channels: tuple[int, int],
+) -> None:
+    level = some(2, *(n * s for n, s in zip(coarse, stride, strict=True)), channels[1])
+    check_parts(lambda part: native.cut(level, part), np.asarray(level), start, shape)
+    blocks = [size for pair in zip(coarse, stride, strict=True) for size in pair]
+    highest = np.asarray(level).reshape(2, *blocks, -1).max((2, 4, 6))
+    check_parts(lambda part: native.max_pool(level, part), highest, (0, 0, 0), coarse)
 
 
 def test_nothing_of_an_upsampled_level_is_wanted() -> None:
@@ -255,6 +278,8 @@ def test_nothing_of_an_upsampled_level_is_wanted() -> None:
     for there in ([(0, 0, 0), (2, 0, 8)], [(2, 0, 0), (9, 9, 9)], [(0, 5, 0), (2, 3, 8)]):
         part = native.Part((2, 6, 8), jnp.zeros(3, jnp.int32), jnp.asarray(there, jnp.int32))
         assert native.upsample(x, kernel, any_finish(8), part).shape == (1, 2, 6, 8, 8)
+        assert native.cut(some(1, 2, 6, 8, 3), part).shape == (1, 2, 6, 8, 3)
+        assert native.max_pool(some(1, 4, 6, 16, 3), part).shape == (1, 2, 6, 8, 3)
 
 
 def test_nothing_gives_nothing() -> None:

@@ -15,12 +15,14 @@
 // then plane j of y sees the planes from j on of both, one after the other, and is as outside where the
 // middle one of these is not of the image.
 //
-// Transposed convolutions whose stride is their window, for a network that is not trained any more.
+// Transposed convolutions whose stride is their window, pooling and parts of levels are for a network
+// that is not trained any more, and write what is wanted of their result alone.
 //
 // The work is cut in the same pieces, and summed in the same order, whatever the number of
 // threads: results are the same bits.
 
 #include "convolution.h"
+#include "resizing.h"
 #include "upsampling.h"
 #include "weight_gradient.h"
 
@@ -76,22 +78,50 @@ ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array more, Array befo
   return ffi::Error::Success();
 }
 
-// kernel (sd, sh, c, sw, o) of strides (sd, sh, sw); `finish` is (3, o). `part` is (3, 3): where the
-// result begins in what all of x makes, and what of the result is wanted, from here to there.
-ffi::Error UpsampleHandler(ffi::ThreadPool pool, Array x, Array kernel, Affine finish, Corners part,
-                           Result y) {
-  const auto a = x.dimensions(), k = kernel.dimensions(), r = y->dimensions();
-  const Index o = k[4];
-  Upsampling u{a[0], a[1], a[2], a[3], a[4], o, {k[0], k[1], k[3]}, {r[1], r[2], r[3]}};
-  const int32_t* const of_part = part.typed_data();
+// `corners` (3, 3) are where y begins in a larger array, and what of y is wanted, from here to there.
+Wanted WantedOf(Result& y, const Corners& corners) {
+  const auto r = y->dimensions();
+  Wanted part{r[0], {r[1], r[2], r[3]}, r[4]};
   for (int i = 0; i < 3; ++i) {
-    u.start[i] = std::clamp<Index>(of_part[i], 0, a[i + 1] * u.step[i] - u.part[i]);
-    u.begin[i] = std::max<Index>(of_part[3 + i], 0);
-    u.end[i] = std::min<Index>(of_part[6 + i], u.part[i]);
+    part.begin[i] = std::max<Index>(corners.typed_data()[3 + i], 0);
+    part.end[i] = std::min<Index>(corners.typed_data()[6 + i], part.shape[i]);
   }
-  WantLargePages(y->typed_data(), y->size_bytes());
+  return part;
+}
+
+ffi::Error CutHandler(ffi::ThreadPool pool, Array x, Corners corners, Result y) {
+  const auto a = x.dimensions();
+  const Wanted part = WantedOf(y, corners);
+  const Index all[3] = {a[1], a[2], a[3]};
+  Index start[3];
+  for (int i = 0; i < 3; ++i) {
+    start[i] = std::clamp<Index>(corners.typed_data()[i], 0, all[i] - part.shape[i]);
+  }
+  Cut(pool, x.typed_data(), all, start, part, y->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error MaxPoolHandler(ffi::ThreadPool pool, Array x, Corners corners, Result y) {
+  const auto a = x.dimensions(), r = y->dimensions();
+  const Index all[3] = {a[1], a[2], a[3]}, step[3] = {a[1] / r[1], a[2] / r[2], a[3] / r[3]};
+  MaxPool(pool, x.typed_data(), all, step, WantedOf(y, corners), y->typed_data());
+  return ffi::Error::Success();
+}
+
+// kernel (sd, sh, c, sw, o) of strides (sd, sh, sw); `finish` is (3, o).
+ffi::Error UpsampleHandler(ffi::ThreadPool pool, Array x, Array kernel, Affine finish,
+                           Corners corners, Result y) {
+  const auto a = x.dimensions(), k = kernel.dimensions();
+  const Index o = k[4];
+  Upsampling u{{a[1], a[2], a[3]}, a[4], {k[0], k[1], k[3]}};
+  const Wanted part = WantedOf(y, corners);
+  for (int i = 0; i < 3; ++i) {
+    const Index most = u.all[i] * u.step[i] - part.shape[i];
+    u.start[i] = std::clamp<Index>(corners.typed_data()[i], 0, most);
+  }
   const float* const f = finish.typed_data();
-  Upsample(pool, u, x.typed_data(), kernel.typed_data(), {f, f + o, f + 2 * o}, y->typed_data());
+  Upsample(pool, u, x.typed_data(), kernel.typed_data(), {f, f + o, f + 2 * o}, part,
+           y->typed_data());
   return ffi::Error::Success();
 }
 
@@ -117,6 +147,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
         .Arg<Sizes>()
         .Arg<Sizes>()
         .Ret<Array>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    cut, CutHandler,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Corners>().Ret<Array>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    max_pool, MaxPoolHandler,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Corners>().Ret<Array>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     upsample, UpsampleHandler,
