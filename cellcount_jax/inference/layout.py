@@ -19,7 +19,7 @@ from cellcount_jax.network.passing import rounded_up
 _SLAB = 32  # planes that pass at a time, at most about
 # A plane beyond the ends of the image takes this share of the time: convolutions in C++ skip it.
 # All images are cut as is best there, on any device, as the results are to be the same.
-_REST = 0.2
+_REST = 0.12
 # Of the voxels that may be computed at a time: what is kept for the next slab takes memory, too.
 _PASSING_SHARE = 0.57
 
