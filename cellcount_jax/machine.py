@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 
 import psutil
+
+_ARENA_MAX = -8  # M_ARENA_MAX in glibc's malloc.h
 
 
 def memory_bytes() -> int:
@@ -28,3 +32,16 @@ def processor_facts() -> list[str]:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return [platform.processor()]
+
+
+def share_heap() -> None:
+    """Makes the threads of this process share one heap, where that can be said (Linux's glibc).
+
+    Else each has one of its own, which keeps what was freed there: 0.6 GB while a large volume is
+    counted. A user's MALLOC_ARENA_MAX goes before.
+    """
+    if sys.platform != "linux" or "MALLOC_ARENA_MAX" in os.environ:
+        return
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_ARENA_MAX, 1)

@@ -94,3 +94,31 @@ def test_a_library_that_cannot_be_loaded_is_done_without(
     monkeypatch.setattr(native, "_build", lambda compiler: Path("x.dll"))
     assert fresh() is None
     assert "2 to 3 times slower" in caplog.text and str(failing) in caplog.text
+
+
+class _Library:
+    """glibc, of which a test reads what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def mallopt(self, option: int, value: int) -> None:
+        self.told.append((option, value))
+
+
+def test_threads_share_a_heap_where_that_can_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = _Library()
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: library)
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    machine.share_heap()
+    assert not library.told
+    monkeypatch.setattr(sys, "platform", "linux")
+    machine.share_heap()
+    assert library.told == [(-8, 1)]
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    machine.share_heap()
+    assert len(library.told) == 1
+    monkeypatch.delenv("MALLOC_ARENA_MAX")
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())  # musl has no mallopt
+    machine.share_heap()

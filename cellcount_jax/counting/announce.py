@@ -22,7 +22,7 @@ from cellcount_jax.progress import duration
 # feature of the network's first level; of planes that pass some are kept. Measured with
 # benchmarks/counting.py.
 _PROCESS_BYTES = 0.7e9
-_BYTES_PER_FEATURE, _BYTES_PER_FEATURE_PASSING = 12, 22
+_BYTES_PER_FEATURE, _BYTES_PER_FEATURE_PASSING = 12, 26
 
 
 def describe_image(source: Source) -> str:

@@ -25,6 +25,7 @@ from cellcount_jax.counting import job_file
 from cellcount_jax.errors import InputError, how_to_install, in_words
 from cellcount_jax.inference import tasks
 from cellcount_jax.inference.job import Engine, Job, Task
+from cellcount_jax.machine import share_heap
 from cellcount_jax.progress import progress
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def run_on_worker(folder: str, mark: str, task: Sequence[Any]) -> InputError | N
     """
     import dask
 
+    share_heap()
     try:
         job = job_file.reopen(Path(folder), mark)
     except InputError as error:

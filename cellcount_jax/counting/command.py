@@ -14,6 +14,7 @@ from cellcount_jax.counting.paths import count_paths
 from cellcount_jax.images import inputs
 from cellcount_jax.images.selection import Selection
 from cellcount_jax.inference import model_file, programs
+from cellcount_jax.machine import share_heap
 from cellcount_jax.progress import compiling, say
 
 EXAMPLES = """\
@@ -153,6 +154,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Counts; returns the exit status."""
+    share_heap()
     programs.show_compiling(compiling)
     model = model_file.load_model(options.model)
     wanted = Options(
