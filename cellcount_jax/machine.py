@@ -35,12 +35,14 @@ def processor_facts() -> list[str]:
 
 
 def share_heap() -> None:
-    """Makes the threads of this process share one heap, where that can be said (Linux's glibc).
+    """Makes all threads of this process share one heap from now on, where the C library has such
+    an option (glibc).
 
     Else each has one of its own, which keeps what was freed there: 0.6 GB while a large volume is
-    counted. A user's MALLOC_ARENA_MAX goes before.
+    counted. What a user has set in the environment takes precedence.
     """
-    if sys.platform != "linux" or "MALLOC_ARENA_MAX" in os.environ:
+    settings = os.environ.get("GLIBC_TUNABLES", "")
+    if sys.platform != "linux" or "MALLOC_ARENA_MAX" in os.environ or "arena_max" in settings:
         return
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:

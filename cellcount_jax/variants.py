@@ -54,7 +54,7 @@ def use_volumes(config: ml_collections.ConfigDict) -> None:
     config.train.steps = 600
     # Twice the steps of 16 features in the same time, and as good on what was not trained on.
     config.model.features = 8
-    # Under 3 GB of memory with these features, and less of the work is for surroundings.
+    # About 3 GB of memory with these features, and less of the work is for surroundings.
     config.predict.max_voxels = 20_000_000
 
 

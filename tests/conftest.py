@@ -20,18 +20,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 from fsspec.registry import _registry as registry  # type: ignore[import-untyped]
+from jax import Array
 
 from cellcount_jax import config as settings
 from cellcount_jax import variants
 from cellcount_jax.images.image_files import write_image
 from cellcount_jax.images.normalise import Normalisation
 from cellcount_jax.images.points import write_points
+from cellcount_jax.inference import programs
 from cellcount_jax.inference.trained_model import TrainedModel
+from cellcount_jax.network import native
+from cellcount_jax.network.convolutions import inside
 from cellcount_jax.network.sau_net import initial_variables
 from cellcount_jax.training import train
 
@@ -83,6 +88,48 @@ def quick_compiling() -> Iterator[None]:
     """Compiles as for the shared runs: quickly, to slow programs with other rounding errors."""
     with _quickly():
         yield
+
+
+@pytest.fixture
+def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the C++ kernels do not write in a trained network is NaN, not what memory holds."""
+    convolve, upsample = native.convolve, native.upsample
+    cut, max_pool = native.cut, native.max_pool
+
+    def convolved(x: Array, kernel: Array, **options: Any) -> Array:
+        y = convolve(x, kernel, **options)
+        if options.get("finish") is None:
+            return y
+        shape, size, planes = y.shape[1:-1], options.get("size"), options.get("planes")
+        written = jnp.ones(shape, bool) if size is None else inside(shape, size)
+        if planes is not None:
+            number = jnp.arange(shape[0])[:, None, None] + kernel.shape[0] // 2
+            written &= (number >= planes[0]) & (number < planes[1])
+        return jnp.where(written[None, ..., None], y, jnp.nan)
+
+    def wanted(y: Array, part: native.Part) -> Array:
+        # From the first voxel that is wanted on, they are an image of this size.
+        first, end = part.there
+        written = inside(part.shape, end - first, origin=-first)
+        return jnp.where(written[None, ..., None], y, jnp.nan)
+
+    def upsampled(x: Array, kernel: Array, finish: native.Finish, part: native.Part) -> Array:
+        return wanted(upsample(x, kernel, finish, part), part)
+
+    monkeypatch.setattr(native, "convolve", convolved)
+    monkeypatch.setattr(native, "upsample", upsampled)
+    monkeypatch.setattr(native, "cut", lambda x, part: wanted(cut(x, part), part))
+    monkeypatch.setattr(native, "max_pool", lambda x, part: wanted(max_pool(x, part), part))
+    _forget_programs()
+    yield
+    _forget_programs()
+
+
+def _forget_programs() -> None:
+    """Lets programs be made again of what the kernels are now."""
+    programs.of_image.cache_clear()
+    programs.of_window.cache_clear()
+    programs._compiled.clear()
 
 
 @pytest.fixture

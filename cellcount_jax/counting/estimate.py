@@ -23,7 +23,7 @@ _PROBE_VOXELS = 2**17
 def seconds(job: Job) -> float:
     """The time of a count, if no tile is left out.
 
-    What is compiled is done four times.
+    What is compiled is done three times.
 
     Args:
       job: of the image, from the middle of which a tile is read.
@@ -107,13 +107,11 @@ def _in_the_middle(core: Region, shape: Sequence[int]) -> bool:
     return all(part.start <= n // 2 < part.stop for part, n in zip(core, shape, strict=True))
 
 
-def _timed(work: Callable[[], Any], *, times: int = 4) -> tuple[float, Any]:
-    """Seconds that something takes, and its result: the mean of the last half of some times, as it
-    is compiled in the first one, and memory is made for it in the next."""
-    taken = []
+def _timed(work: Callable[[], Any], *, times: int = 3) -> tuple[float, Any]:
+    """Seconds of the last time that something is done, and its result: a program is compiled in the
+    first one, and gets its memory in the second."""
     for _ in range(times):
         started = time.perf_counter()
         result = work()
-        taken.append(time.perf_counter() - started)
-    last = taken[times // 2 :]
-    return sum(last) / len(last), result
+        taken = time.perf_counter() - started
+    return taken, result

@@ -23,8 +23,8 @@ def array_shape(config: ml_collections.ConfigDict, shape: Sequence[int]) -> tupl
 
     A program is compiled for a size, which takes longer than the computation of a small image, and
     keeps its memory. So planes of up to about a megavoxel are computed in few arrays: of six sizes
-    up to 724 voxels. Where convolutions skip what is padded, see `native.convolve`, this takes
-    about 1.3 times as long as in arrays of their own sizes. A larger plane, which takes longer than
+    up to 724 voxels. Where a trained network skips what is padded, see `native`, this takes about
+    1.1 times as long as in arrays of their own sizes. A larger plane, which takes longer than
     its program, is padded less. The map is as without padding, see `SAUNet`; where it would not be,
     for volumes, which are rarely of many sizes, and where it would exceed
     `config.predict.max_voxels`, only the last stride is filled.

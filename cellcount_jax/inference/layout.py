@@ -17,9 +17,9 @@ from cellcount_jax.inference.tiles import Axis, Option, computed
 from cellcount_jax.network.passing import rounded_up
 
 _SLAB = 32  # planes that pass at a time, at most about
-# A plane beyond the ends of the image takes this share of the time: convolutions in C++ skip it.
+# A plane beyond the ends of the image takes this share of the time: the kernels in C++ skip it.
 # All images are cut as is best there, on any device, as the results are to be the same.
-_REST = 0.12
+_REST = 0.1
 # Of the voxels that may be computed at a time: what is kept for the next slab takes memory, too.
 _PASSING_SHARE = 0.57
 

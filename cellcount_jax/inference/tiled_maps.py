@@ -131,10 +131,14 @@ def _mirror_images(
 
 def _at_once(config: ml_collections.ConfigDict, plan: Plan) -> int:
     """How many mirror images in one piece are a batch: small ones do not fill an accelerator, but
-    one fills the cores of a processor, and its arrays the caches."""
+    a processor's cores are busy with one, and the arrays of several would not fit its caches.
+
+    A power of two, as is the number of all: batches of another size would be another program.
+    """
     if jax.default_backend() == "cpu":
         return 1
-    return max(1, config.predict.max_voxels // math.prod(plan.window_shape))
+    most = config.predict.max_voxels // math.prod(plan.window_shape)
+    return 1 << max(min(most, len(plan.flips)).bit_length() - 1, 0)
 
 
 def _whole(

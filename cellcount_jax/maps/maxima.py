@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from cellcount_jax.errors import InputError
 
-# Up to this share of its voxels a map is searched voxel by voxel, from there on as a whole.
+# Up to this share of a map's voxels plateaus are found voxel by voxel, from there on in the map.
 _FEW = 1 / 16
 
 
@@ -40,8 +40,9 @@ def local_maxima(
       highest in its window.
     """
     touching = tuple(min(r, 1) for r in reach)
+    top = (values == _highest_touching(values, touching)) & (values > threshold_abs)
+    members = np.argwhere(top)
     around = _Surroundings(values, reach)
-    members = _not_exceeded(around, threshold_abs=threshold_abs, touching=touching)
     plateau, count = _plateaus(members, values.shape, touching)
 
     # A plateau that touches a higher value is a shoulder.
@@ -134,7 +135,6 @@ class _Surroundings:
     """A map with a margin, for what is around a few of its voxels."""
 
     def __init__(self, values: np.ndarray, reach: tuple[int, ...]) -> None:
-        self.values = values
         self._reach = reach
         beyond = np.pad(values, [(r, r) for r in reach], constant_values=-np.inf)
         self._flat = beyond.ravel()
@@ -158,24 +158,25 @@ class _Surroundings:
         return highest
 
 
-def _not_exceeded(
-    around: _Surroundings, *, threshold_abs: float, touching: tuple[int, ...]
-) -> np.ndarray:
-    """The `(K, D)` voxels above a threshold that no voxel that touches them exceeds."""
-    values = around.values
-    above = values > threshold_abs
-    if np.count_nonzero(above) > _FEW * values.size:
-        size = [2 * t + 1 for t in touching]
-        highest = ndimage.maximum_filter(values, size=size, mode="constant", cval=-np.inf)
-        return np.argwhere(above & (values == highest))
-    places = np.argwhere(above)
-    return places[values[tuple(places.T)] == around.highest(places, touching)]
+def _highest_touching(values: np.ndarray, touching: tuple[int, ...]) -> np.ndarray:
+    """The highest of each voxel and those that touch it, along axes where `touching` is 1."""
+    highest = values
+    for axis, touches in enumerate(touching):
+        if touches:
+            along = (slice(None),) * axis
+            first, last = (*along, slice(None, -1)), (*along, slice(1, None))
+            wider = highest.copy()
+            np.maximum(wider[first], highest[last], out=wider[first])
+            np.maximum(wider[last], highest[first], out=wider[last])
+            highest = wider
+    return highest
 
 
 def _plateaus(
     members: np.ndarray, shape: tuple[int, ...], touching: tuple[int, ...]
 ) -> tuple[np.ndarray, int]:
-    """The number `(K,)`, from 0, of the plateau of each voxel of a few, and their count."""
+    """The number `(K,)`, from 0, of the plateau of each of some voxels `(K, D)`, sorted by their
+    indices, and how many plateaus there are."""
     if len(members) > _FEW * math.prod(shape):
         mask = np.zeros(shape, bool)
         mask[tuple(members.T)] = True
@@ -189,9 +190,9 @@ def _plateaus(
     pairs = []
     for step in itertools.product(*(range(-t, t + 1) for t in touching)):
         if step > (0,) * len(shape):
-            found = np.searchsorted(at, at + int(step @ strides))
-            found[found == len(at)] = 0
-            touch = np.flatnonzero(at[found] == at + int(step @ strides))
+            other = at + int(step @ strides)
+            found = np.minimum(np.searchsorted(at, other), len(at) - 1)
+            touch = np.flatnonzero(at[found] == other)
             pairs.append(np.stack([touch, found[touch]]))
     first, second = np.concatenate(pairs, axis=1)
     links = sparse.coo_array((np.ones(len(first), bool), (first, second)), shape=(len(at),) * 2)

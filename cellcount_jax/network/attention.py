@@ -74,7 +74,9 @@ class SelfAttention(nn.Module):
         block = [min(b, g) for b, g in zip(self.block or grid, grid, strict=True)]
 
         filled = jnp.ones(grid, bool) if size is None else inside(grid, size, origin=origin)
-        x = jnp.where(filled[None, ..., None], x, 0)
+        if size is not None:
+            # A trained network may have NaN outside of the image, which is NaN times a weight of 0.
+            x = jnp.where(filled[None, ..., None], x, 0)
 
         def projected(name: str) -> Array:
             return to_blocks(Conv(features, window, dtype=self.dtype, name=name)(x), block)

@@ -1,5 +1,9 @@
 """Convolutions in C++ for XLA's CPU backend, whose own are slow in 3D and in their gradients.
 
+For a trained network there are upsampling, pooling and parts of levels besides: they, and what ends
+a convolution with `finish`, write nothing outside of the image, where memory may hold NaN. So a
+trained network does not run with JAX_DEBUG_NANS.
+
 `cpp/kernels.cc` is compiled for the processor it runs on when it is first needed, which takes
 seconds, and kept in the user's cache folder. Where there is no C++ compiler (`$CXX`, c++, g++,
 clang++, or that of the package ziglang), or with CELLCOUNT_NATIVE=0 in the environment,
@@ -128,12 +132,15 @@ def upsample(x: Array, kernel: Array, finish: Finish, part: Part) -> Array:
     Returns:
       `(batch, *part.shape, out)` float32.
     """
+    stride = kernel.shape[:3]
+    assert all(n <= k * s for n, k, s in zip(part.shape, x.shape[1:-1], stride, strict=True))
     operands = x, kernel.swapaxes(2, 3), jnp.stack(finish), part.corners()
     return _call("upsample", (x.shape[0], *part.shape, kernel.shape[-1]), *operands)
 
 
 def cut(x: Array, part: Part) -> Array:
     """A part, D = 3, of an array `(batch, depth, height, width, channels)` float32."""
+    assert all(n <= k for n, k in zip(part.shape, x.shape[1:-1], strict=True))
     return _call("cut", (x.shape[0], *part.shape, x.shape[-1]), x, part.corners())
 
 
@@ -142,6 +149,7 @@ def max_pool(x: Array, pooled: Part) -> Array:
 
     `pooled` is all of the result, whose sizes divide those of x.
     """
+    assert all(k % n == 0 for n, k in zip(pooled.shape, x.shape[1:-1], strict=True))
     return _call("max_pool", (x.shape[0], *pooled.shape, x.shape[-1]), x, pooled.corners())
 
 

@@ -1,10 +1,10 @@
 """Planes of a volume that pass through the network, a slab of them at a time.
 
 A convolution sees planes on both sides of its own. So with a slab it computes the results of planes
-that came somewhat earlier, its lag, and keeps the last planes of the slab for the next one, in the
-collection `planes` of the variables. Nothing is computed twice, and the memory is that of a slab.
-Where two slabs meet, at the skip connections and where attention waits for whole blocks, the one
-that is ahead waits.
+that came somewhat earlier, its lag, and keeps the last planes of the slab for the next one, or the
+whole slab where planes wait for longer, in the collection `planes` of the variables. Nothing is
+computed twice, and the memory is that of a few slabs. Where two slabs meet, at the skip connections
+and where attention waits for whole blocks, the one that is ahead waits.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ class SAUNet(nn.Module):
 
     With a `size`, `(D,)` int32, which divides by the stride, the images are that large, from the
     beginning of larger arrays: so images of many sizes are computed by one program. Their maps are
-    as without what is behind them, but with norm 'instance'; behind them maps mean nothing.
+    as without what is behind them, but with norm 'instance'; behind them maps and levels mean
+    nothing, and may be NaN.
 
     Attributes:
       features: channels of the finest level, doubling per level.
@@ -55,8 +56,8 @@ class SAUNet(nn.Module):
       dtype: of the computation; parameters, norms' statistics and the head stay float32.
       remat: whether training computes the inside of a level again for its gradient, for less
         memory and more time on GPUs and TPUs; on CPUs memory stays as it is.
-      fused: whether a level's convolution, ReLU and norm are one pass, see `Conv`: for a network
-        that is not trained any more.
+      fused: whether it is computed by `native`, ReLU and norm in the same pass: for a network that
+        is not trained any more, where `can_fuse` allows it.
 
     Examples:
       >>> import jax

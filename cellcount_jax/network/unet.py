@@ -223,10 +223,11 @@ class Decoder(nn.Module):
                 shape = parts.shapes[i] if parts else fine.shape[1:-1]
                 part = _part(shape, sizes[i], at, lag)
                 if parts:
+                    part = part._replace(start=parts.in_upsampled(i, stride))
+                if parts and tuple(shape) != fine.shape[1:-1]:
                     before = 0 if passing is None else passing.lags.encoder[i]
                     of_fine = _part(shape, sizes[i], at, before)
                     fine = cut_trained(fine, of_fine._replace(start=parts.starts[i]))
-                    part = part._replace(start=parts.in_upsampled(i, stride))
                 x = up(x, norm=norm.affine(), part=part)
             else:
                 x = norm(nn.relu(up(x)), train=train)

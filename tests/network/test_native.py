@@ -227,8 +227,8 @@ def check_parts(
 ) -> None:
     """That parts of `(batch, *spatial, channels)` are made, all of them or what is wanted."""
     expected = level[(slice(None), *(slice(i, i + n) for i, n in zip(start, shape, strict=True)))]
-    wanted = [((0, 0, 0), shape), ((-3, 0, 0), tuple(n + 5 for n in shape))]
-    wanted.append((tuple(n // 3 for n in shape), tuple(n - n // 4 for n in shape)))
+    beyond, third = tuple(n + 5 for n in shape), tuple(n // 3 for n in shape)
+    wanted = ((0, 0, 0), shape), ((-3, 0, 0), beyond), (third, tuple(n - n // 4 for n in shape))
     for there in wanted:
         corners = (jnp.asarray(a, jnp.int32) for a in (start, there))
         found = np.asarray(make(native.Part(shape, *corners)))

@@ -8,7 +8,7 @@
 // trained any more, and x may be two arrays whose channels come one after the other.
 //
 // An image may fill only the beginning of its array: then the rest is as padding to it. In y it is 0,
-// or, in a network that is not trained any more, not written: nobody looks at it, and memory that
+// or, in a network that is not trained any more, not written: it means nothing there, and memory that
 // nobody touches costs nothing.
 //
 // An image may pass a few planes at a time, with those that came before them in arrays of their own:

@@ -50,12 +50,15 @@ void MaxPool(ffi::ThreadPool& pool, const float* x, const Index (&all)[3], const
   part.EachRow(pool, y, [&](Index n, Index z, Index line, float* to) {
     const Index size = pixels * step[2] * c;
     thread_local std::vector<float> highest;
-    for (Index i = 0; i < step[0] * step[1]; ++i) {
+    const auto row = [&](Index i) {
       const Index plane = n * all[0] + z * step[0] + i / step[1];
-      const Index row = plane * all[1] + line * step[1] + i % step[1];
-      const float* const from = x + (row * all[2] + part.begin[2] * step[2]) * c;
-      if (i == 0) highest.assign(from, from + size);
-      float* const most = highest.data();
+      const Index of_it = plane * all[1] + line * step[1] + i % step[1];
+      return x + (of_it * all[2] + part.begin[2] * step[2]) * c;
+    };
+    highest.assign(row(0), row(0) + size);
+    float* const most = highest.data();
+    for (Index i = 1; i < step[0] * step[1]; ++i) {
+      const float* const from = row(i);
       for (Index j = 0; j < size; ++j) most[j] = from[j] > most[j] ? from[j] : most[j];
     }
     for (Index pixel = 0; pixel < pixels; ++pixel, to += c) {
