@@ -46,7 +46,7 @@ def local_maxima(
     plateau, count = _plateaus(members, values.shape, touching)
 
     # A plateau that touches a higher value is a shoulder.
-    touched = around.highest(members, touching, but=members)
+    touched = around.highest(members, touching, others=True)
     is_peak = np.ones(count, bool)
     is_peak[plateau[touched == values[tuple(members.T)]]] = False
     # Relative to a member, so that the origin of the map decides no tie.
@@ -141,20 +141,18 @@ class _Surroundings:
         self._strides = np.cumprod([1, *beyond.shape[:0:-1]])[::-1]
 
     def highest(
-        self, places: np.ndarray, reach: tuple[int, ...], *, but: np.ndarray | None = None
+        self, places: np.ndarray, reach: tuple[int, ...], *, others: bool = False
     ) -> np.ndarray:
-        """The `(P,)` highest values in the windows, within the map, around places `(P, D)`; those
-        at the places `but` do not count."""
+        """The `(P,)` highest values in the windows, within the map, around places `(P, D)`; of the
+        `others` alone, those at these places do not count."""
         at = (places + self._reach) @ self._strides
-        if but is not None:
-            without = (but + self._reach) @ self._strides
-            values = self._flat[without]
-            self._flat[without] = -np.inf
+        values = self._flat[at]
+        if others:
+            self._flat[at] = -np.inf
         highest = np.full(len(places), -np.inf, self._flat.dtype)
         for step in itertools.product(*(range(-r, r + 1) for r in reach)):
             np.maximum(highest, self._flat[at + int(step @ self._strides)], out=highest)
-        if but is not None:
-            self._flat[without] = values
+        self._flat[at] = values
         return highest
 
 

@@ -220,15 +220,13 @@ class Decoder(nn.Module):
             fine, at = levels[i], passed[i]
             lag *= stride[0]
             if self.fused and not train:
-                shape = parts.shapes[i] if parts else fine.shape[1:-1]
-                part = _part(shape, sizes[i], at, lag)
-                if parts:
-                    part = part._replace(start=parts.in_upsampled(i, stride))
-                if parts and tuple(shape) != fine.shape[1:-1]:
+                shape = tuple(parts.shapes[i]) if parts else fine.shape[1:-1]
+                if parts and shape != fine.shape[1:-1]:
                     before = 0 if passing is None else passing.lags.encoder[i]
-                    of_fine = _part(shape, sizes[i], at, before)
-                    fine = cut_trained(fine, of_fine._replace(start=parts.starts[i]))
-                x = up(x, norm=norm.affine(), part=part)
+                    cut_out = _part(shape, sizes[i], at, before, start=parts.starts[i])
+                    fine = cut_trained(fine, cut_out)
+                start = parts.in_upsampled(i, stride) if parts else None
+                x = up(x, norm=norm.affine(), part=_part(shape, sizes[i], at, lag, start=start))
             else:
                 x = norm(nn.relu(up(x)), train=train)
                 if parts:
@@ -267,15 +265,20 @@ class Decoder(nn.Module):
 
 
 def _part(
-    shape: Sequence[int], size: Array | None, passing: Passing | None, lag: int
+    shape: Sequence[int],
+    size: Array | None,
+    passing: Passing | None,
+    lag: int,
+    *,
+    start: Array | None = None,
 ) -> native.Part:
-    """A part of a level, from its beginning, of which is wanted what the image fills, `size` from
-    there, and of passing planes, which have a lag, those that there are."""
-    start = jnp.zeros(len(shape), jnp.int32)
-    there = jnp.stack([start, jnp.asarray(shape, jnp.int32) if size is None else size])
+    """A part of a level, by default from its beginning, of which is wanted what the image fills,
+    `size` from there, and of passing planes, which have a lag, those that there are."""
+    origin = jnp.zeros(len(shape), jnp.int32)
+    there = jnp.stack([origin, jnp.asarray(shape, jnp.int32) if size is None else size])
     if passing is not None:
         there = there.at[:, 0].set(passing.there(lag))
-    return native.Part(tuple(shape), start, there)
+    return native.Part(tuple(shape), origin if start is None else start, there)
 
 
 def cut(x: Array, start: Array, shape: Sequence[int]) -> Array:

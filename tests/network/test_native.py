@@ -207,6 +207,9 @@ def test_none_of_the_planes_is_there(planes: tuple[int, int], channels: int) -> 
     there = jnp.asarray(planes, jnp.int32)
     found = native.convolve(x, kernel, before=x[:, :2] + GARBAGE, planes=there)
     np.testing.assert_array_equal(found, 0)
+    # Fused, nothing is written.
+    fused = native.convolve(x, kernel, finish=any_finish(8), before=x[:, :2], planes=there)
+    assert fused.shape == found.shape
 
 
 PARTS = [
@@ -238,7 +241,7 @@ def check_parts(
 
 
 @pytest.mark.parametrize(("stride", "coarse", "start", "shape", "channels"), PARTS)
-def test_a_part_of_an_upsampled_level(
+def test_parts_of_levels_that_are_upsampled_cut_and_pooled(
     stride: tuple[int, ...],
     coarse: tuple[int, ...],
     start: tuple[int, ...],
@@ -257,20 +260,11 @@ def test_a_part_of_an_upsampled_level(
         level[(slice(None), *at)] = made + np.asarray(finish.shift)
     check_parts(lambda part: native.upsample(x, kernel, finish, part), level, start, shape)
 
-
-@pytest.mark.parametrize(("stride", "coarse", "start", "shape", "channels"), PARTS)
-def test_a_part_of_a_level_and_a_pooled_level(
-    stride: tuple[int, ...],
-    coarse: tuple[int, ...],
-    start: tuple[int, ...],
-    shape: tuple[int, ...],
-    channels: tuple[int, int],
-) -> None:
-    level = some(2, *(n * s for n, s in zip(coarse, stride, strict=True)), channels[1])
-    check_parts(lambda part: native.cut(level, part), np.asarray(level), start, shape)
+    fine = some(*level.shape)
+    check_parts(lambda part: native.cut(fine, part), np.asarray(fine), start, shape)
     blocks = [size for pair in zip(coarse, stride, strict=True) for size in pair]
-    highest = np.asarray(level).reshape(2, *blocks, -1).max((2, 4, 6))
-    check_parts(lambda part: native.max_pool(level, part), highest, (0, 0, 0), coarse)
+    highest = np.asarray(fine).reshape(2, *blocks, -1).max((2, 4, 6))
+    check_parts(lambda part: native.max_pool(fine, part), highest, (0, 0, 0), coarse)
 
 
 def test_nothing_of_an_upsampled_level_is_wanted() -> None:

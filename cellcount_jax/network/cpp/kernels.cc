@@ -78,11 +78,13 @@ ffi::Error ConvolveHandler(ffi::ThreadPool pool, Array x, Array more, Array befo
   return ffi::Error::Success();
 }
 
-// `corners` (3, 3) are where y begins in a larger array, and what of y is wanted, from here to there.
-Wanted WantedOf(Result& y, const Corners& corners) {
+// `corners` (3, 3) are where y begins in an array this large, and what of y is wanted, from here to
+// there.
+Wanted WantedOf(Result& y, const Corners& corners, const Index (&larger)[3]) {
   const auto r = y->dimensions();
   Wanted part{r[0], {r[1], r[2], r[3]}, r[4]};
   for (int i = 0; i < 3; ++i) {
+    part.start[i] = std::clamp<Index>(corners.typed_data()[i], 0, larger[i] - part.shape[i]);
     part.begin[i] = std::max<Index>(corners.typed_data()[3 + i], 0);
     part.end[i] = std::min<Index>(corners.typed_data()[6 + i], part.shape[i]);
   }
@@ -91,20 +93,16 @@ Wanted WantedOf(Result& y, const Corners& corners) {
 
 ffi::Error CutHandler(ffi::ThreadPool pool, Array x, Corners corners, Result y) {
   const auto a = x.dimensions();
-  const Wanted part = WantedOf(y, corners);
   const Index all[3] = {a[1], a[2], a[3]};
-  Index start[3];
-  for (int i = 0; i < 3; ++i) {
-    start[i] = std::clamp<Index>(corners.typed_data()[i], 0, all[i] - part.shape[i]);
-  }
-  Cut(pool, x.typed_data(), all, start, part, y->typed_data());
+  Cut(pool, x.typed_data(), all, WantedOf(y, corners, all), y->typed_data());
   return ffi::Error::Success();
 }
 
 ffi::Error MaxPoolHandler(ffi::ThreadPool pool, Array x, Corners corners, Result y) {
   const auto a = x.dimensions(), r = y->dimensions();
   const Index all[3] = {a[1], a[2], a[3]}, step[3] = {a[1] / r[1], a[2] / r[2], a[3] / r[3]};
-  MaxPool(pool, x.typed_data(), all, step, WantedOf(y, corners), y->typed_data());
+  const Wanted part = WantedOf(y, corners, {r[1], r[2], r[3]});
+  MaxPool(pool, x.typed_data(), all, step, part, y->typed_data());
   return ffi::Error::Success();
 }
 
@@ -113,12 +111,8 @@ ffi::Error UpsampleHandler(ffi::ThreadPool pool, Array x, Array kernel, Affine f
                            Corners corners, Result y) {
   const auto a = x.dimensions(), k = kernel.dimensions();
   const Index o = k[4];
-  Upsampling u{{a[1], a[2], a[3]}, a[4], {k[0], k[1], k[3]}};
-  const Wanted part = WantedOf(y, corners);
-  for (int i = 0; i < 3; ++i) {
-    const Index most = u.all[i] * u.step[i] - part.shape[i];
-    u.start[i] = std::clamp<Index>(corners.typed_data()[i], 0, most);
-  }
+  const Upsampling u{{a[1], a[2], a[3]}, a[4], {k[0], k[1], k[3]}};
+  const Wanted part = WantedOf(y, corners, {a[1] * k[0], a[2] * k[1], a[3] * k[3]});
   const float* const f = finish.typed_data();
   Upsample(pool, u, x.typed_data(), kernel.typed_data(), {f, f + o, f + 2 * o}, part,
            y->typed_data());

@@ -10,9 +10,10 @@ namespace {
 // Rows that a thread writes one after the other.
 constexpr Index kRowsAtOnce = 16;
 
-// What of an array (n, *shape, c) is written: voxels from `begin` to `end` along each axis.
+// A part (n, *shape, c) of an array, from `start` on, of which the voxels from `begin` to `end` are
+// written.
 struct Wanted {
-  Index n, shape[3], c, begin[3], end[3];
+  Index n, shape[3], c, start[3], begin[3], end[3];
 
   // Calls work(n, z, y, row) for each row, which begins with voxel begin[2].
   template <typename Work>
@@ -33,17 +34,16 @@ struct Wanted {
   }
 };
 
-// y is a part of x (n, *all, c) that begins at `start`.
-void Cut(ffi::ThreadPool& pool, const float* x, const Index (&all)[3], const Index (&start)[3],
-         const Wanted& part, float* y) {
+// y is a part of x (n, *all, c).
+void Cut(ffi::ThreadPool& pool, const float* x, const Index (&all)[3], const Wanted& part, float* y) {
   part.EachRow(pool, y, [&](Index n, Index z, Index line, float* to) {
-    const Index row = (n * all[0] + start[0] + z) * all[1] + start[1] + line;
-    const float* const from = x + (row * all[2] + start[2] + part.begin[2]) * part.c;
+    const Index row = (n * all[0] + part.start[0] + z) * all[1] + part.start[1] + line;
+    const float* const from = x + (row * all[2] + part.start[2] + part.begin[2]) * part.c;
     std::copy_n(from, (part.end[2] - part.begin[2]) * part.c, to);
   });
 }
 
-// y holds the highest of each block of `step` voxels of x (n, *all, c).
+// y holds the highest of each block of `step` voxels of x (n, *all, c), all of them.
 void MaxPool(ffi::ThreadPool& pool, const float* x, const Index (&all)[3], const Index (&step)[3],
              const Wanted& part, float* y) {
   const Index c = part.c, pixels = part.end[2] - part.begin[2];

@@ -10,11 +10,11 @@ namespace {
 struct Upsampling {
   // Of the coarse level, and its channels.
   Index all[3], c;
-  // Voxels of a block along each axis, and where in all blocks the result begins.
-  Index step[3], start[3] = {};
+  // Voxels of a block along each axis.
+  Index step[3];
 };
 
-// x (n, *all, c), kernel (step[0], step[1], c, step[2], o), y (n, *part.shape, o).
+// x (n, *all, c), kernel (step[0], step[1], c, step[2], o), y a part of all blocks.
 void Upsample(ffi::ThreadPool& pool, const Upsampling& u, const float* x, const float* kernel,
               const Finish& finish, const Wanted& part, float* y) {
   const Index o = part.c, outputs = u.step[2] * o, lines = u.step[0] * u.step[1];
@@ -27,10 +27,10 @@ void Upsample(ffi::ThreadPool& pool, const Upsampling& u, const float* x, const 
     packed.insert(packed.end(), of_line.begin(), of_line.end());
   }
   // The pixels of a row whose blocks are wanted.
-  const Index x0 = u.start[2] + part.begin[2], x1 = u.start[2] + part.end[2];
+  const Index x0 = part.start[2] + part.begin[2], x1 = part.start[2] + part.end[2];
   const Index first = x0 / u.step[2], pixels = CeilDiv(x1, u.step[2]) - first;
   part.EachRow(pool, y, [&](Index n, Index z, Index line, float* to) {
-    z += u.start[0], line += u.start[1];
+    z += part.start[0], line += part.start[1];
     thread_local std::vector<float> row;
     row.resize(pixels * outputs);
     const Index of_plane = n * u.all[0] + z / u.step[0];
